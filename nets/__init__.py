@@ -1,0 +1,45 @@
+"""The networks: `NETS`, from name to builder, and `create_net`, which also takes a user's own callable."""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from nets.resnet import resnet
+from pocketprune.errors import UserError
+from pocketprune.registry import call_accepted, resolve
+
+NETS: dict[str, Callable[..., nn.Module]] = {
+    "resnet": resnet,
+}
+
+
+def create_net(
+    name: str,
+    *,
+    num_classes: int,
+    input_shape: tuple[int, int, int],
+    resnet_size: int | None = None,
+    resnet_version: int | None = None,
+    resnet_shortcut: str | None = None,
+    mobilenet_depth_mult: float | None = None,
+) -> nn.Module:
+    """A freshly initialised network, (N, *input_shape) -> logits (N, num_classes).
+
+    `name` is a key of `NETS`, `path/file.py:callable` or `module:callable`; a builder receives those of the
+    keywords that it accepts, and None leaves it its own default. Raises UserError for an unknown name (with
+    the nearest one), a value that is not offered, an input that is too small, and a callable that returns no
+    module.
+    """
+    builder = resolve("--net", name, NETS)
+    options = {
+        "num_classes": num_classes,
+        "input_shape": tuple(input_shape),
+        "resnet_size": resnet_size,
+        "resnet_version": resnet_version,
+        "resnet_shortcut": resnet_shortcut,
+        "mobilenet_depth_mult": mobilenet_depth_mult,
+    }
+    net = call_accepted(builder, options)
+    if not isinstance(net, nn.Module):
+        raise UserError(f"--net={name}: must return a torch.nn.Module, not {type(net).__name__}")
+    return net

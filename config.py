@@ -1,0 +1,274 @@
+"""All a run can be told: frozen dataclasses, one per concern; the command line's flags are their fields.
+
+A new flag is a new field: its default, its teaching text and what it accepts stand in one place.
+`Config.from_flags` reads a command line; `help_page` shows every flag, grouped by concern.
+"""
+
+import dataclasses
+import math
+import shutil
+import textwrap
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from absl import flags
+
+from pocketprune.errors import UserError
+from settings import (
+    COUNT,
+    COUNT_OR_ZERO,
+    FRACTION,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE,
+    Concern,
+    Interval,
+    kinds,
+    nearest,
+    setting,
+    shown_default,
+)
+
+
+@dataclass(frozen=True)
+class RunConfig(Concern):
+    """What to do, and where"""
+
+    learner: str = setting(
+        "full-prec", "the recipe: full-prec trains the network as it is; channel prunes its channels"
+    )
+    exec_mode: str = setting(
+        "train",
+        "train runs the recipe; eval measures the trained network, or with --learner channel the workdir's "
+        "pruned_model.pt; export writes it as ONNX and torch.export files; layers shows the prunable layers "
+        "and writes a ratio-list template",
+        accept=("train", "eval", "export", "layers"),
+    )
+    workdir: str = setting("", "folder for everything the run writes; none: runs/NET_at_DATASET")
+    seed: int = setting(
+        0, "the same seed, data and machine give the same result", accept=Interval(0, 2**32 - 1)
+    )
+    device: str = setting("auto", "auto takes the GPU if there is one; or cpu, cuda, cuda:1, ...")
+    threads: int = setting(0, "CPU threads for tensor work; 0: PyTorch's choice", accept=COUNT_OR_ZERO)
+
+
+@dataclass(frozen=True)
+class DataConfig(Concern):
+    """Data"""
+
+    dataset: str = setting(
+        "digits", "digits, cifar10, fashion_mnist, image_folder, or your own as file.py:callable"
+    )
+    data_dir: str = setting("data", "folder that holds the data set; digits needs none")
+    download: bool = setting(False, "fetch a missing data set into --data_dir, if it has an official address")
+    batch_size: int = setting(128, "images per training step and per calibration batch", accept=COUNT)
+    batch_size_eval: int = setting(100, "images per batch when measuring accuracy", accept=COUNT)
+
+
+@dataclass(frozen=True)
+class NetConfig(Concern):
+    """Network"""
+
+    net: str = setting(
+        "resnet",
+        "lenet, plain, resnet, resnet_imagenet, vgg, mobilenet_v1, mobilenet_v2, or your own as "
+        "file.py:callable or module:callable",
+    )
+    resnet_size: int = setting(
+        20, "layers of resnet and plain (6n + 2), of resnet_imagenet (18, 34, 50)", accept=COUNT
+    )
+    resnet_version: int = setting(
+        2, "1: post-activation blocks; 2: pre-activation blocks", accept=Interval(1, 2)
+    )
+    resnet_shortcut: str = setting(
+        "projection",
+        "where a block changes shape: a 1x1 convolution (projection) or zero padding (pad)",
+        accept=("projection", "pad"),
+    )
+    init_checkpoint: str = setting(
+        "", "state dict of the full-precision network; none: the workdir's own, trained first if it has none"
+    )
+
+
+@dataclass(frozen=True)
+class TrainConfig(Concern):
+    """Training and fine-tuning"""
+
+    lrn_rate_init: float | None = setting(
+        None, "learning rate at the start, for a batch of --batch_size_norm images", accept=POSITIVE
+    )
+    batch_size_norm: int | None = setting(
+        None, "batch size that --lrn_rate_init is meant for; other sizes scale it", accept=COUNT
+    )
+    momentum: float = setting(0.9, "momentum of SGD", accept=FRACTION)
+    loss_w_dcy: float | None = setting(None, "weight decay", accept=NOT_NEGATIVE)
+    nb_epochs: int | None = setting(None, "epochs of the full schedule", accept=COUNT)
+    nb_epochs_rat: float = setting(
+        1.0,
+        "share of the full schedule that the learner trains for; with --learner channel this is its "
+        "fine-tuning, and 0 means none",
+        accept=NOT_NEGATIVE,
+    )
+    summ_step: int = setting(100, "steps between two points of the training curves", accept=COUNT)
+
+
+@dataclass(frozen=True)
+class ChannelPruningConfig(Concern):
+    """Channel pruning (--learner channel)"""
+
+    cp_prune_option: str = setting(
+        "uniform",
+        "where the preserve ratios come from: uniform (one for all layers) or list (a file, one per layer)",
+        accept=("uniform", "list"),
+    )
+    cp_uniform_preserve_ratio: float = setting(
+        0.6, "uniform: share of its input channels that each layer keeps", accept=SHARE
+    )
+    cp_prune_list_file: str = setting(
+        "ratio.list", "list: file of comma-separated preserve ratios, one per convolution in forward order"
+    )
+    cp_selection: str = setting(
+        "lasso",
+        "how channels are chosen: lasso (LARS path), obs (backward elimination with exact refit), magnitude "
+        "or random; the weights are refitted by least squares after each of them",
+        accept=("lasso", "obs", "magnitude", "random"),
+    )
+    cp_lasso: bool = setting(True, "PocketFlow's switch: --nocp_lasso is --cp_selection magnitude")
+    cp_shared_input: str = setting(
+        "sample",
+        "a layer that reads a shared tensor (a residual sum): sample (keeps its own subset of it), couple "
+        "(the shared channels go for all readers at once), keep (all stay)",
+        accept=("sample", "couple", "keep"),
+    )
+    cp_nb_batches: int = setting(
+        60, "batches of training images that the statistics come from (at most one epoch)", accept=COUNT
+    )
+    cp_nb_points_per_layer: int = setting(
+        10, "positions per image and layer that the statistics come from; 0: all", accept=COUNT_OR_ZERO
+    )
+    cp_quadruple: bool = setting(False, "keep multiples of 4 channels")
+    cp_channel_multiple: int = setting(1, "keep multiples of this many channels", accept=COUNT)
+    cp_cache_gb: float = setting(4.0, "memory for cached activations, in GB", accept=POSITIVE)
+
+    @property
+    def selection(self) -> str:
+        """The selection in force: PocketFlow's --nocp_lasso turns the Lasso into weight magnitude."""
+        return "magnitude" if self.cp_selection == "lasso" and not self.cp_lasso else self.cp_selection
+
+    @property
+    def channel_multiple(self) -> int:
+        """The multiple in force: --cp_quadruple makes it one of 4 as well."""
+        return math.lcm(self.cp_channel_multiple, 4) if self.cp_quadruple else self.cp_channel_multiple
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of a run. Field names are distinct over all concerns: each is a flag."""
+
+    run: RunConfig = dataclasses.field(default_factory=RunConfig)
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    net: NetConfig = dataclasses.field(default_factory=NetConfig)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    channel_pruning: ChannelPruningConfig = dataclasses.field(default_factory=ChannelPruningConfig)
+
+    @classmethod
+    def from_flags(cls, arguments: Sequence[str]) -> "Config":
+        """Settings from a command line without its program name, e.g. ["--learner", "channel"].
+
+        Raises UserError for an unknown flag, a value of the wrong kind, or one that is not accepted.
+        """
+        values = _parse(arguments)
+        return cls(
+            **{
+                name: concern(**{field.name: values[field.name] for field in dataclasses.fields(concern)})
+                for name, concern in _concerns().items()
+            }
+        )
+
+    def as_dict(self) -> dict[str, object]:
+        """Flag name -> value, for report.json."""
+        concerns = dataclasses.asdict(self).values()
+        return {name: value for concern in concerns for name, value in concern.items()}
+
+    @property
+    def workdir(self) -> Path:
+        """The folder the run writes to: --workdir, or one named after the network and the data set."""
+        if self.run.workdir:
+            return Path(self.run.workdir)
+        return Path("runs", f"{short_name(self.net.net)}_at_{short_name(self.data.dataset)}")
+
+
+def short_name(spec: str) -> str:
+    """A network's or data set's name without its path: 'nets/mine.py:build' -> 'mine'."""
+    return Path(spec.rsplit(":", 1)[0]).stem if ":" in spec else spec
+
+
+_HELP_HEAD = """\
+PocketPrune: a network, a data set and a learner in; a smaller and faster network out.
+
+  python run.py --learner channel --cp_prune_option uniform --cp_uniform_preserve_ratio 0.5
+  python run.py --exec_mode layers
+  python run.py --learner channel --net my_net.py:build --dataset cifar10 --init_checkpoint trained.pt
+
+A flag is written --name value or --name=value, a switch --name or --noname. Defaults stand in brackets."""
+
+
+def help_page(width: int | None = None) -> str:
+    """The text of --help: how to start, then every flag with its default, grouped by concern."""
+    width = width or max(60, min(110, shutil.get_terminal_size().columns))
+    blocks = [_HELP_HEAD]
+    for concern in _concerns().values():
+        lines = [f"{concern.__doc__}:"]
+        for field in dataclasses.fields(concern):
+            accept = field.metadata["accept"]
+            limits = f"  {accept}" if isinstance(accept, Interval) else ""
+            lines.append(f"  --{field.name} ({shown_default(field)}){limits}")
+            teach = textwrap.wrap(field.metadata["teach"], width - 6, break_on_hyphens=False)
+            lines += [" " * 6 + line for line in teach]
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def _concerns() -> dict[str, type[Concern]]:
+    return {field.name: field.default_factory for field in dataclasses.fields(Config)}  # type: ignore[misc]
+
+
+class _ValueParser(flags.ArgumentParser):
+    """Turns a flag's text into its kind; absl's own parsers explain themselves in developers' words."""
+
+    _EXPECTED: typing.ClassVar = {bool: "true or false", int: "a whole number", float: "a number"}
+    _SWITCH: typing.ClassVar = {"true": True, "1": True, "false": False, "0": False}
+
+    def __init__(self, kind: type) -> None:
+        self.kind = kind
+
+    def parse(self, argument: object) -> object:
+        if not isinstance(argument, str):
+            return argument
+        try:
+            return self._SWITCH[argument.lower()] if self.kind is bool else self.kind(argument)
+        except (KeyError, ValueError):
+            raise ValueError(f"expected {self._EXPECTED[self.kind]}") from None
+
+
+def _parse(arguments: Sequence[str]) -> dict[str, object]:
+    registry = flags.FlagValues()
+    for concern in _concerns().values():
+        kind = kinds(concern)
+        for field in dataclasses.fields(concern):
+            parser, name = _ValueParser(kind[field.name]), field.name
+            switch = kind[name] is bool
+            flag = flags.Flag(parser, flags.ArgumentSerializer(), name, field.default, None, boolean=switch)
+            flags.DEFINE_flag(flag, registry)
+    try:
+        left = registry(["run.py", *arguments])[1:]
+    except flags.UnrecognizedFlagError as error:
+        hint = nearest(error.flagname, list(registry))
+        raise UserError(f"flag --{error.flagname}: unknown{hint} (--help lists all flags)") from None
+    except (flags.Error, ValueError) as error:
+        raise UserError(" ".join(str(error).split())) from None
+    if left:
+        raise UserError(f"argument {left[0]!r}: expected a flag (a switch takes its value as --switch=true)")
+    return {name: registry[name].value for name in registry}

@@ -1,0 +1,1 @@
+"""The mathematics of channel pruning: tensors in, tensors out; knows neither networks nor flags."""

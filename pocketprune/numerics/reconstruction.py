@@ -1,0 +1,88 @@
+"""Refitting a consumer's weight on its kept channels so that its output stays what it was (He et al. 2017, eq. 3).
+
+    W_S = (A_SS + lambda I)^-1 (B_S + lambda W0_S),   b = mean_y - W_S^T mean_x_S,   lambda = ridge * mean(diag A_SS)
+
+The ridge pulls towards the original weight W0 (anchored), not towards zero: with every channel kept and unpruned inputs
+the original weight comes back.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pocketprune.numerics.moments import Moments
+
+
+def expand_blocks(kept: Tensor, block: int) -> Tensor:
+    """Rows (|S| * block,) of the kept channels (|S|,) in a channel-major patch."""
+    return (kept[:, None] * block + torch.arange(block, device=kept.device)).flatten()
+
+
+def refit(moments: Moments, weight: Tensor, kept: Tensor, block: int, ridge: float = 1e-6,
+          damping: float | None = None) -> tuple[Tensor, Tensor]:
+    """Least-squares weight and bias of the kept channels.
+
+    moments: of patches (d) and targets (n); weight (d, n): the original; kept: channels that stay; block: patch rows of
+    a channel (d = c * block); ridge: rho, relative to the mean diagonal of A_SS; damping: lambda itself, in its place.
+    Returns W_S (|S| * block, n) and the bias (n,), float64. Where A_SS + lambda I is not positive definite in floating
+    point, lambda grows tenfold until it is.
+    """
+    rows = expand_blocks(kept.to(moments.A.device), block)
+    anchor = weight.to(moments.A)[rows]
+    A = moments.A[rows[:, None], rows]
+    lam = damping_of(A, ridge) if damping is None else damping
+    W, _ = solve_anchored(A, moments.B[rows], anchor, lam)
+    return W, moments.mean_y - W.T @ moments.mean_x[rows]
+
+
+def relative_error(moments: Moments, W: Tensor, kept: Tensor, block: int, output_weight: Tensor | None = None,
+                   bias: Tensor | None = None) -> float:
+    """Squared error of the kept channels' output over the targets' variance: 0 is perfect, 1 predicts the mean.
+
+    E = sigma - 2 <W, B_S> + <W, A_SS W>, each output o weighted by output_weight[o]. Without ``bias`` the bias that is
+    best on these moments is meant; with it (for held-out moments) the mean's miss is counted too.
+    Targets without variance give 0.0 when met exactly, else inf.
+    """
+    rows = expand_blocks(kept.to(moments.A.device), block)
+    W = W.to(moments.A)
+    error = moments.sigma - 2 * (W * moments.B[rows]).sum(0) + (W * (moments.A[rows[:, None], rows] @ W)).sum(0)
+    if bias is not None:
+        miss = moments.mean_y - W.T @ moments.mean_x[rows] - bias.to(moments.A)
+        error = error + moments.count * miss.square()
+    sigma = moments.sigma
+    if output_weight is not None:
+        error, sigma = error * output_weight.to(error), sigma * output_weight.to(sigma)
+    return error_ratio(float(error.sum()), float(sigma.sum()))
+
+
+def error_ratio(error: float, sigma: float) -> float:
+    """error / sigma, at least 0; without variance 0.0 for no error, else inf."""
+    if sigma > 0:
+        return max(error, 0.0) / sigma
+    return 0.0 if error <= 0 else float("inf")
+
+
+def damping_of(A: Tensor, ridge: float) -> float:
+    """lambda = ridge times the mean diagonal of A, and positive even where A is zero."""
+    mean = float(A.diagonal().mean()) if A.shape[0] else 0.0
+    return max(ridge * mean, torch.finfo(torch.float64).tiny ** 0.5)
+
+
+def solve_anchored(A: Tensor, B: Tensor, anchor: Tensor, lam: float) -> tuple[Tensor, float]:
+    """(A + lam I)^-1 (B + lam anchor) by Cholesky, and the lam used: tenfold larger until positive definite."""
+    factor, lam = damped_cholesky(A, lam)
+    return torch.cholesky_solve(B + lam * anchor, factor), lam
+
+
+def damped_cholesky(A: Tensor, lam: float) -> tuple[Tensor, float]:
+    """Lower Cholesky factor of A + lam I and the lam used: tenfold larger until the factor exists."""
+    if not bool(torch.isfinite(A).all()):
+        raise ValueError("moments hold NaN or infinite values: the network's activations overflow")
+    while True:
+        damped = A.clone()
+        damped.diagonal().add_(lam)
+        factor, info = torch.linalg.cholesky_ex(damped)
+        if int(info) == 0:
+            return factor, lam
+        lam = max(lam * 10, 1e-16 * float(A.diagonal().abs().mean()))

@@ -1,0 +1,24 @@
+"""Training and measuring networks; knows nothing of pruning, of flags, or of where data come from."""
+
+from pocketprune.training.checkpoint import Checkpoint, Checkpoints, compare_configs, write_atomically
+from pocketprune.training.distributed import Preempted, StopSignal
+from pocketprune.training.loop import Classification, NonFiniteLoss, Task, TrainResult, train
+from pocketprune.training.metrics import Metrics, NullRecorder, Recorder, Split, create_recorder, evaluate
+from pocketprune.training.schedules import (
+    POCKETFLOW_RECIPES,
+    Constant,
+    Cosine,
+    Exponential,
+    Piecewise,
+    Recipe,
+    Schedule,
+    start_rate,
+)
+from pocketprune.training.state import TrainSettings
+
+__all__ = [
+    "POCKETFLOW_RECIPES", "Checkpoint", "Checkpoints", "Classification", "Constant", "Cosine", "Exponential",
+    "Metrics", "NonFiniteLoss", "NullRecorder", "Piecewise", "Preempted", "Recipe", "Recorder", "Schedule", "Split",
+    "StopSignal", "Task", "TrainResult", "TrainSettings", "compare_configs", "create_recorder", "evaluate",
+    "start_rate", "train", "write_atomically",
+]

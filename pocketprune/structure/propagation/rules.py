@@ -1,0 +1,107 @@
+"""The table: operator name -> how identities pass through it. An operator not listed pins what it touches."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from ..tracing import concrete_shape, describe
+from .values import Identified, Identities
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """A node that sums over channels with a weight: a consumer of `in_ids`, a producer of `out_ids`.
+
+    Attributes:
+        node: the graph node; `kind`: "conv" | "conv_transpose" | "linear" | "matmul".
+        source: the node whose value is read.
+        weight: name of the weight tensor; `bias`: of the bias, or None.
+        in_ids: identity of every input channel, shape (c,), or None where the input carries none.
+        out_ids: identity of every output channel, shape (n,), or None.
+        groups: of a convolution.
+        carrier: channels pass through one by one (depthwise): what goes in decides what comes out.
+    """
+
+    node: fx.Node
+    kind: str
+    source: fx.Node
+    weight: str | None
+    bias: str | None
+    in_ids: Tensor | None
+    out_ids: Tensor | None
+    groups: int = 1
+    carrier: bool = False
+
+
+@dataclass
+class State:
+    """What a rule may read and write."""
+
+    identities: Identities
+    attention: str = "heads"
+    allow_inexact: bool = False
+    contractions: list[Contraction] = field(default_factory=list)
+    tensor_of_node: dict[fx.Node, str] = field(default_factory=dict)
+
+    def opaque(self, node: fx.Node, values: list[Identified], why: str) -> Any:
+        """Pin everything a node touches; its value carries no identities."""
+        reason = f"{describe(node)}: {why}"
+        for value in values:
+            for facet in value.facets:
+                self.identities.pin(facet, reason)
+        return opaque_result(node)
+
+
+def opaque_result(node: fx.Node) -> Any:
+    """The node's value(s) without identities."""
+    def one(meta: Any) -> Any:
+        return Identified(concrete_shape(meta.shape)) if isinstance(meta, Tensor) else meta
+    meta = node.meta.get("val")
+    return tuple(one(m) for m in meta) if isinstance(meta, (tuple, list)) else one(meta)
+
+
+def identified_in(args: Any) -> list[Identified]:
+    """The identity tensors among (nested) arguments, in order."""
+    found: list[Identified] = []
+    def visit(value: Any) -> None:
+        if isinstance(value, Identified):
+            found.append(value)
+        elif isinstance(value, (tuple, list)):
+            for item in value:
+                visit(item)
+        elif isinstance(value, dict):
+            for item in value.values():
+                visit(item)
+    visit(args)
+    return found
+
+
+Rule = Callable[[State, fx.Node, tuple[Any, ...], dict[str, Any]], Any]
+"""rule(state, node, args, kwargs with identity tensors in place of tensors) -> value of the node."""
+
+
+def argument(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> Any:
+    """The operator's argument of that schema name, its default where it was not given."""
+    for position, declared in enumerate(node.target._schema.arguments):
+        if declared.name == name:
+            if name in kwargs:
+                return kwargs[name]
+            return args[position] if position < len(args) else declared.default_value
+    raise KeyError(name)
+
+
+def flat_axes(axes: Any, rank: int) -> tuple[int, ...]:
+    """Axes as non-negative integers; None means all."""
+    if axes is None:
+        return tuple(range(rank))
+    axes = (axes,) if isinstance(axes, int) else axes
+    return tuple(a % rank for a in axes) if axes else tuple(range(rank))
+
+
+def field_like(shape: tuple[int, ...]) -> Tensor:
+    """A throw-away field of a shape, to ask an operator for its output shape."""
+    return torch.zeros((), dtype=torch.int64).expand(shape)

@@ -1,0 +1,166 @@
+"""Identity tensors: what flows through the graph in place of numbers.
+
+Every index of every axis of every parameter and buffer has an identity (an integer). A value carries *facets*:
+integer tensors of the value's own shape, each telling, per element, the identity along one direction. An activation
+has one facet (its channels); a weight matrix has one per axis. An element disappears when any of its identities is
+removed. Directions along which a facet is constant have stride 0, which keeps large maps as cheap as small ones.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+
+
+@dataclass
+class Identified:
+    """A tensor value seen as identities.
+
+    Attributes:
+        shape: the value's shape at the traced inputs.
+        facets: int64 tensors of that shape, varying along disjoint axes; none = nothing in it can be removed.
+        data: the numbers, where they are known and may serve as indices.
+    """
+
+    shape: tuple[int, ...]
+    facets: list[Tensor] = field(default_factory=list)
+    data: Tensor | None = None
+
+    @property
+    def dim(self) -> int:
+        return len(self.shape)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One index of one axis of a parameter or buffer."""
+
+    tensor: str
+    axis: int
+    index: int
+
+
+class Identities:
+    """All identities, which of them are one (`unite`), and which must stay (`pin`)."""
+
+    def __init__(self) -> None:
+        self.count = 1  # identity 0 is "nothing": zeros that an operator pads with unite with nothing
+        self.inexact: list[np.ndarray] = []
+        self._pairs: list[np.ndarray] = []
+        self._pins: list[tuple[np.ndarray, str]] = []
+        self._axes: list[tuple[int, int, str, int]] = []  # first id, size, tensor, axis
+
+    def fresh(self, count: int) -> Tensor:
+        ids = torch.arange(self.count, self.count + count)
+        self.count += count
+        return ids
+
+    def of_tensor(self, name: str, shape: Sequence[int]) -> list[Tensor]:
+        """Facets of a parameter or buffer: one per axis longer than 1."""
+        facets = []
+        for axis, size in enumerate(shape):
+            if size > 1:
+                self._axes.append((self.count, size, name, axis))
+                facets.append(along_axis(self.fresh(size), shape, axis))
+        return facets
+
+    def generated(self, shape: Sequence[int]) -> list[Tensor]:
+        """Facets of a uniform constant the network makes itself: free to shrink along every axis."""
+        return [along_axis(self.fresh(size), shape, axis) for axis, size in enumerate(shape) if size > 1]
+
+    def pinned_id(self, reason: str) -> Tensor:
+        ids = self.fresh(1)
+        self.pin(ids, reason)
+        return ids
+
+    def unite(self, a: Tensor, b: Tensor) -> None:
+        """The identities of two fields of one (broadcast) shape are one, element by element."""
+        a, b = torch.broadcast_tensors(a, b)
+        keep = tuple(slice(None) if a.stride(d) or b.stride(d) else slice(0, 1) for d in range(a.dim()))
+        pairs = torch.stack([a[keep].reshape(-1), b[keep].reshape(-1)], dim=1)
+        pairs = pairs[(pairs[:, 0] != pairs[:, 1]) & (pairs != 0).all(dim=1)]
+        if len(pairs):
+            self._pairs.append(np.unique(pairs.numpy(), axis=0) if len(pairs) > 4096 else pairs.numpy())
+
+    def pin(self, ids: Tensor, reason: str) -> None:
+        """None of these identities can be removed."""
+        self._pins.append((np.unique(core(ids).numpy()), reason))
+
+    def mark_inexact(self, ids: Tensor) -> None:
+        """Removing these changes statistics that other channels are normalised with."""
+        self.inexact.append(np.unique(core(ids).numpy()))
+
+    def classes(self) -> np.ndarray:
+        """Class label of every identity."""
+        pairs = np.concatenate(self._pairs) if self._pairs else np.zeros((0, 2), dtype=np.int64)
+        graph = coo_matrix((np.ones(len(pairs), dtype=bool), (pairs[:, 0], pairs[:, 1])),
+                           shape=(self.count, self.count))
+        return connected_components(graph, directed=False)[1]
+
+    def pin_reasons(self, classes: np.ndarray) -> dict[int, str]:
+        """class -> why it must stay (the first reason given)."""
+        reasons: dict[int, str] = {}
+        for ids, reason in self._pins:
+            for label in np.unique(classes[ids]):
+                reasons.setdefault(int(label), reason)
+        return reasons
+
+    def slices(self, classes: np.ndarray) -> dict[int, list[Slice]]:
+        """class -> the tensor slices that go with it."""
+        result: dict[int, list[Slice]] = {}
+        for start, size, name, axis in self._axes:
+            for index in range(size):
+                result.setdefault(int(classes[start + index]), []).append(Slice(name, axis, index))
+        return result
+
+    def owner(self, facet: Tensor) -> str | None:
+        """Name of the tensor whose axis the facet's identities were made for; None for others."""
+        first = int(core(facet)[0])
+        return next((name for start, size, name, _ in self._axes if start <= first < start + size), None)
+
+    def axes(self) -> list[tuple[int, int, str, int]]:
+        """(first identity, size, tensor name, axis) of every tensor axis."""
+        return self._axes
+
+
+def along_axis(ids: Tensor, shape: Sequence[int], axis: int) -> Tensor:
+    """A field of `shape` that is `ids` along `axis` and constant along the others."""
+    view = [1] * len(shape)
+    view[axis] = -1
+    return ids.view(view).expand(tuple(shape))
+
+
+def varying(facet: Tensor) -> tuple[int, ...]:
+    """Axes along which a facet is not constant."""
+    return tuple(d for d in range(facet.dim()) if facet.shape[d] > 1 and facet.stride(d) != 0)
+
+
+def core(facet: Tensor) -> Tensor:
+    """The facet's distinct part: one index along every constant direction, flattened."""
+    return facet[tuple(slice(None) if facet.stride(d) else slice(0, 1) for d in range(facet.dim()))].reshape(-1)
+
+
+def compress(facet: Tensor) -> Tensor:
+    """The same field with stride 0 along every direction in which it happens to be constant."""
+    for axis in varying(facet):
+        first = facet.narrow(axis, 0, 1)
+        if bool((facet == first).all()):
+            facet = first.expand(facet.shape)
+    return facet
+
+
+def only_along(identities: Identities, facet: Tensor, axis: int) -> Tensor:
+    """Make a facet vary along `axis` alone, uniting what differs along the others; its vector along `axis`."""
+    first = facet
+    for other in varying(facet):
+        if other != axis:
+            first = first.narrow(other, 0, 1)
+    if first.shape != facet.shape:
+        identities.unite(facet, first.expand(facet.shape))
+    index = tuple(slice(None) if d == axis else 0 for d in range(facet.dim()))
+    return first[index]

@@ -1,0 +1,251 @@
+"""From a network to a flat graph of ATen operators that can be run, analysed and rewritten.
+
+`torch.export` sees modules, functionals and raw parameters alike; parameters and buffers are plain graph inputs.
+In-place operators are replaced by their pure twins, so that a value, once computed, never changes.
+"""
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from pocketprune.errors import UserError
+
+ExampleInputs = Tensor | Sequence[Any] | Mapping[str, Any]
+
+
+@dataclass
+class TracedNet:
+    """A network in evaluation mode as a graph of pure ATen operators.
+
+    Attributes:
+        net: the network traced; never changed.
+        graph: placeholders are parameters, buffers, constants and inputs; the last node is the output.
+        tensor_names: placeholder -> name of its parameter or buffer (tied tensors share the first name).
+        constants: placeholder -> tensor that is neither parameter nor buffer.
+        input_nodes: the placeholders of the network's inputs, in the order of `flat_inputs`.
+        example: the example inputs as traced (args, kwargs).
+        out_spec: how the flat outputs are nested.
+    """
+
+    net: nn.Module
+    graph: fx.Graph
+    tensor_names: dict[fx.Node, str]
+    constants: dict[fx.Node, Tensor]
+    input_nodes: list[fx.Node]
+    example: tuple[tuple[Any, ...], dict[str, Any]]
+    out_spec: Any
+
+    def named_tensors(self) -> dict[str, Tensor]:
+        """Every parameter and buffer of the network under each of its names."""
+        tensors = dict(self.net.named_parameters(remove_duplicate=False))
+        return tensors | dict(self.net.named_buffers(remove_duplicate=False))
+
+    def bind(self, inputs: ExampleInputs, tensors: Mapping[str, Tensor] | None = None) -> dict[fx.Node, Any]:
+        """Values of all placeholders for one run: the network's own tensors unless `tensors` replaces them."""
+        own = self.named_tensors()
+        values = {node: own[name] for node, name in self.tensor_names.items()}
+        if tensors:
+            values |= {n: tensors[name] for n, name in self.tensor_names.items() if name in tensors}
+        values |= self.constants
+        args, kwargs = split_inputs(inputs)
+        flat = pytree.tree_leaves((tuple(args), dict(kwargs)))
+        if len(flat) != len(self.input_nodes):
+            raise UserError(f"inputs: {len(flat)} values given, the network takes {len(self.input_nodes)}")
+        return values | dict(zip(self.input_nodes, flat, strict=True))
+
+    @property
+    def output_node(self) -> fx.Node:
+        return next(iter(reversed(self.graph.nodes)))
+
+    def call_nodes(self) -> list[fx.Node]:
+        """The computing nodes in forward order."""
+        return [node for node in self.graph.nodes if node.op == "call_function"]
+
+
+def operator_name(node: fx.Node) -> str:
+    """`conv2d` for `aten.conv2d.default`, `getitem` for Python's."""
+    schema = getattr(node.target, "_schema", None)
+    return schema.name.split("::")[1] if schema is not None else getattr(node.target, "__name__", str(node.target))
+
+
+def describe(node: fx.Node) -> str:
+    """A node for people: its operator and the module that called it."""
+    path = module_path(node)
+    return f"{operator_name(node)} in {path}" if path else f"{operator_name(node)} ({node.name})"
+
+
+def module_path(node: fx.Node) -> str:
+    """Path of the innermost module whose forward made this node ('' for the network itself)."""
+    stack = list(node.meta.get("nn_module_stack", {}).values())
+    return str(stack[-1][0]) if stack else ""
+
+
+def node_shape(node: fx.Node) -> tuple[int, ...]:
+    """Shape of a node's (single tensor) value at the traced inputs."""
+    return concrete_shape(node.meta["val"].shape)
+
+
+def concrete_shape(shape: Sequence[Any]) -> tuple[int, ...]:
+    return tuple(d if isinstance(d, int) else int(d.node.hint) for d in shape)
+
+
+def split_inputs(inputs: ExampleInputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """(args, kwargs) of a call: a tensor, a sequence of arguments, or a mapping of keyword arguments."""
+    if isinstance(inputs, Tensor):
+        return (inputs,), {}
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    if isinstance(inputs, tuple) and len(inputs) == 2 and isinstance(inputs[0], tuple) and isinstance(inputs[1], dict):
+        return inputs
+    if isinstance(inputs, (tuple, list)):
+        return tuple(inputs), {}
+    raise UserError(f"example_inputs: {type(inputs).__name__} given; a tensor, a tuple of arguments "
+                    "or a dict of keyword arguments is accepted")
+
+
+@contextmanager
+def evaluation_mode(net: nn.Module) -> Iterator[None]:
+    """The network in eval mode, each module's own mode restored afterwards."""
+    modes = [(module, module.training) for module in net.modules()]
+    net.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def trace(net: nn.Module, example_inputs: ExampleInputs) -> TracedNet:
+    """Export `net` in evaluation mode, with a dynamic batch dimension where the network allows it.
+
+    Raises:
+        UserError: the network cannot be traced (data-dependent control flow, wrong example inputs, ...).
+    """
+    if not isinstance(net, nn.Module):
+        raise UserError(f"net: {type(net).__name__} given; a torch.nn.Module is accepted")
+    args, kwargs = split_inputs(example_inputs)
+    failure: Exception | None = None
+    for call in _attempts(args, kwargs):
+        try:
+            return _to_traced(net, *_export(net, *call))
+        except Exception as error:  # torch.export raises anything a network's forward can raise
+            failure = failure or error
+    raise UserError(f"network {type(net).__name__} cannot be traced: {_first_line(failure)}") from failure
+
+
+def _attempts(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[tuple[Any, ...], dict[str, Any], bool]]:
+    """Calls to try, best first: batch of at least two and dynamic; as given and dynamic; as given and fixed."""
+    def twice(t: Any) -> Any:
+        return torch.cat([t, t]) if isinstance(t, Tensor) and t.dim() > 0 and t.shape[0] == 1 else t
+    tensors = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+    if any(t.dim() > 0 and t.shape[0] == 1 for t in tensors):
+        yield (*pytree.tree_map(twice, (args, kwargs)), True)
+    yield args, kwargs, True
+    yield args, kwargs, False
+
+
+def _export(net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic: bool
+            ) -> tuple[torch.export.ExportedProgram, tuple[Any, Any]]:
+    shapes = _dynamic_shapes(net, args, kwargs) if dynamic else None
+    # Gradients stay enabled: without them attention modules take a fused inference path that hides their structure.
+    with evaluation_mode(net), torch.enable_grad(), warnings.catch_warnings(), _quiet_export():
+        warnings.simplefilter("ignore")
+        net(*args, **kwargs)  # the network's own error, if any, reads better than the exporter's
+        return torch.export.export(net, args, kwargs, dynamic_shapes=shapes, strict=False), (args, kwargs)
+
+
+@contextmanager
+def _quiet_export() -> Iterator[None]:
+    """torch.export logs tables of guards on failure; the caller gets one line instead."""
+    import logging
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _dynamic_shapes(net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def leaf(value: Any) -> Any:
+        return {0: torch.export.Dim.AUTO} if isinstance(value, Tensor) and value.dim() > 0 else None
+    shapes = pytree.tree_map(leaf, args)
+    if not kwargs:
+        return shapes
+    import inspect
+    names = list(inspect.signature(net.forward).parameters)[:len(args)]
+    return dict(zip(names, shapes, strict=True)) | pytree.tree_map(leaf, kwargs)
+
+
+def _first_line(error: Exception | None) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:300]
+
+
+def _to_traced(net: nn.Module, program: torch.export.ExportedProgram, example: tuple[Any, Any]) -> TracedNet:
+    if not _purify(program.graph):
+        program = program.run_decompositions({})
+    signature, graph = program.graph_signature, program.graph
+    first_name = _canonical_names(net)
+    names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    constants = signature.inputs_to_lifted_tensor_constants
+    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
+    return TracedNet(
+        net=net, graph=graph,
+        tensor_names={n: first_name.get(names[n.name], names[n.name]) for n in placeholders if n.name in names},
+        constants={n: program.constants[constants[n.name]] for n in placeholders if n.name in constants},
+        input_nodes=[n for n in placeholders if n.name not in names and n.name not in constants],
+        example=example, out_spec=program.call_spec.out_spec)
+
+
+def _canonical_names(net: nn.Module) -> dict[str, str]:
+    """Every tensor name -> the first name of the same tensor, so that tied tensors are one."""
+    first: dict[int, str] = {}
+    tensors = [*net.named_parameters(remove_duplicate=False), *net.named_buffers(remove_duplicate=False)]
+    return {name: first.setdefault(id(tensor), name) for name, tensor in tensors}
+
+
+def _purify(graph: fx.Graph) -> bool:
+    """Replace in-place operators by their pure twins; False where aliasing makes that unsafe."""
+    for node in list(graph.nodes):
+        schema = getattr(node.target, "_schema", None)
+        if node.op != "call_function" or schema is None or not schema.is_mutable:
+            continue
+        twin, changed = _pure_twin(node), node.args[0]
+        if twin is None or not isinstance(changed, fx.Node) or _has_aliases(changed):
+            return False
+        node.target = twin
+        later = {user for user in changed.users if _comes_after(user, node)}
+        for user in later:
+            user.replace_input_with(changed, node)
+    return True
+
+
+def _pure_twin(node: fx.Node) -> Callable[..., Any] | None:
+    name, overload = operator_name(node), node.target._overloadname
+    packet = getattr(torch.ops.aten, name.removesuffix("_"), None) if name.endswith("_") else None
+    return getattr(packet, overload, None) if packet is not None else None
+
+
+_VIEWS = {"view", "reshape", "slice", "select", "split", "split_with_sizes", "chunk", "unbind", "permute", "transpose",
+          "t", "squeeze", "unsqueeze", "expand", "flatten", "unflatten", "narrow", "alias", "detach", "contiguous",
+          "getitem", "view_as", "reshape_as", "expand_as", "movedim", "diagonal", "unfold", "to", "real"}
+
+
+def _has_aliases(node: fx.Node) -> bool:
+    """Whether the value may share memory with another value, so that a change to it shows elsewhere."""
+    return (node.op != "call_function" or operator_name(node) in _VIEWS
+            or any(operator_name(user) in _VIEWS for user in node.users if user.op == "call_function"
+                   and user.args and user.args[0] is node and len(node.users) > 1))
+
+
+def _comes_after(node: fx.Node, reference: fx.Node) -> bool:
+    return node is not reference and node > reference

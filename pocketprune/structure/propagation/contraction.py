@@ -53,7 +53,7 @@ def convolution(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict
     carrier, outputs = groups > 1, rows
     if groups == 1:
         _meet(state, node, inputs, columns)
-    elif groups > source.shape[1] // groups:
+    elif removes_whole_groups(source.shape[1], groups):
         outputs = _whole_groups(state, node, inputs, rows, columns, groups, transposed)
     else:
         carrier, outputs = False, _within_groups(state, node, inputs, rows, columns, groups, transposed)
@@ -62,6 +62,11 @@ def convolution(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict
     state.contractions.append(Contraction(
         node, kind, node.args[0], _name(state, node, 1), _name(state, node, 2), inputs, outputs, groups, carrier))
     return _with_channels(node, outputs, 1)
+
+
+def removes_whole_groups(in_channels: int, groups: int) -> bool:
+    """Whether the unit of a grouped convolution is a group (finer) rather than a place within every group."""
+    return groups > 1 and groups > in_channels // groups
 
 
 def _whole_groups(state: State, node: fx.Node, inputs: Tensor | None, rows: Tensor | None, columns: Tensor | None,

@@ -1,0 +1,117 @@
+"""Removing channels from a network: the one door to thinning, with its checks."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from pocketprune.errors import UserError
+
+from .channel_groups import Structure, analyse
+from .rewriting import close, removed_by, same_output, thin_graph
+from .thinning import RECIPE, Recipe, check_kept, recipe_for, recipe_of, thin_modules
+from .tracing import ExampleInputs, evaluation_mode
+from .verification import check_groups, masked_output
+
+
+def remove_channels(net: nn.Module, example_inputs: ExampleInputs, kept: Mapping[str, Sequence[int] | Tensor], *,
+                    attention: str = "heads", allow_inexact: bool = False, check: bool = True) -> nn.Module:
+    """A thinner copy of a network: of each named channel group only the kept channels remain.
+
+    The copy's output equals the network's with the removed channels' columns in every consumer set to zero.
+
+    Args:
+        kept: group name (see `find_channel_groups`) -> indices of the channels that stay.
+        attention, allow_inexact: as in `find_channel_groups`.
+        check: first permute every group's channels and require an unchanged output.
+
+    Raises:
+        UserError: an unknown group, one that must stay, bad indices, or a network that cannot be traced.
+    """
+    refuse_pruned(net)
+    structure = analyse(net, example_inputs, attention=attention, allow_inexact=allow_inexact)
+    if check:
+        check_groups(structure, structure.traced.example)
+    chosen = check_kept(structure.groups, kept)
+    exact = all(g.exact for g in structure.groups if g.name in chosen and len(chosen[g.name]) < g.size)
+    return thin(structure, recipe_for(structure, chosen), exact=exact)
+
+
+def refuse_pruned(net: nn.Module) -> None:
+    """A pruned network is not pruned again: its recipe is told in terms of the dense network."""
+    if isinstance(net, nn.Module) and recipe_of(net) is not None:
+        raise UserError(f"net: this {type(net).__name__} was pruned already; give the dense network "
+                        "with smaller preserve ratios instead")
+
+
+def thin(structure: Structure, recipe: Recipe, *, exact: bool = True,
+         tensors: Mapping[str, Tensor] | None = None) -> nn.Module:
+    """The network thinned by a recipe; its own code where that still computes the right thing, else the graph.
+
+    Args:
+        exact: compare with the masked dense network, which is the definition of right; False where a normalisation
+            mixes removed channels, so that only the two forms can be compared.
+        tensors: dense-shaped replacements for the network's tensors (refitted weights), by name.
+    """
+    recipe.example = describe_example(structure.traced.example)
+    args, kwargs = structure.traced.example
+    module = _with_tensors(thin_modules(structure.traced.net, recipe), recipe, tensors)
+    if exact and not recipe.samplers:
+        expected = masked_output(structure, structure.traced.example, removed_by(structure, recipe),
+                                 dict(tensors) if tensors else None)
+        if not recipe.new_biases and gives(module, args, kwargs, expected):
+            return _labelled(module, recipe, "module")
+        graph = _with_tensors(thin_graph(structure, recipe), recipe, tensors)
+        if not recipe.new_biases and not gives(graph, args, kwargs, expected):
+            raise UserError(f"network {type(structure.traced.net).__name__}: the thinned network does not compute "
+                            "what the masked one does; leave out the groups of unusual layers")
+    else:
+        graph = _with_tensors(thin_graph(structure, recipe), recipe, tensors)
+    if same_output(module, graph, args, kwargs):
+        return _labelled(module, recipe, "module")
+    return _labelled(graph, recipe, "graph")
+
+
+def rebuild(structure_of: Any, net: nn.Module, recipe: Recipe) -> nn.Module:
+    """The thinned shape of a dense network by a stored recipe (its numbers are loaded afterwards)."""
+    if recipe.form == "module":
+        return _labelled(thin_modules(net, recipe), recipe, "module")
+    return _labelled(thin_graph(structure_of(), recipe), recipe, "graph")
+
+
+def _labelled(net: nn.Module, recipe: Recipe, form: str) -> nn.Module:
+    recipe.form = form
+    setattr(net, RECIPE, recipe)
+    return net
+
+
+def _with_tensors(net: nn.Module, recipe: Recipe, tensors: Mapping[str, Tensor] | None) -> nn.Module:
+    """Copy dense-shaped replacements, thinned, into a thinned network."""
+    from .thinning import thin_tensor
+    own = dict(net.named_parameters(remove_duplicate=False)) | dict(net.named_buffers(remove_duplicate=False))
+    with torch.no_grad():
+        for name, tensor in (tensors or {}).items():
+            if name in own:
+                own[name].copy_(thin_tensor(tensor, recipe.kept.get(name, {})))
+    return net
+
+
+def gives(net: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], expected: Any) -> bool:
+    """Whether a network in evaluation mode gives this output."""
+    with torch.no_grad(), evaluation_mode(net):
+        try:
+            made = net(*args, **kwargs)
+        except Exception:  # the network's own code may fail in any way once its widths no longer fit
+            return False
+    mine, theirs = pytree.tree_leaves(made), pytree.tree_leaves(expected)
+    return len(mine) == len(theirs) and all(close(a, b) for a, b in zip(mine, theirs, strict=True))
+
+
+def describe_example(example: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:
+    """Shapes and dtypes in place of the example tensors, so that an artifact can trace again."""
+    return pytree.tree_map(
+        lambda v: {"shape": list(v.shape), "dtype": str(v.dtype).removeprefix("torch.")} if isinstance(v, Tensor)
+        else v, example)

@@ -1,0 +1,175 @@
+"""Thinning: removing channels' slices from a copy of the network.
+
+The copy keeps the network's own code wherever that code still computes the right thing with the thinner tensors.
+Where it does not (widths written into a view, a chunk or a padding), the copy runs the traced graph instead, its
+arguments rewritten; parameter names, modes and leaf modules stay as they were.
+"""
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pocketprune.errors import UserError
+
+from .channel_groups import ChannelGroup, Structure
+from .naming import nearest
+from .propagation.contraction import removes_whole_groups
+from .sampling import add_sampler
+
+RECIPE = "_pocketprune_recipe"
+
+
+@dataclass
+class Recipe:
+    """What was done to a network, in terms of its own tensors; enough to do it again to the dense network.
+
+    Attributes:
+        kept: tensor name -> axis -> kept indices, for every tensor that became thinner.
+        samplers: weight name -> input channels its layer reads, the shared input staying whole.
+        new_biases: layers that received a bias.
+        form: "module" (the network's own code) or "graph" (the traced graph, rewritten).
+        groups: group name -> kept channels, for people.
+        example: shapes and dtypes of the example inputs.
+    """
+
+    kept: dict[str, dict[int, list[int]]] = field(default_factory=dict)
+    samplers: dict[str, list[int]] = field(default_factory=dict)
+    new_biases: list[str] = field(default_factory=list)
+    form: str = "module"
+    groups: dict[str, list[int]] = field(default_factory=dict)
+    attention: str = "heads"
+    allow_inexact: bool = False
+    example: Any = None
+
+
+def recipe_of(net: nn.Module) -> Recipe | None:
+    """How a network was pruned; None for one that was not."""
+    return getattr(net, RECIPE, None)
+
+
+def check_kept(groups: Sequence[ChannelGroup], kept: Mapping[str, Sequence[int] | Tensor]) -> dict[str, list[int]]:
+    """Kept indices by group name, validated and sorted.
+
+    Raises:
+        UserError: an unknown group, one that must stay, or indices out of range, repeated or absent.
+    """
+    by_name, result = {g.name: g for g in groups}, {}
+    for name, indices in kept.items():
+        group = by_name.get(name)
+        if group is None:
+            raise UserError(f"kept: no channel group '{name}'{nearest(name, by_name)}")
+        listed = [int(i) for i in (indices.tolist() if isinstance(indices, (Tensor, np.ndarray)) else indices)]
+        if not listed:
+            raise UserError(f"kept['{name}'] is empty; 1 to {group.size} channel indices are accepted")
+        if len(set(listed)) != len(listed):
+            raise UserError(f"kept['{name}'] repeats a channel index")
+        if min(listed) < 0 or max(listed) >= group.size:
+            raise UserError(f"kept['{name}'] has index {max(listed) if max(listed) >= group.size else min(listed)}; "
+                            f"0 to {group.size - 1} are accepted")
+        if not group.prunable and len(listed) < group.size:
+            raise UserError(f"kept['{name}']: this group must stay whole: {group.reason}")
+        result[name] = sorted(listed)
+    return result
+
+
+def removed_classes(structure: Structure, kept: Mapping[str, Sequence[int]]) -> np.ndarray:
+    """Boolean per class: whether it is removed."""
+    removed = np.zeros(int(structure.classes.max()) + 1, dtype=bool)
+    for group in structure.groups:
+        if group.name in kept:
+            gone = set(range(group.size)) - set(kept[group.name])
+            removed[[group.classes[i] for i in gone]] = True
+    return removed
+
+
+def recipe_for(structure: Structure, kept: Mapping[str, Sequence[int]],
+               samplers: Mapping[str, Sequence[int]] | None = None) -> Recipe:
+    """The recipe that keeps these channels of each group and these inputs of each sampled layer."""
+    removed = removed_classes(structure, kept)
+    recipe = Recipe(groups={k: list(v) for k, v in kept.items()},
+                    samplers={k: list(v) for k, v in (samplers or {}).items()})
+    for start, size, name, axis in structure.axes:
+        stays = ~removed[structure.classes[start:start + size]]
+        if not stays.all():
+            recipe.kept.setdefault(name, {})[axis] = np.flatnonzero(stays).tolist()
+    for name, inputs in recipe.samplers.items():
+        recipe.kept.setdefault(name, {})[1] = list(inputs)
+    return recipe
+
+
+def thin_tensor(tensor: Tensor, kept: Mapping[int, Sequence[int]]) -> Tensor:
+    """A tensor with only the kept indices along each axis."""
+    for axis, indices in kept.items():
+        tensor = tensor.index_select(axis, torch.as_tensor(indices, device=tensor.device))
+    return tensor
+
+
+def thin_modules(net: nn.Module, recipe: Recipe) -> nn.Module:
+    """A copy of the network with thinner tensors, its modules' declared widths adjusted, samplers in place."""
+    thin = copy.deepcopy(net)
+    thinner = {id(t := _tensor(thin, name)): _thin_like(t, kept) for name, kept in recipe.kept.items()}
+    for module in thin.modules():
+        for table in (module._parameters, module._buffers):
+            for key, tensor in table.items():
+                if id(tensor) in thinner:
+                    table[key] = thinner[id(tensor)]
+        adjust_widths(module)
+    for name in recipe.new_biases:
+        layer = thin.get_submodule(name)
+        layer.bias = nn.Parameter(layer.weight.new_zeros(layer.weight.shape[0]))
+    for name, inputs in recipe.samplers.items():
+        add_sampler(thin.get_submodule(name.removesuffix(".weight")), inputs)
+    return thin
+
+
+def _tensor(net: nn.Module, name: str) -> Tensor:
+    path, _, leaf = name.rpartition(".")
+    return getattr(net.get_submodule(path), leaf)
+
+
+def _thin_like(tensor: Tensor, kept: Mapping[int, Sequence[int]]) -> Tensor:
+    thin = thin_tensor(tensor.detach(), kept).clone()
+    return nn.Parameter(thin, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else thin
+
+
+def adjust_widths(module: nn.Module) -> None:
+    """Make a module's declared widths those of its tensors."""
+    weight = getattr(module, "weight", None)
+    if isinstance(module, nn.modules.conv._ConvNd):
+        _adjust_convolution(module)
+    elif isinstance(module, nn.Linear):
+        module.out_features, module.in_features = weight.shape
+    elif isinstance(module, (nn.modules.batchnorm._NormBase,)):
+        known = weight if weight is not None else module.running_mean
+        if known is not None:
+            module.num_features = known.shape[0]
+    elif isinstance(module, nn.GroupNorm) and weight is not None:
+        per_group = module.num_channels // module.num_groups
+        if weight.shape[0] % per_group == 0:
+            module.num_groups = weight.shape[0] // per_group
+        module.num_channels = weight.shape[0]
+    elif isinstance(module, nn.LayerNorm) and weight is not None:
+        module.normalized_shape = tuple(weight.shape)
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = weight.shape[0]
+    elif isinstance(module, nn.Embedding):
+        module.num_embeddings, module.embedding_dim = weight.shape
+
+
+def _adjust_convolution(module: Any) -> None:
+    per_group_in, per_group_out = module.in_channels // module.groups, module.out_channels // module.groups
+    whole = removes_whole_groups(module.in_channels, module.groups)
+    if module.transposed:
+        inputs, narrow_out = module.weight.shape[:2]
+        module.groups = inputs // per_group_in if whole else module.groups
+        module.in_channels, module.out_channels = inputs, narrow_out * module.groups
+    else:
+        outputs, narrow_in = module.weight.shape[:2]
+        module.groups = outputs // per_group_out if whole else module.groups
+        module.in_channels, module.out_channels = narrow_in * module.groups, outputs

@@ -1,0 +1,56 @@
+"""The data sets: `DATASETS`, from name to builder, and `create_dataset`."""
+
+import os
+from collections.abc import Callable
+
+import torch
+
+from datasets.cifar10 import cifar10
+from datasets.digits import digits
+from datasets.memory import CropFlip, TensorSplit, in_memory
+from datasets.split import Dataset, Split
+from pocketprune.errors import UserError
+from pocketprune.registry import call_accepted, resolve
+
+__all__ = ["DATASETS", "CropFlip", "Dataset", "Split", "TensorSplit", "create_dataset", "in_memory"]
+
+DATASETS: dict[str, Callable[..., Dataset]] = {
+    "digits": digits,
+    "cifar10": cifar10,
+}
+
+
+def create_dataset(
+    name: str,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    nb_smpls_val: int | None = None,
+    val_fraction: float | None = None,
+    image_size: int | None = None,
+    nb_workers: int | None = None,
+    download: bool = False,
+) -> Dataset:
+    """The data set called `name`: a key of `DATASETS`, `path/file.py:callable` or `module:callable`.
+
+    A builder receives those of the keywords that it accepts, and None leaves it its own default.
+    seed: fixes which training samples are held out for validation: nb_smpls_val of them, or val_fraction of
+    all. Raises UserError for an unknown name (with the nearest one), for missing or damaged files, for too
+    few samples in a class, and for a callable that returns no Dataset.
+    """
+    builder = resolve("--dataset", name, DATASETS)
+    options = {
+        "data_dir": data_dir,
+        "seed": seed,
+        "device": device,
+        "nb_smpls_val": nb_smpls_val,
+        "val_fraction": val_fraction,
+        "image_size": image_size,
+        "nb_workers": nb_workers,
+        "download": download,
+    }
+    dataset = call_accepted(builder, options)
+    if not isinstance(dataset, Dataset):
+        raise UserError(f"--dataset={name}: must return a datasets.Dataset, not {type(dataset).__name__}")
+    return dataset

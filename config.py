@@ -31,6 +31,9 @@ from settings import (
     shown_default,
 )
 
+HELP_FLAGS = frozenset({"--help", "-help", "-h", "--helpfull", "--helpshort"})
+SIZED_NETS = ("resnet", "plain", "resnet_imagenet")  # come in several --resnet_size
+
 
 @dataclass(frozen=True)
 class RunConfig(Concern):
@@ -46,12 +49,15 @@ class RunConfig(Concern):
         "and writes a ratio-list template",
         accept=("train", "eval", "export", "layers"),
     )
-    workdir: str = setting("", "folder for everything the run writes; none: runs/NET_at_DATASET")
+    workdir: str = setting(
+        "", "folder for everything the run writes; none: one under runs/, named after network and data set"
+    )
     seed: int = setting(
         0, "the same seed, data and machine give the same result", accept=Interval(0, 2**32 - 1)
     )
     device: str = setting("auto", "auto takes the GPU if there is one; or cpu, cuda, cuda:1, ...")
     threads: int = setting(0, "CPU threads for tensor work; 0: PyTorch's choice", accept=COUNT_OR_ZERO)
+    latency_batch: int = setting(64, "images in the batch whose latency is reported", accept=COUNT)
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,11 @@ class DataConfig(Concern):
     )
     data_dir: str = setting("data", "folder that holds the data set; digits needs none")
     download: bool = setting(False, "fetch a missing data set into --data_dir, if it has an official address")
+    nb_smpls_val: int | None = setting(
+        None, "training images held out for validation; the same ones for the same --seed", accept=COUNT
+    )
+    image_size: int | None = setting(None, "side of the square images of image_folder", accept=COUNT)
+    nb_workers: int | None = setting(None, "processes that decode image_folder's files", accept=COUNT_OR_ZERO)
     batch_size: int = setting(128, "images per training step and per calibration batch", accept=COUNT)
     batch_size_eval: int = setting(100, "images per batch when measuring accuracy", accept=COUNT)
 
@@ -86,6 +97,9 @@ class NetConfig(Concern):
         "projection",
         "where a block changes shape: a 1x1 convolution (projection) or zero padding (pad)",
         accept=("projection", "pad"),
+    )
+    mobilenet_depth_mult: float | None = setting(
+        None, "share of mobilenet_v1's and mobilenet_v2's channels in every layer", accept=POSITIVE
     )
     init_checkpoint: str = setting(
         "", "state dict of the full-precision network; none: the workdir's own, trained first if it has none"
@@ -197,7 +211,10 @@ class Config:
         """The folder the run writes to: --workdir, or one named after the network and the data set."""
         if self.run.workdir:
             return Path(self.run.workdir)
-        return Path("runs", f"{short_name(self.net.net)}_at_{short_name(self.data.dataset)}")
+        net = short_name(self.net.net)
+        if net in SIZED_NETS:
+            net = f"{net}_{self.net.resnet_size}"
+        return Path("runs", f"{net}_at_{short_name(self.data.dataset)}")
 
 
 def short_name(spec: str) -> str:
@@ -266,9 +283,9 @@ def _parse(arguments: Sequence[str]) -> dict[str, object]:
         left = registry(["run.py", *arguments])[1:]
     except flags.UnrecognizedFlagError as error:
         hint = nearest(error.flagname, list(registry))
-        raise UserError(f"flag --{error.flagname}: unknown{hint} (--help lists all flags)") from None
+        raise UserError(f"--{error.flagname}: unknown{hint} (--help lists all flags)") from None
     except (flags.Error, ValueError) as error:
-        raise UserError(" ".join(str(error).split())) from None
+        raise UserError(" ".join(str(error).removeprefix("flag ").split())) from None
     if left:
         raise UserError(f"argument {left[0]!r}: expected a flag (a switch takes its value as --switch=true)")
     return {name: registry[name].value for name in registry}

@@ -46,7 +46,7 @@ NOT_NEGATIVE = Interval(0)
 def setting(default: object, teach: str, *, accept: Interval | tuple[str, ...] | None = None) -> typing.Any:
     """A dataclass field that is also a flag. `accept` is an interval of numbers or a tuple of words.
 
-    A default of None stands for a value that the network or the data set brings along.
+    A default of None stands for a value that the network or the data set brings along ("its own").
     """
     return dataclasses.field(default=default, metadata={"teach": teach, "accept": accept})
 
@@ -73,7 +73,7 @@ def nearest(word: str, known: Sequence[str]) -> str:
 def shown_default(field: dataclasses.Field) -> str:
     """A field's default as --help prints it."""
     if field.default is None:
-        return "the net's own"
+        return "its own"
     if field.default == "":
         return "none"
     return str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
@@ -90,6 +90,6 @@ def _check(field: dataclasses.Field, value: typing.Any) -> None:
     if value is None or accept is None or value in accept:
         return
     if isinstance(accept, Interval):
-        raise UserError(f"flag --{field.name}={value}: expected a number {accept}")
+        raise UserError(f"--{field.name}={value}: expected a number {accept}")
     hint = nearest(str(value), accept)
-    raise UserError(f"flag --{field.name}={value}: expected one of {', '.join(accept)}{hint}")
+    raise UserError(f"--{field.name}={value}: expected one of {', '.join(accept)}{hint}")

@@ -1,0 +1,33 @@
+"""The learners: `LEARNERS`, from name to recipe, and `create_learner`."""
+
+import torch
+from torch import nn
+
+from config import Config
+from datasets import Dataset
+from learners.channel_pruning import ChannelPruningLearner
+from learners.full_precision import FullPrecisionLearner
+from learners.learner import Learner
+from pocketprune.registry import resolve
+
+__all__ = ["LEARNERS", "Learner", "create_learner", "find_learner"]
+
+LEARNERS: dict[str, type[Learner]] = {
+    "full-prec": FullPrecisionLearner,
+    "channel": ChannelPruningLearner,
+}
+
+
+def find_learner(name: str) -> type[Learner]:
+    """The recipe called `name`, or a person's own as file.py:callable.
+
+    Raises UserError for an unknown name, with the nearest one.
+    """
+    return resolve("--learner", name, LEARNERS)
+
+
+def create_learner(
+    name: str, *, config: Config, dataset: Dataset, net: nn.Module, device: torch.device
+) -> Learner:
+    """The learner called `name` for a data set and a freshly initialised network."""
+    return find_learner(name)(config, dataset, net, device)

@@ -1,0 +1,25 @@
+"""Full precision: train the network as it is."""
+
+from torch import nn
+
+from learners.learner import Learner
+from pocketprune.errors import UserError
+
+
+class FullPrecisionLearner(Learner):
+    """train -> measure. Starts from --init_checkpoint where one is given."""
+
+    def train(self) -> dict:
+        if self.config.net.init_checkpoint:
+            self.load_dense()
+        self.train_dense(share=self.config.train.nb_epochs_rat)
+        row = self.accuracy(self.net) | self.cost(self.net)
+        return self.finish({"dense": row, "layers": []})
+
+    def trained_net(self) -> nn.Module:
+        if not self.load_dense():
+            raise UserError(
+                f"--workdir={self.workdir}: holds no trained network; train one first (--exec_mode train) or "
+                "give --init_checkpoint"
+            )
+        return self.net

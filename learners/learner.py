@@ -1,0 +1,157 @@
+"""What every recipe shares: the dense network, training it, measuring it, and what is written about it."""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+import pocketprune
+from config import Config
+from datasets import Dataset
+from learners import report, state_dict
+from learners.recipes import train_settings
+from pocketprune.numerics.ratios import write_ratio_list
+from pocketprune.training.loop import train
+from pocketprune.training.metrics import Recorder, create_recorder, evaluate
+
+LATENCY_SECONDS = 2.0  # a latency is measured for about this long
+
+
+class Learner(ABC):
+    """A recipe that turns a network and a data set into a trained, and maybe smaller, network.
+
+    `train` is the recipe; the other commands work on what it left in the workdir.
+    """
+
+    stage: ClassVar[str] = "dense"  # of report.STAGES: what `trained_net` is
+
+    def __init__(self, config: Config, dataset: Dataset, net: nn.Module, device: torch.device) -> None:
+        """`net` is freshly initialised and gives the architecture; it is filled or trained in place."""
+        self.config, self.dataset, self.net, self.device = config, dataset, net.to(device), device
+        self.workdir = config.workdir
+        self.seconds = dict.fromkeys(("train", "prune", "search", "finetune", "evaluate"), 0.0)
+
+    @abstractmethod
+    def train(self) -> dict:
+        """Run the recipe; the report, as written to report.json."""
+
+    @abstractmethod
+    def trained_net(self) -> nn.Module:
+        """The network that `train` ended with. Raises UserError where there is none yet."""
+
+    def evaluate(self) -> dict:
+        """Measure the trained network on the test set: one row of a report, also printed."""
+        net = self.trained_net()
+        row = self.accuracy(net) | self.cost(net)
+        print(report.stage_table({self.stage: row}, self.config.run.latency_batch))
+        return row
+
+    def export(self) -> None:
+        """Write the trained network as ONNX and as a torch.export program, for any batch size."""
+        net = self.trained_net().cpu()
+        stem = self.workdir / "pruned_model"
+        for suffix, write in ((".onnx", pocketprune.export_onnx), (".pt2", pocketprune.export_pt2)):
+            path = stem.with_suffix(suffix)
+            write(path, net, self.example.cpu())
+            print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
+
+    def layers(self) -> None:
+        """Print the prunable layers and write a template of a ratio list for them."""
+        shared_input = self.config.channel_pruning.cp_shared_input
+        layers = pocketprune.list_layers(self.net, self.example, shared_input=shared_input)
+        path = self.workdir / "ratio_template.list"
+        write_ratio_list(path, [layer.name for layer in layers], [1.0] * len(layers))
+        print(report.layer_listing(layers))
+        print(f"\nOne preserve ratio for each stands in {path}. Edit it, then prune with")
+        print(f"  --learner channel --cp_prune_option list --cp_prune_list_file {path}")
+
+    def dense_net(self) -> nn.Module:
+        """The trained full-precision network: from --init_checkpoint, from the workdir, or trained now."""
+        if not self.load_dense():
+            self.train_dense(share=1.0)
+        return self.net
+
+    def load_dense(self) -> bool:
+        """Fill the network with trained weights where there are any. Raises UserError if they do not fit."""
+        given = self.config.net.init_checkpoint
+        path = Path(given) if given else self._dense_path
+        if not given and not path.exists():
+            return False
+        source = f"--init_checkpoint={path}" if given else f"--workdir={self.workdir}: {path.name}"
+        state_dict.load_into(self.net, path, source=source)
+        print(f"Dense network: weights of {path}")
+        return True
+
+    def train_dense(self, share: float) -> None:
+        """Train the network for a share of the full schedule and keep its weights for later runs."""
+        self.fit(self.net, "dense", share, clock="train")
+        state_dict.save(self._dense_path, self.net)
+
+    def fit(self, net: nn.Module, label: str, share: float, clock: str) -> None:
+        """Train `net` in place for a share of the full schedule; its seconds go to `clock`."""
+        settings = train_settings(self.config, share)
+        print(f"Training ({label}): {settings.epochs:g} epochs of {len(self.dataset.train)} images")
+        with self.timed(clock):
+            train(net, self.dataset.train, settings, device=self.device, recorder=self.recorder, label=label)
+
+    def accuracy(self, net: nn.Module) -> dict[str, float]:
+        """Accuracy and loss of `net` on the test set."""
+        with self.timed("evaluate"):
+            metrics = evaluate(net, self.dataset.test, self.config.data.batch_size_eval, device=self.device)
+        return {"accuracy": metrics.accuracy, "loss": metrics.loss}
+
+    def cost(self, net: nn.Module) -> dict[str, float]:
+        """MACs of one image, parameters, and the median milliseconds of a batch of `latency_batch` images."""
+        batch = torch.zeros(self.config.run.latency_batch, *self.dataset.input_shape, device=self.device)
+        with self.timed("evaluate"):
+            once = pocketprune.measure_latency(net, batch, repeats=1)
+            repeats = max(3, min(50, round(LATENCY_SECONDS * 1000 / once)))
+            latency = pocketprune.measure_latency(net, batch, repeats=repeats)
+        return {
+            "macs": pocketprune.count_macs(net, self.example),
+            "params": pocketprune.count_params(net),
+            "latency_ms": latency,
+        }
+
+    def finish(self, results: dict[str, Any]) -> dict:
+        """Complete the recipe's results (stages, layers) to a report, write it and print its table."""
+        run, names = self.config.run, (self.config.net.net, self.config.data.dataset, self.config.run.learner)
+        head = dict(zip(("net", "dataset", "learner"), names, strict=True)) | {
+            "config": self.config.as_dict()
+        }
+        head |= {"device": str(self.device), "seed": run.seed}
+        whole = head | results | {"seconds": self.seconds}
+        text = report.stage_table(whole, run.latency_batch)
+        report.write(self.workdir / "report.json", whole)
+        self.recorder.text("report", "\n".join(f"    {line}" for line in text.splitlines()), 0)
+        self.recorder.close()
+        written = ", ".join(sorted(path.name for path in self.workdir.iterdir()))
+        print(f"\n{text}\n\n{self.workdir} holds {written}")
+        return whole
+
+    @cached_property
+    def example(self) -> Tensor:
+        """Two normalised images of the data set (2, C, H, W), to trace networks with."""
+        return next(iter(self.dataset.val.batches(2)))[0].to(self.device)
+
+    @cached_property
+    def recorder(self) -> Recorder:
+        """TensorBoard, opened when the recipe first has something to show."""
+        return create_recorder(self.workdir / "tensorboard")
+
+    @contextmanager
+    def timed(self, clock: str) -> Iterator[None]:
+        """Add the seconds spent inside to a clock of the report."""
+        began = time.perf_counter()
+        yield
+        self.seconds[clock] += time.perf_counter() - began
+
+    @property
+    def _dense_path(self) -> Path:
+        return self.workdir / "checkpoints" / "dense.pt"

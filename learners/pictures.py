@@ -1,0 +1,62 @@
+"""Channels per layer for TensorBoard: numbers, distributions, and dense against kept as bars."""
+
+import importlib.util
+from collections.abc import Sequence
+
+import numpy as np
+
+from pocketprune import LayerResult
+from pocketprune.training.metrics import Recorder
+
+DENSE, KEPT, PAPER = (200, 205, 212), (38, 98, 166), (255, 255, 255)
+
+
+def record_layers(recorder: Recorder, layers: Sequence[LayerResult]) -> None:
+    """Each layer's kept ratio and reconstruction error, their distributions, and a picture."""
+    ratios = np.array([layer.kept / layer.channels for layer in layers])
+    errors = np.array([np.nan if layer.error_after is None else layer.error_after for layer in layers])
+    for layer, ratio, error in zip(layers, ratios, errors, strict=True):
+        recorder.record(f"layer_kept_ratio/{layer.name}", float(ratio), 0)
+        if np.isfinite(error):
+            recorder.record(f"layer_error/{layer.name}", float(error), 0)
+    recorder.histogram("layers/kept_ratio", ratios, 0)
+    if np.isfinite(errors).any():
+        recorder.histogram("layers/error", errors[np.isfinite(errors)], 0)
+    recorder.image("layers/dense_against_kept", draw_layers(layers), 0)
+
+
+def draw_layers(layers: Sequence[LayerResult]) -> np.ndarray:
+    """Dense (pale) against kept (dark) input channels, a bar for each layer: (H, W, 3), uint8."""
+    return _plot(layers) if importlib.util.find_spec("matplotlib") else _bars(layers)
+
+
+def _bars(layers: Sequence[LayerResult], height: int = 200, width: int = 14, gap: int = 6) -> np.ndarray:
+    """The bars alone, where no plotting library is installed."""
+    picture = np.full((height + 2 * gap, gap + len(layers) * (width + gap), 3), PAPER, dtype=np.uint8)
+    tallest = max(layer.channels for layer in layers)
+    floor = height + gap
+    for position, layer in enumerate(layers):
+        left = gap + position * (width + gap)
+        for channels, colour in ((layer.channels, DENSE), (layer.kept, KEPT)):
+            picture[floor - round(height * channels / tallest) : floor, left : left + width] = colour
+    return picture
+
+
+def _plot(layers: Sequence[LayerResult]) -> np.ndarray:
+    """The bars with axes and layer names."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(max(5.0, 0.35 * len(layers) + 1), 4.0), dpi=100, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    positions = range(len(layers))
+    for name, colour in (("channels", DENSE), ("kept", KEPT)):
+        heights = [getattr(layer, name) for layer in layers]
+        label = "dense" if name == "channels" else name
+        axes.bar(positions, heights, color=[part / 255 for part in colour], label=label)
+    axes.set_xticks(positions, [layer.name for layer in layers], rotation=90, fontsize=7)
+    axes.set_ylabel("input channels")
+    axes.legend()
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -1,0 +1,52 @@
+"""How long and how fast each network trains, where the flags leave it open: PocketFlow's values."""
+
+from dataclasses import dataclass
+
+from config import Config
+from pocketprune.training.schedules import POCKETFLOW_RECIPES, start_rate
+from pocketprune.training.state import TrainSettings
+
+
+@dataclass(frozen=True)
+class NetRecipe:
+    """`lrn_rate` is for steps of `batch_size_norm` images; `schedule` is a key of POCKETFLOW_RECIPES."""
+
+    schedule: str
+    lrn_rate: float
+    batch_size_norm: int
+    weight_decay: float
+
+
+NET_RECIPES: dict[str, NetRecipe] = {
+    "lenet": NetRecipe("cifar", 0.01, 128, 5e-4),
+    "plain": NetRecipe("cifar", 0.1, 128, 2e-4),
+    "resnet": NetRecipe("cifar", 0.1, 128, 2e-4),
+    "resnet_imagenet": NetRecipe("imagenet", 0.1, 256, 1e-4),
+    "vgg": NetRecipe("cifar", 0.05, 128, 5e-4),
+    "mobilenet_v1": NetRecipe("imagenet", 0.045, 96, 4e-5),
+    "mobilenet_v2": NetRecipe("mobilenet_v2", 0.045, 96, 4e-5),
+}
+ANY_NET = NET_RECIPES["resnet"]
+
+# An epoch of digits is ten steps, and the network has learnt all of it after this many.
+DATASET_EPOCHS: dict[str, int] = {"digits": 50}
+
+
+def train_settings(config: Config, share: float = 1.0) -> TrainSettings:
+    """Settings for `share` of the full schedule of the run's network, data set and flags."""
+    train, data = config.train, config.data
+    recipe = NET_RECIPES.get(config.net.net, ANY_NET)
+    schedule = POCKETFLOW_RECIPES[recipe.schedule]
+    epochs = train.nb_epochs or DATASET_EPOCHS.get(data.dataset, schedule.epochs)
+    rate = train.lrn_rate_init or recipe.lrn_rate
+    decay = recipe.weight_decay if train.loss_w_dcy is None else train.loss_w_dcy
+    return TrainSettings(
+        epochs=epochs * share,
+        batch_size=data.batch_size,
+        lrn_rate=start_rate(rate, data.batch_size, train.batch_size_norm or recipe.batch_size_norm),
+        schedule=schedule.schedule,
+        momentum=train.momentum,
+        weight_decay=decay,
+        seed=config.run.seed,
+        summ_step=train.summ_step,
+    )

@@ -1,0 +1,92 @@
+"""What a run tells: report.json and tables for the terminal."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pocketprune import LayerResult, PrunableLayer
+from pocketprune.training.checkpoint import write_atomically
+
+# The networks a run measures, in the order they arise: key in report.json -> title in the table.
+STAGES = {"dense": "dense", "before_finetune": "before fine-tuning", "pruned": "final"}
+
+
+def write(path: Path, report: Mapping[str, object]) -> None:
+    """Write report.json, entirely or not at all. Infinities and NaN become null, as JSON has none."""
+    write_atomically(path, (json.dumps(_plain(report), indent=2) + "\n").encode())
+
+
+def layer_entries(layers: Sequence[LayerResult]) -> list[dict[str, object]]:
+    """The "layers" of report.json."""
+    names = ("name", "channels", "kept", "preserve_ratio", "error_before", "error_after", "note")
+    return [{name: getattr(layer, name) for name in names} for layer in layers]
+
+
+def stage_table(report: Mapping[str, dict], latency_batch: int) -> str:
+    """The networks measured: accuracy, loss, and what they cost, also as a share of the first one's cost."""
+    stages = {title: report[key] for key, title in STAGES.items() if key in report}
+    first = next(iter(stages.values()))
+    rows = [["", "accuracy", "loss", "MACs", "", "params", "", f"latency, batch {latency_batch}", ""]]
+    for title, stage in stages.items():
+        quality = [f"{stage['accuracy']:.2%}", f"{stage['loss']:.4f}"]
+        macs = [count(stage["macs"]), f"{stage['macs'] / first['macs']:.1%}"]
+        params = [count(stage["params"]), f"{stage['params'] / first['params']:.1%}"]
+        faster = first["latency_ms"] / stage["latency_ms"]
+        rows.append([title, *quality, *macs, *params, f"{stage['latency_ms']:.2f} ms", f"{faster:.2f}x"])
+    return table(rows)
+
+
+def layer_table(layers: Sequence[LayerResult]) -> str:
+    """What pruning did to each layer. Errors: shares of its output's variance, without and with refit."""
+    rows = [["", "layer", "channels", "kept", "error", "refitted", "note"]]
+    for layer in layers:
+        errors = [_error(layer.error_before), _error(layer.error_after)]
+        sizes = [str(layer.channels), str(layer.kept)]
+        rows.append([str(layer.index), layer.name, *sizes, *errors, layer.note])
+    return table(rows, left=(1, 6))
+
+
+def layer_listing(layers: Sequence[PrunableLayer]) -> str:
+    """The prunable layers, numbered as in a ratio list: what can be removed from each, or why nothing can."""
+    rows = [["", "layer", "in", "out", "kernel", "MACs", "input from", "can input channels be removed?"]]
+    for layer in layers:
+        sizes = [str(layer.channels), str(layer.out_channels), _kernel(layer.kernel), count(layer.macs)]
+        verdict = ("yes" if layer.removable else "no") + (f": {layer.reason}" if layer.reason else "")
+        rows.append([str(layer.index), layer.name, *sizes, layer.input_from, verdict])
+    return table(rows, left=(1, 6, 7))
+
+
+def table(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> str:
+    """Rows of cells as aligned text, the first row its head; columns in `left` are left-aligned."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = zip(row, widths, strict=True)
+        aligned = [c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(cells)]
+        lines.append("  ".join(aligned).rstrip())
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+
+
+def count(number: float) -> str:
+    """1234567 -> '1.23 M'."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.2f} {unit}"
+    return f"{number:g}"
+
+
+def _error(value: float | None) -> str:
+    return "" if value is None or not math.isfinite(value) else f"{value:.4f}"
+
+
+def _kernel(kernel: Sequence[int] | int) -> str:
+    return str(kernel) if isinstance(kernel, int) else "x".join(map(str, kernel))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

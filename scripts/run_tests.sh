@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Lint and test the project; the first call installs what that needs. Arguments go to pytest:
+#
+#   bash scripts/run_tests.sh                      the default suite
+#   bash scripts/run_tests.sh -m slow              the minutes-long tests
+#   bash scripts/run_tests.sh tests/test_run.py    one file
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+
+cd "$repo"
+find_python dev export plots
+"$python" -m ruff check .
+exec "$python" -m pytest "$@"

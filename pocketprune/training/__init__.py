@@ -1,8 +1,9 @@
 """Training and measuring networks; knows nothing of pruning, of flags, or of where data come from."""
 
 from pocketprune.training.checkpoint import Checkpoint, Checkpoints, compare_configs, write_atomically
-from pocketprune.training.distributed import Preempted, StopSignal
-from pocketprune.training.loop import Classification, NonFiniteLoss, Task, TrainResult, train
+from pocketprune.training.distillation import Distillation
+from pocketprune.training.distributed import processes
+from pocketprune.training.loop import NonFiniteError, TrainResult, train
 from pocketprune.training.metrics import Metrics, NullRecorder, Recorder, Split, create_recorder, evaluate
 from pocketprune.training.schedules import (
     POCKETFLOW_RECIPES,
@@ -15,10 +16,13 @@ from pocketprune.training.schedules import (
     start_rate,
 )
 from pocketprune.training.state import TrainSettings
+from pocketprune.training.stopping import PeerError, Preempted, StopSignal
+from pocketprune.training.tasks import Classification, Task
 
 __all__ = [
-    "POCKETFLOW_RECIPES", "Checkpoint", "Checkpoints", "Classification", "Constant", "Cosine", "Exponential",
-    "Metrics", "NonFiniteLoss", "NullRecorder", "Piecewise", "Preempted", "Recipe", "Recorder", "Schedule", "Split",
-    "StopSignal", "Task", "TrainResult", "TrainSettings", "compare_configs", "create_recorder", "evaluate",
+    "POCKETFLOW_RECIPES", "Checkpoint", "Checkpoints", "Classification", "Constant", "Cosine",
+    "Distillation", "Exponential", "Metrics", "NonFiniteError", "NullRecorder", "PeerError",
+    "Piecewise", "Preempted", "Recipe", "Recorder", "Schedule", "Split", "StopSignal", "Task",
+    "TrainResult", "TrainSettings", "compare_configs", "create_recorder", "evaluate", "processes",
     "start_rate", "train", "write_atomically",
 ]

@@ -1,6 +1,7 @@
-"""Checkpoints that a kill at any moment cannot break: written beside their place, synced, then renamed into it.
+"""Checkpoints that no kill can break: written beside their place, synced, then renamed into it.
 
-A checkpoint holds tensors and Python primitives only, so that it loads with `weights_only=True`: no code runs on loading.
+A checkpoint holds tensors and Python primitives only, so that it loads with `weights_only=True`: reading one
+runs no code from it.
 """
 
 import contextlib
@@ -20,12 +21,15 @@ import torch
 
 from pocketprune.errors import UserError
 
+PLAIN_TYPES = (bool, int, float, str, bytes, type(None), torch.Tensor, torch.nn.Parameter)
 
-def write_atomically(path: str | Path, data: bytes) -> None:
+
+def write_atomically(path: str | Path, data: bytes | memoryview) -> None:
     """Put `data` at `path` entirely or not at all, whatever happens meanwhile.
 
     Raises:
-        UserError: the disk is full, the folder is read-only, or the like. What was at `path` before is still there.
+        UserError: the disk is full, the folder is read-only, or the like. What was at `path` before is still
+            there.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
@@ -36,15 +40,15 @@ def write_atomically(path: str | Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        _sync_folder(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the renaming itself durable; some file systems refuse, and then it is as durable as they make it."""
+    """Make the renaming durable too; some file systems refuse, and then it is as durable as they make it."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -53,16 +57,35 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
+def load_plain(path: str | Path) -> dict[str, Any]:
+    """Read a file of tensors and primitives onto the CPU, its checksums verified, no code of it executed.
+
+    Raises:
+        UserError: it is missing, damaged, or holds something else.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:  # torch itself does not verify the checksums it writes
+            damaged = archive.testzip()
+        state = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever the parser met: file, zip, pickle, storage or key errors
+        raise UserError(f"{path}: not a readable checkpoint ({type(error).__name__})") from error
+    if not isinstance(state, dict):
+        raise UserError(f"{path}: " + ("damaged (checksum)" if damaged else "holds no checkpoint"))
+    return state
+
+
 def assert_plain(state: Any, where: str = "state") -> None:
     """Raise TypeError, naming the place, unless `state` is built of tensors and primitives alone."""
     if isinstance(state, Mapping):
         for key, value in state.items():
+            assert_plain(key, f"the key {key!r} of {where}")
             assert_plain(value, f"{where}[{key!r}]")
-    elif isinstance(state, list | tuple):
+    elif type(state) in (list, tuple):
         for position, value in enumerate(state):
             assert_plain(value, f"{where}[{position}]")
-    elif type(state) not in (bool, int, float, str, bytes, type(None), torch.Tensor, torch.nn.Parameter):
-        raise TypeError(f"{where} is a {type(state).__name__}: a checkpoint holds tensors and primitives only")
+    elif type(state) not in PLAIN_TYPES:
+        kind = type(state).__name__
+        raise TypeError(f"{where} is a {kind}: a checkpoint holds tensors and primitives only")
 
 
 @dataclass(frozen=True)
@@ -77,13 +100,13 @@ class Checkpoint:
 class Checkpoints:
     """The last `keep` checkpoints of one phase of a run: `directory/<name>-<step>.pt`.
 
-    Every phase (training, pruning, fine-tuning) has its own `name`; so the phases of a run share a directory, and rerunning
-    the command walks through the finished ones by their last checkpoints.
+    Every phase (training, pruning, fine-tuning) has its own `name`: the phases of a run share a directory,
+    and rerunning the command walks through the finished ones by their last checkpoints.
     """
 
     def __init__(self, directory: str | Path, *, name: str = "train", keep: int = 3) -> None:
         if keep < 1:
-            raise UserError(f"keep_checkpoints={keep}: keep at least 1")
+            raise UserError(f"keep_checkpoints={keep}: must be at least 1")
         self.directory, self.name, self.keep = Path(directory), name, keep
         self._pattern = re.compile(rf"{re.escape(name)}-(\d+)\.pt")
 
@@ -97,73 +120,63 @@ class Checkpoints:
         matches = (self._pattern.fullmatch(entry.name) for entry in self.directory.iterdir())
         return sorted(int(match[1]) for match in matches if match)
 
+    def newest(self) -> str:
+        """Half a sentence for an error message: where the last good state is."""
+        steps = self.steps()
+        if not steps:
+            return "there is no checkpoint yet"
+        return f"the last good checkpoint is {self.path(steps[-1])}"
+
     def save(self, state: Mapping[str, Any], step: int) -> Path:
-        """Write `state` (tensors and primitives, nested) as the checkpoint after `step` steps; drop the oldest beyond `keep`.
+        """Write `state` (nested tensors and primitives) as the one after `step` steps; drop all but `keep`.
 
         Raises:
-            UserError: it cannot be written; the earlier checkpoints are untouched, and the message names the last of them.
+            UserError: it cannot be written; the earlier ones are untouched, and the message names the last of
+                them.
             TypeError: `state` holds something that would not load without executing code.
         """
         assert_plain(state)
         buffer = io.BytesIO()
         torch.save(dict(state), buffer)
         try:
-            write_atomically(self.path(step), buffer.getvalue())
+            write_atomically(self.path(step), buffer.getbuffer())
         except UserError as error:
-            steps = self.steps()
-            kept = f"the last good checkpoint is {self.path(steps[-1])}" if steps else "there is no earlier checkpoint"
-            raise UserError(f"{error}; {kept}") from error
-        for old in [s for s in self.steps() if s != step][: -(self.keep - 1) or None]:
-            self.path(old).unlink(missing_ok=True)
+            raise UserError(f"{error}; {self.newest()}") from error
+        present = self.steps()
+        for other in set(present) - set([s for s in present if s <= step][-self.keep :]):
+            self.path(other).unlink(missing_ok=True)
         return self.path(step)
 
     def latest(self) -> Checkpoint | None:
-        """The newest checkpoint that can be read, on the CPU; None where there is none at all. Damaged ones are warned about.
+        """The newest checkpoint that can be read, on the CPU; None where there is none at all.
+
+        A damaged one is warned about and passed over for the one before it.
 
         Raises:
-            UserError: there are checkpoints and none of them can be read.
+            UserError: there are checkpoints, and none of them can be read.
         """
         steps = self.steps()
         for step in reversed(steps):
             try:
                 return Checkpoint(step, load_plain(self.path(step)), self.path(step))
             except UserError as error:
-                warnings.warn(f"{error}; going back to the checkpoint before it", stacklevel=2)
+                warnings.warn(f"{error}; trying the checkpoint before it", stacklevel=2)
         if steps:
-            raise UserError(f"{self.directory}: none of the {len(steps)} checkpoints {self.name}-*.pt can be read; "
-                            "remove them to start over")
+            raise UserError(f"{self.directory}: none of the {len(steps)} checkpoints {self.name}-*.pt can be "
+                            "read; remove them to start over")
         return None
 
 
-def load_plain(path: str | Path) -> dict[str, Any]:
-    """Read a file of tensors and primitives, onto the CPU, without executing code from it, checking its checksums.
+def compare_configs(
+    saved: Mapping[str, Any], now: Mapping[str, Any], *, ignore: tuple[str, ...] = ()
+) -> list[str]:
+    """What differs between two configurations, one line a flag: `--batch_size: 128 saved, 64 now`.
 
-    Raises:
-        UserError: it is missing, damaged, or holds something else.
+    Values are compared as they read back from JSON or a checkpoint: a tuple equals a list of the same values,
+    a path its text. Empty when nothing differs.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise UserError(f"{path}: damaged (checksum of {damaged})")
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except UserError:
-        raise
-    except Exception as error:  # torch.load raises whatever its parser met: zip, pickle, storage or key errors
-        raise UserError(f"{path}: not a readable checkpoint ({type(error).__name__})") from error
-    if not isinstance(state, dict):
-        raise UserError(f"{path}: holds a {type(state).__name__}, not a checkpoint")
-    return state
-
-
-def compare_configs(saved: Mapping[str, Any], now: Mapping[str, Any], *, ignore: tuple[str, ...] = ()) -> list[str]:
-    """What differs between two configurations, one line a flag: `--batch_size: 128 saved, 64 now`. Empty when nothing does.
-
-    Values are compared as they read back from JSON or a checkpoint: a tuple equals a list of the same values.
-    """
-    missing = "(absent)"
     names = sorted((saved.keys() | now.keys()) - set(ignore))
-    pairs = ((name, saved.get(name, missing), now.get(name, missing)) for name in names)
+    pairs = ((name, saved.get(name, "(absent)"), now.get(name, "(absent)")) for name in names)
     return [f"--{name}: {old} saved, {new} now" for name, old, new in pairs if _plain(old) != _plain(new)]
 
 
@@ -176,14 +189,15 @@ def _plain(value: Any) -> Any:
 
 
 def random_states() -> dict[str, Any]:
-    """The states of every global generator (Python, NumPy, torch on the CPU and on the current GPU), as primitives and tensors."""
+    """The global generators of Python, NumPy and torch (CPU, and the GPU if in use), as plain values."""
     version, internal, gauss = random.getstate()
     algorithm, keys, position, has_gauss, cached = np.random.get_state()
+    on_gpu = torch.cuda.is_available() and torch.cuda.is_initialized()
     return {
         "python": [version, list(internal), gauss],
-        "numpy": [str(algorithm), torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)],
+        "numpy": [str(algorithm), keys.tolist(), int(position), int(has_gauss), float(cached)],
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() and torch.cuda.is_initialized() else None,
+        "cuda": torch.cuda.get_rng_state() if on_gpu else None,
     }
 
 
@@ -191,8 +205,8 @@ def set_random_states(states: Mapping[str, Any]) -> None:
     """Put every global generator back where `random_states` found it."""
     version, internal, gauss = states["python"]
     random.setstate((version, tuple(internal), gauss))
-    algorithm, keys, position, has_gauss, cached = states["numpy"]
-    np.random.set_state((algorithm, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    algorithm, keys, *rest = states["numpy"]
+    np.random.set_state((algorithm, np.array(keys, dtype=np.uint32), *rest))
     torch.set_rng_state(states["torch"])
     if states["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(states["cuda"])

@@ -1,17 +1,127 @@
-"""Several processes: starting, agreeing and leaving together. Without torchrun's variables all of it is one process."""
+"""Several processes, as torchrun starts them. Without its environment variables, all of this is one process."""
 
-import signal
-import threading
+import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
+from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from pocketprune.errors import UserError
+from pocketprune.training.stopping import LeaveTogether
+
 AGREE_EVERY = 8  # steps between two agreements of the processes on whether to stop
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What torchrun tells a process: its number among all and on its machine, and where they meet."""
+
+    rank: int
+    local_rank: int
+    world: int
+    address: str
+    port: int
+    store_is_elsewhere: bool  # torchrun itself keeps the store; otherwise the first process does
+
+    @classmethod
+    def from_environment(cls) -> "Launch | None":
+        """None where no launcher asked for several processes."""
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            return None
+        names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+        missing = [name for name in names if name not in os.environ]
+        if missing:
+            raise UserError(f"environment: WORLD_SIZE is set, {', '.join(missing)} is not; start with torchrun")
+        rank, world, address, port = (os.environ[name] for name in names)
+        local = os.environ.get("LOCAL_RANK", rank)
+        elsewhere = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        return cls(int(rank), int(local), int(world), address, int(port), elsewhere)
+
+    def __str__(self) -> str:
+        return f"process {self.rank} of {self.world}"
+
+
+@contextmanager
+def processes(
+    device: str = "auto", *, connect_s: float = 60, timeout_s: float = 1800
+) -> Iterator[torch.device]:
+    """Join the processes that torchrun started, if it did, and leave together; yields this process's device.
+
+    Args:
+        device: "auto" (the GPU if there is one), "cpu", "cuda" (each process takes one of its own) or
+            "cuda:N".
+        connect_s: how long to wait for the others to appear.
+        timeout_s: how long a collective may wait for a process that is alive but does not come.
+    Raises:
+        UserError: there is no such device, not a GPU for every process, or the others cannot be reached.
+        PeerError: another process failed, inside.
+    """
+    launch = Launch.from_environment()
+    chosen = pick_device(device, launch)
+    if launch is None:
+        yield chosen
+        return
+    store = _connect(launch, connect_s)
+    _roll_call(store, launch, connect_s)
+    watched = dist.PrefixStore("leave", _connect(launch, connect_s, client=True))
+    with LeaveTogether(watched, launch.rank, launch.world):
+        backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
+        dist.init_process_group(
+            backend, store=dist.PrefixStore("group", store), rank=launch.rank, world_size=launch.world,
+            timeout=timedelta(seconds=timeout_s))
+        yield chosen
+        barrier()  # the first process keeps the store: it must not leave before the others are done
+        dist.destroy_process_group()
+
+
+def pick_device(device: str, launch: Launch | None = None) -> torch.device:
+    """The torch device for `device`; under torchrun, "cuda" is the GPU of the process's number there."""
+    count = torch.cuda.device_count()
+    if device == "auto":
+        device = "cuda" if count else "cpu"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise UserError(f"--device {device}: not a device; accepted are auto, cpu, cuda, cuda:N") from error
+    if chosen.type != "cuda":
+        return chosen
+    index = chosen.index if chosen.index is not None else launch.local_rank if launch else 0
+    if index >= count:
+        who = f"{launch} needs GPU {index}" if launch else f"GPU {index} is asked for"
+        raise UserError(f"--device {device}: {who} and this machine has {count}; start fewer processes (-n) or "
+                        "use --device cpu")
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)
+
+
+def _connect(launch: Launch, seconds: float, *, client: bool = False) -> dist.TCPStore:
+    keeper = launch.rank == 0 and not launch.store_is_elsewhere and not client
+    limit = timedelta(seconds=seconds)
+    try:
+        return dist.TCPStore(
+            launch.address, launch.port, is_master=keeper, wait_for_workers=False, timeout=limit)
+    except RuntimeError as error:
+        raise UserError(f"{launch}: no rendezvous at {launch.address}:{launch.port} within {seconds:g} s "
+                        f"({str(error).splitlines()[0]}); check MASTER_ADDR, MASTER_PORT and that the first "
+                        "process runs") from error
+
+
+def _roll_call(store: dist.Store, launch: Launch, seconds: float) -> None:
+    names = [f"here/{rank}" for rank in range(launch.world)]
+    store.set(names[launch.rank], "")
+    try:
+        store.wait(names, timedelta(seconds=seconds))
+    except RuntimeError as error:
+        absent = [str(rank) for rank, name in enumerate(names) if not store.check([name])]
+        raise UserError(f"{launch}: after {seconds:g} s there is no sign of process {', '.join(absent)} at "
+                        f"{launch.address}:{launch.port}") from error
 
 
 def is_distributed() -> bool:
@@ -31,24 +141,33 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def barrier() -> None:
-    if is_distributed():
-        dist.barrier()
-
-
 def all_reduce_sum(tensor: Tensor) -> Tensor:
-    """Sum `tensor` over the processes, in place; it comes back on every process."""
+    """Sum `tensor` over the processes, in place; every process gets the sum, to the same bit."""
     if is_distributed():
         dist.all_reduce(tensor)
     return tensor
 
 
-def gather_objects(value: object) -> list:
-    """The values of all processes, by rank, on every process."""
+def barrier() -> None:
+    """Wait for all processes; on the CPU, so that no GPU is waited for."""
+    all_reduce_sum(torch.zeros(1))
+
+
+def agree_to_stop(requested: bool, step: int) -> bool:
+    """Whether to stop after `step` because some process was asked to: the same answer in every process.
+
+    With several of them they ask one another every AGREE_EVERY steps only, by a CPU tensor.
+    """
     if not is_distributed():
-        return [value]
-    values: list = [None] * world_size()
-    dist.all_gather_object(values, value)
+        return requested
+    return step % AGREE_EVERY == 0 and bool(all_reduce_sum(torch.tensor(float(requested))))
+
+
+def gather_objects(value: object) -> list:
+    """The values of all processes, by rank, in every process."""
+    values: list = [value] * world_size()
+    if is_distributed():
+        dist.all_gather_object(values, value)
     return values
 
 
@@ -68,49 +187,22 @@ def data_parallel(net: nn.Module, device: torch.device) -> nn.Module:
 
 @contextmanager
 def synchronised_batch_norm(net: nn.Module, wanted: bool, device: torch.device) -> Iterator[None]:
-    yield
+    """Inside, batch norms use all processes' images; after, the network has its own modules again.
 
-
-class Preempted(SystemExit):
-    """SIGTERM asked the run to stop, and its state is saved. Uncaught, it ends the process with status 143, quietly."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(128 + signal.SIGTERM)
-        self.message = message
-
-    def __str__(self) -> str:
-        return self.message
-
-
-class StopSignal:
-    """Inside, SIGTERM does not kill but is remembered, so that the work can end between two steps.
-
-    Outside the main thread, where Python allows no handler, SIGTERM keeps its meaning.
+    torch offers this on CUDA only. On the CPU each process normalises by its own images, and the running
+    statistics are those of the first process (DistributedDataParallel broadcasts them); a warning says so.
     """
-
-    def __init__(self) -> None:
-        self.requested = False
-
-    def __enter__(self) -> "StopSignal":
-        self._installed = threading.current_thread() is threading.main_thread()
-        if self._installed:
-            self._before = signal.signal(signal.SIGTERM, self._remember)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._installed:
-            signal.signal(signal.SIGTERM, self._before)
-
-    def _remember(self, _number: int, _frame: FrameType | None) -> None:
-        self.requested = True
-
-    def agreed(self, step: int) -> bool:
-        """Whether to stop after `step`: all processes get the same answer, asked every few steps when there are several.
-
-        The flag travels as a CPU tensor: it waits for the other processes, never for a GPU.
-        """
-        if not is_distributed():
-            return self.requested
-        if step % AGREE_EVERY:
-            return False
-        return bool(all_reduce_sum(torch.tensor(float(self.requested))))
+    if wanted and is_distributed() and device.type != "cuda":
+        warnings.warn("sync_bn: needs CUDA; each process normalises by its own images", stacklevel=2)
+        wanted = False
+    norms = {name: module for name, module in net.named_modules() if isinstance(module, _BatchNorm) and name}
+    if not wanted or not is_distributed():
+        yield
+        return
+    for name, module in norms.items():
+        net.set_submodule(name, nn.SyncBatchNorm.convert_sync_batchnorm(module))
+    try:
+        yield
+    finally:
+        for name, module in norms.items():  # the same parameters and buffers, trained meanwhile
+            net.set_submodule(name, module)

@@ -1,4 +1,4 @@
-"""The training loop: any network, any split, any task; resumable to the bit on one CPU, the same under torchrun."""
+"""The training loop: any network, split and task; resumable to the bit on one CPU, the same under torchrun."""
 
 import math
 import time
@@ -6,47 +6,34 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from pocketprune.errors import UserError
 from pocketprune.training import distributed
 from pocketprune.training.checkpoint import Checkpoints, seed_everything
-from pocketprune.training.distributed import Preempted, StopSignal
 from pocketprune.training.metrics import NullRecorder, Recorder, Split, device_of
 from pocketprune.training.state import TrainSettings, TrainState
+from pocketprune.training.stopping import Preempted, StopSignal
+from pocketprune.training.tasks import Classification, Task
 
 OnEpoch = Callable[[nn.Module, int, int], None]
 
 
-class Task(Protocol):
-    """What is minimised: (network, images, labels) -> (mean loss of the batch, a scalar; logits (b, classes))."""
-
-    def __call__(self, net: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]: ...
-
-
-@dataclass(frozen=True)
-class Classification:
-    """Cross-entropy, with `label_smoothing` of the target mass spread evenly over all classes (arXiv 1512.00567, sec. 7)."""
-
-    label_smoothing: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.label_smoothing < 1:
-            raise UserError(f"label_smoothing={self.label_smoothing}: must lie in [0, 1)")
-
-    def __call__(self, net: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        logits = net(images).float()
-        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing), logits
-
-
 @dataclass(frozen=True)
 class TrainResult:
-    """A finished training: loss and accuracy are means over the last summary interval, seconds those of this process's life."""
+    """A finished training.
+
+    Attributes:
+        steps: of the whole training.
+        loss, accuracy: means over its last summary interval, on augmented images in training mode.
+        seconds: of the whole training, over all lives of the run, less what was lost with a kill.
+        images_per_second: in this life; 0 if there was nothing left to do.
+        resumed_from: the step at which this life began.
+    """
 
     steps: int
     loss: float
@@ -56,31 +43,33 @@ class TrainResult:
     resumed_from: int
 
 
-class NonFiniteLoss(UserError):
+class NonFiniteError(UserError):
     """The loss, or a weight, became infinite or NaN."""
 
 
 def train(
-    net: nn.Module, split: Split, settings: TrainSettings, *, device: torch.device | None = None, task: Task | None = None,
-    recorder: Recorder | None = None, checkpoints: Checkpoints | None = None, extra: Mapping[str, Any] | None = None,
-    label: str = "train", progress: bool = True, on_epoch: OnEpoch | None = None,
+    net: nn.Module, split: Split, settings: TrainSettings, *, device: torch.device | None = None,
+    task: Task | None = None, recorder: Recorder | None = None, checkpoints: Checkpoints | None = None,
+    extra: Mapping[str, Any] | None = None, label: str = "train", progress: bool = True,
+    on_epoch: OnEpoch | None = None,
 ) -> TrainResult:
-    """Train `net` in place on `split`; with `checkpoints`, go on from the last one, or return at once if it is the end.
+    """Train `net` in place; with `checkpoints`, go on from the last one, or return if that is the end.
 
-    The global random generators are seeded with `settings.seed` (plus the process's rank), so that a run depends on nothing
-    that happened before it. At the end `net` holds the averaged weights if `ema_decay` is set.
+    The global random generators are seeded with `settings.seed` plus the process's rank, so that a training
+    depends on nothing that happened before it. With `ema_decay`, `net` ends with the averaged weights.
 
     Args:
         device: where to compute; the network is moved there. Its own device by default.
         task: what to minimise; cross-entropy by default.
-        extra: primitives and tensors that go into every checkpoint, under "extra" (the caller's own progress).
-        label: the namespace of what is recorded (`train/loss`) and the title of the bar.
-        on_epoch: called after each epoch, in every process, with (network to evaluate, epochs done, steps done).
+        extra: primitives and tensors that go into every checkpoint, under "extra": the caller's own progress.
+        label: the namespace of what is recorded (`train/loss`), and the title of the bar.
+        on_epoch: called in every process after each epoch with (network to evaluate, epochs done, steps
+            done).
     Raises:
-        UserError: an empty split, fewer images than processes need, a checkpoint of another network or other settings,
-            or one that cannot be written.
-        NonFiniteLoss: with the interval of steps, the last good checkpoint, and a hint.
-        Preempted: SIGTERM came; the state is saved.
+        UserError: too few images; a batch that the processes cannot share evenly; a checkpoint of another
+            network or of other settings; one that cannot be written.
+        NonFiniteError: with the steps between which it happened, the last good checkpoint, and a hint.
+        Preempted: SIGTERM came, and the state is saved.
     """
     device = device or device_of(net)
     net.to(device)
@@ -90,22 +79,24 @@ def train(
         stack.enter_context(_memory_format(net, settings))
         stack.enter_context(distributed.synchronised_batch_norm(net, settings.sync_bn, device))
         state = TrainState.create(net, settings, steps_per_epoch(split, settings))
-        session = _Session(state, _forward(net, settings, device), split, task or Classification(settings.label_smoothing),
-                           device, recorder or NullRecorder(), checkpoints, dict(extra or {}), label)
-        stop = stack.enter_context(StopSignal())
-        result = session.run(stop, progress and distributed.is_main(), on_epoch)
+        state.restore(checkpoints.latest() if checkpoints else None)
+        session = _Session(
+            state, _forward(net, settings, device), split, task or Classification(settings.label_smoothing),
+            device, recorder or NullRecorder(), checkpoints, dict(extra or {}), label, on_epoch)
+        result = session.run(stack.enter_context(StopSignal()), progress and distributed.is_main())
     distributed.broadcast_module(net)
     return result
 
 
 def steps_per_epoch(split: Split, settings: TrainSettings) -> int:
-    """Full batches in one pass; a split smaller than one batch is one step."""
+    """Full batches in one pass over the split; in one process, a split smaller than a batch is one step."""
     world = distributed.world_size()
     if settings.batch_size % world:
         raise UserError(f"batch_size={settings.batch_size}: must be a multiple of the {world} processes")
-    if len(split) < max(1, world if world == 1 else settings.batch_size):
-        raise UserError(f"{len(split)} training images are too few for batch_size={settings.batch_size} "
-                        f"on {world} process(es)")
+    least = 1 if world == 1 else settings.batch_size
+    if len(split) < least:
+        raise UserError(f"training images: {len(split)} are too few; batch_size={settings.batch_size} on "
+                        f"{world} process(es) needs at least {least}")
     return max(1, len(split) // settings.batch_size)
 
 
@@ -138,14 +129,14 @@ def _memory_format(net: nn.Module, settings: TrainSettings) -> Iterator[None]:
 
 
 def _forward(net: nn.Module, settings: TrainSettings, device: torch.device) -> nn.Module:
-    """The network as called in a step: averaged over processes, compiled."""
+    """The network as a step calls it: its gradients averaged over the processes, compiled."""
     forward = distributed.data_parallel(net, device)
     return torch.compile(forward) if settings.compile else forward
 
 
 @dataclass
 class _Session:
-    """One call of train()."""
+    """One call of train(): one life of a run."""
 
     state: TrainState
     forward: nn.Module
@@ -156,66 +147,67 @@ class _Session:
     checkpoints: Checkpoints | None
     extra: dict[str, Any]
     label: str
-    checked: int = 0  # the last step known to be finite
-    means: tuple[float, float] = (math.nan, math.nan)  # loss and accuracy of the last interval
+    on_epoch: OnEpoch | None
 
-    def run(self, stop: StopSignal, progress: bool, on_epoch: OnEpoch | None) -> TrainResult:
+    def run(self, stop: StopSignal, progress: bool) -> TrainResult:
         state = self.state
-        resumed = self.checked = state.restore(self.checkpoints.latest() if self.checkpoints else None)
+        resumed = self._finite_until = state.step
+        self._began = time.perf_counter() - state.seconds
         self.forward.train()
-        began = time.perf_counter()
-        with tqdm(desc=self.label, initial=resumed, total=state.total, disable=not progress, leave=False, delay=1) as bar:
+        look = {"disable": not progress, "leave": False, "delay": 1}
+        with tqdm(desc=self.label, total=state.total, initial=resumed, **look) as bar:
             for images, labels in self._batches():
                 self._step(images, labels)
                 bar.update()
-                self._after_step(bar, on_epoch, stop)
-        seconds = time.perf_counter() - began
+                self._after_step(bar, stop)
+        seconds = time.perf_counter() - self._began
         images = (state.total - resumed) * state.settings.batch_size
+        rate = images / (seconds - state.seconds) if images else 0.0
         state.use_average()
-        return TrainResult(state.total, *self.means, seconds, images / seconds, resumed)
+        return TrainResult(state.total, *state.means, seconds, rate, resumed)
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """From the state's step to the last; the split restarts wherever that is, with the order it would have had."""
+        """From the state's step to the last; the split gives there what it would have given anyway."""
         state, settings, world = self.state, self.state.settings, distributed.world_size()
         while state.step < state.total:
-            epoch, start = divmod(state.step, state.per_epoch)
-            count = min(state.per_epoch - start, state.total - state.step)
-            batches = self.split.batches(
+            first = state.step
+            epoch, start = divmod(first, state.per_epoch)
+            count = min(state.per_epoch - start, state.total - first)
+            yield from islice(self.split.batches(
                 settings.batch_size // world, seed=settings.seed, epoch=epoch, start=start, shuffle=True,
-                augment=settings.augment, drop_last=len(self.split) >= settings.batch_size, rank=distributed.rank(),
-                world_size=world)
-            before = state.step
-            yield from islice(batches, count)
-            if state.step != before + count:
-                raise RuntimeError(f"epoch {epoch}: the split gave {state.step - before} batches of {count}")
+                augment=settings.augment, drop_last=len(self.split) >= settings.batch_size,
+                rank=distributed.rank(), world_size=world), count)
+            if state.step != first + count:
+                raise RuntimeError(f"epoch {epoch}: the split gave {state.step - first} batches of {count}")
 
     def _step(self, images: Tensor, labels: Tensor) -> None:
         """One update. Nothing here waits for the device."""
-        state, settings = self.state, self.state.settings
+        settings = self.state.settings
         layout = torch.channels_last if settings.channels_last else torch.preserve_format
         images = images.to(self.device, non_blocking=True, memory_format=layout)
         labels = labels.to(self.device, non_blocking=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.amp == "bf16"):
             loss, logits = self.task(self.forward, images, labels)
         loss.backward()
-        state.update()
+        self.state.update()
         correct = (logits.detach().argmax(1) == labels).sum()
-        state.sums += torch.stack([loss.detach() * len(labels), correct, torch.full_like(correct, len(labels))])
+        count = torch.full_like(correct, len(labels))
+        self.state.sums += torch.stack([loss.detach() * len(labels), correct, count])
 
-    def _after_step(self, bar: tqdm, on_epoch: OnEpoch | None, stop: StopSignal) -> None:
+    def _after_step(self, bar: tqdm, stop: StopSignal) -> None:
         state, settings = self.state, self.state.settings
         last = state.step == state.total
         if last or state.step % settings.summ_step == 0:
             self._summarise(bar)
-        if on_epoch and (last or state.step % state.per_epoch == 0):
-            on_epoch(state.averaged, -(-state.step // state.per_epoch), state.step)
+        if self.on_epoch and (last or state.step % state.per_epoch == 0):
+            self.on_epoch(state.averaged, math.ceil(state.step / state.per_epoch), state.step)
             self.forward.train()
-        stopped = stop.agreed(state.step) and not last
+        stopped = distributed.agree_to_stop(stop.requested, state.step) and not last
         if last or stopped or state.step % settings.save_step == 0:
             self._save()
         if stopped:
-            raise Preempted(f"{self.label}: stopped by SIGTERM after step {state.step} of {state.total}"
-                            + (f"; saved in {self.checkpoints.directory}" if self.checkpoints else ""))
+            saved = f"; saved in {self.checkpoints.directory}" if self.checkpoints else ""
+            raise Preempted(f"{self.label}: stopped by SIGTERM after step {state.step} of {state.total}{saved}")
 
     def _summarise(self, bar: tqdm) -> None:
         """Read the sums from the device, the only waiting of an interval, and write down what they say."""
@@ -223,28 +215,29 @@ class _Session:
         loss, correct, count = distributed.all_reduce_sum(state.sums.clone()).tolist()
         self._refuse_non_finite(loss)
         state.sums.zero_()
-        self.means = loss / count, correct / count
-        rate = state.optimizer.param_groups[0]["lr"]
-        for key, value in (("loss", self.means[0]), ("accuracy", self.means[1]), ("learning_rate", rate)):
+        state.means = loss / count, correct / count
+        rate = state.scheduler.get_last_lr()[0]
+        for key, value in zip(("loss", "accuracy", "learning_rate"), (*state.means, rate), strict=True):
             self.recorder.record(f"{self.label}/{key}", value, state.step)
-        bar.set_postfix(loss=f"{self.means[0]:.3f}", acc=f"{self.means[1]:.3f}", lr=f"{rate:.2g}", refresh=False)
+        loss, accuracy = state.means
+        bar.set_postfix(loss=f"{loss:.3f}", acc=f"{accuracy:.3f}", lr=f"{rate:.2g}", refresh=False)
 
-    def _refuse_non_finite(self, loss: float) -> None:
-        """A NaN in any step of the interval is still in the sum: nothing had to be read meanwhile."""
-        if math.isfinite(loss):
-            self.checked = self.state.step
+    def _refuse_non_finite(self, value: float) -> None:
+        """A NaN of any step of the interval is still in the sum: nothing had to be read meanwhile."""
+        if math.isfinite(value):
+            self._finite_until = self.state.step
             return
-        saved = self.checkpoints.steps() if self.checkpoints else []
-        good = f"the last good checkpoint is {self.checkpoints.path(saved[-1])}" if saved else "no checkpoint was written yet"
-        raise NonFiniteLoss(
-            f"{self.label}: the loss is not finite between steps {self.checked + 1} and {self.state.step}; {good}; "
-            "try a lower lrn_rate_init, a warm-up, or clip_norm")
+        newest = self.checkpoints.newest() if self.checkpoints else "no checkpoints are kept"
+        raise NonFiniteError(
+            f"{self.label}: the loss or a weight is not finite, since a step from {self._finite_until + 1} to "
+            f"{self.state.step}; {newest}; lower lrn_rate_init, or set a warm-up or clip_norm")
 
     def _save(self) -> None:
-        """Save in the first process, once every process knows that loss and weights are finite."""
+        """Save from the first process, once it is known that losses and weights are finite in all of them."""
         if self.checkpoints is None:
             return
         self._refuse_non_finite(float(distributed.all_reduce_sum(self.state.health())))
-        saved = self.state.state_dict() | {"extra": self.extra}
+        own = {"seconds": time.perf_counter() - self._began, "extra": self.extra}
+        saved = self.state.state_dict() | own
         if distributed.is_main():
             self.checkpoints.save(saved, self.state.step)

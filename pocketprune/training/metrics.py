@@ -1,5 +1,6 @@
 """Measuring a network on a split, and writing down what a run does (TensorBoard)."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,11 +20,12 @@ TOP5_FROM_CLASSES = 20  # below that, five guesses say little
 
 
 class Split(Protocol):
-    """What training and evaluation ask of a data split. See `batches` for what makes a resumed run exact.
+    """What training and evaluation ask of a data split.
 
-    `batches` yields (images (b, C, H, W) float32 normalised, labels (b,) int64). The order is a pure function of
-    (seed, epoch), the augmentation of a batch one of (seed, epoch, its index); `start` skips that many batches. With
-    world_size > 1 every process gets every world_size-th sample of the one global order.
+    `batches` yields (images (b, C, H, W) float32 normalised, labels (b,) int64). The order is a pure function
+    of (seed, epoch), the augmentation of a batch one of (seed, epoch, its number), and `start` skips that
+    many batches: so a resumed run sees what it would have seen. With world_size > 1 every process gets every
+    world_size-th sample of the one global order.
     """
 
     def __len__(self) -> int: ...
@@ -57,7 +59,7 @@ def device_of(net: nn.Module) -> torch.device:
 
 @contextmanager
 def evaluating(net: nn.Module) -> Iterator[None]:
-    """Every module in eval mode inside, and each back in its own mode after: parts may be frozen on purpose."""
+    """Every module in eval mode inside, each back in its own after: parts may be frozen on purpose."""
     modes = [(module, module.training) for module in net.modules()]
     net.eval()
     try:
@@ -71,47 +73,42 @@ def evaluate(
     net: nn.Module, split: Split, batch_size: int, *, device: torch.device | None = None, amp: str = "off",
     progress: bool = True, label: str = "evaluate",
 ) -> Metrics:
-    """Accuracy and mean cross-entropy of `net` on all of `split`; under several processes each measures its share.
+    """Accuracy and mean cross-entropy of `net` on all of `split`; several processes share the work.
 
     The sums stay on the device until the end: no batch waits for the one before it.
 
     Args:
         batch_size: images a step in each process; it changes the time, not the result.
-        device: where to compute; the network's own by default.
+        device: where to compute, and where the network lies; its own device by default.
         amp: "off", or "bf16" for autocast.
     Raises:
         UserError: an empty split, or a batch size below 1.
     """
     if batch_size < 1 or len(split) == 0:
-        raise UserError(f"evaluate: batch_size={batch_size} on {len(split)} images; both must be at least 1")
+        raise UserError(f"batch_size_eval={batch_size} on {len(split)} images: both must be at least 1")
     device = device or device_of(net)
     sums = torch.zeros(4, dtype=torch.float64, device=device)
     world = distributed.world_size()
-    batches = split.batches(batch_size, rank=distributed.rank(), world_size=world)
-    total = -(-len(split) // (batch_size * world))
-    hidden = not progress or not distributed.is_main()
+    batches = tqdm(
+        split.batches(batch_size, rank=distributed.rank(), world_size=world), label,
+        math.ceil(len(split) / (batch_size * world)), disable=not progress or not distributed.is_main(),
+        leave=False, delay=1)
     with evaluating(net), torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=amp == "bf16"):
-        for images, labels in tqdm(batches, label, total=total, disable=hidden, leave=False, delay=1):
-            labels = labels.to(device, non_blocking=True)
-            sums += _batch_sums(net(images.to(device, non_blocking=True)).float(), labels)
-    return _finish(distributed.all_reduce_sum(sums).tolist())
+        for images, labels in batches:
+            logits = net(images.to(device, non_blocking=True)).float()
+            sums += _batch_sums(logits, labels.to(device, non_blocking=True))
+    correct, loss, within, samples = distributed.all_reduce_sum(sums).tolist()
+    top5 = within / samples if logits.shape[1] >= TOP5_FROM_CLASSES else None
+    return Metrics(accuracy=correct / samples, loss=loss / samples, samples=int(samples), top5=top5)
 
 
 def _batch_sums(logits: Tensor, labels: Tensor) -> Tensor:
-    """(correct, summed loss, correct within five or -1 a sample, samples) as float64 on the device."""
+    """(correct, loss, correct within five guesses, images), float64, on the device."""
     correct = (logits.argmax(1) == labels).sum()
     loss = F.cross_entropy(logits, labels, reduction="sum")
-    if logits.shape[1] >= TOP5_FROM_CLASSES:
-        within = (logits.topk(5, 1).indices == labels[:, None]).sum()
-    else:
-        within = torch.full_like(correct, -len(labels))
-    return torch.stack([correct.double(), loss.double(), within.double(), torch.full_like(correct, len(labels)).double()])
-
-
-def _finish(sums: list[float]) -> Metrics:
-    correct, loss, within, samples = sums
-    top5 = within / samples if within >= 0 else None
-    return Metrics(accuracy=correct / samples, loss=loss / samples, samples=int(samples), top5=top5)
+    guesses = min(5, logits.shape[1])
+    within = (logits.topk(guesses, 1).indices == labels[:, None]).sum()
+    return torch.stack([correct, loss, within, torch.full_like(correct, len(labels))]).double()
 
 
 class Recorder(Protocol):
@@ -153,14 +150,14 @@ class NullRecorder:
 
 
 class TensorBoardRecorder:
-    """Writes event files under `directory`; TensorBoard is imported here and not before, for it takes a second.
+    """Writes event files under `directory`.
 
     Raises:
         UserError: the folder cannot be written.
     """
 
     def __init__(self, directory: str | Path) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+        from torch.utils.tensorboard import SummaryWriter  # a second to import: not before it is needed
 
         try:
             self._writer = SummaryWriter(str(directory))
@@ -189,5 +186,6 @@ class TensorBoardRecorder:
 
 
 def create_recorder(directory: str | Path | None) -> Recorder:
-    """A TensorBoard recorder in the first process when a folder is given; one that writes nothing elsewhere."""
-    return TensorBoardRecorder(directory) if directory is not None and distributed.is_main() else NullRecorder()
+    """A TensorBoard recorder in the first process if a folder is given; elsewhere one that writes nothing."""
+    wanted = directory is not None and distributed.is_main()
+    return TensorBoardRecorder(directory) if wanted else NullRecorder()

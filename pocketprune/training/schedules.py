@@ -1,8 +1,9 @@
 """Learning-rate schedules: pure functions of (step, total steps) that return a factor of the start rate.
 
-They are written in shares of the whole training, so that one schedule fits a run of any length: PocketFlow's "divide by
-ten at epochs 100, 150 and 200 of 250" is `Piecewise((0.4, 0.6, 0.8))`, and `nb_epochs_rat` merely changes the total.
-They are frozen dataclasses rather than closures because their repr goes into checkpoints, where a resumed run compares it.
+They are written in shares of the whole training, so that one schedule fits a run of any length: PocketFlow's
+"divide by ten at epochs 100, 150 and 200 of 250" is `Piecewise((0.4, 0.6, 0.8))`, and `nb_epochs_rat` merely
+changes the total. They are frozen dataclasses rather than closures because their repr goes into checkpoints,
+where a resumed run compares it.
 """
 
 import math
@@ -17,11 +18,16 @@ from pocketprune.errors import UserError
 Schedule = Callable[[int, int], float]
 
 
-def start_rate(lrn_rate_init: float, batch_size: int, batch_size_norm: int) -> float:
-    """The linear scaling rule: the rate given for `batch_size_norm` images a step, for `batch_size` of them."""
-    if lrn_rate_init <= 0 or batch_size < 1 or batch_size_norm < 1:
-        raise UserError(f"lrn_rate_init={lrn_rate_init}, batch_size={batch_size}, "
-                        f"batch_size_norm={batch_size_norm}: all three must be positive")
+def start_rate(lrn_rate_init: float, batch_size: int, batch_size_norm: float) -> float:
+    """The linear scaling rule: the rate given for `batch_size_norm` images a step, for `batch_size` of them.
+
+    Raises:
+        UserError: one of the three is not positive.
+    """
+    given = {"lrn_rate_init": lrn_rate_init, "batch_size": batch_size, "batch_size_norm": batch_size_norm}
+    for name, value in given.items():
+        if not 0 < value < math.inf:
+            raise UserError(f"{name}={value}: must be positive")
     return lrn_rate_init * batch_size / batch_size_norm
 
 
@@ -41,66 +47,73 @@ class Piecewise:
     decay: float = 0.1
 
     def __post_init__(self) -> None:
-        rising = all(a < b for a, b in zip(self.boundaries, self.boundaries[1:], strict=False))
-        if not rising or any(not 0 < b < 1 for b in self.boundaries) or not 0 < self.decay <= 1:
-            raise UserError(f"piecewise schedule: boundaries {self.boundaries} must rise within (0, 1) and "
-                            f"decay {self.decay} lie in (0, 1]")
+        inside = all(0 < boundary < 1 for boundary in self.boundaries)
+        if not inside or sorted(set(self.boundaries)) != list(self.boundaries):
+            raise UserError(f"piecewise schedule: boundaries={self.boundaries} must rise within (0, 1)")
+        if not 0 < self.decay <= 1:
+            raise UserError(f"piecewise schedule: decay={self.decay} must lie in (0, 1]")
 
     def __call__(self, step: int, total: int) -> float:
-        return self.decay ** sum(step >= round(b * total) for b in self.boundaries)
+        return self.decay ** sum(step >= round(boundary * total) for boundary in self.boundaries)
 
 
 @dataclass(frozen=True)
 class Cosine:
-    """Linear warm-up over the first share `warmup`, then half a cosine from 1 to `final` (SGDR, arXiv 1608.03983, eq. 5)."""
+    """A linear warm-up over the first share `warmup`, then half a cosine from 1 to `final`.
+
+    The cosine is SGDR's without restarts (Loshchilov and Hutter, arXiv 1608.03983, eq. 5); the warm-up that
+    of Goyal et al. (arXiv 1706.02677), from 1/n to 1 in n steps.
+    """
 
     warmup: float = 0.0
     final: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.warmup < 1 or not 0 <= self.final <= 1:
-            raise UserError(f"cosine schedule: warmup {self.warmup} must lie in [0, 1) and "
-                            f"final {self.final} in [0, 1]")
+        if not 0 <= self.warmup < 1:
+            raise UserError(f"cosine schedule: warmup={self.warmup} must lie in [0, 1)")
+        if not 0 <= self.final <= 1:
+            raise UserError(f"cosine schedule: final={self.final} must lie in [0, 1]")
 
     def __call__(self, step: int, total: int) -> float:
         rise = round(self.warmup * total)
         if step < rise:
             return (step + 1) / rise
-        share = (step - rise) / max(1, total - rise)
-        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+        share = min(1.0, (step - rise) / max(1, total - rise))
+        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * share))
 
 
 @dataclass(frozen=True)
 class Exponential:
-    """Multiply the rate by `decay` every 1/`pieces` of the training, in stairs."""
+    """Multiply the rate by `decay` every 1/`stairs` of the training."""
 
     decay: float
-    pieces: float
+    stairs: float
 
     def __post_init__(self) -> None:
-        if not 0 < self.decay <= 1 or self.pieces < 1:
-            raise UserError(f"exponential schedule: decay {self.decay} must lie in (0, 1] and pieces {self.pieces} be >= 1")
+        if not 0 < self.decay <= 1 or self.stairs < 1:
+            raise UserError(f"exponential schedule: decay={self.decay} must lie in (0, 1] and "
+                            f"stairs={self.stairs} be at least 1")
 
     def __call__(self, step: int, total: int) -> float:
-        return self.decay ** math.floor(self.pieces * step / total)
+        return self.decay ** math.floor(self.stairs * step / total)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A full training as PocketFlow prescribes it for a family of networks: how long, and how the rate falls."""
+    """A full training as PocketFlow prescribes it for a family of networks."""
 
     epochs: int
     schedule: Schedule
 
 
-# PocketFlow's setup_lrn_rate() of each network. MobileNet-v2: 0.98 an epoch, applied every 2.5 epochs.
+# PocketFlow's setup_lrn_rate() of each family. MobileNet-v2's rate falls by 0.98 an epoch, every 2.5 epochs.
 POCKETFLOW_RECIPES: dict[str, Recipe] = {
     "cifar": Recipe(250, Piecewise((100 / 250, 150 / 250, 200 / 250))),
     "imagenet": Recipe(100, Piecewise((0.3, 0.6, 0.8, 0.9))),
-    "mobilenet_v2": Recipe(412, Exponential(decay=0.98**2.5, pieces=412 / 2.5)),
+    "mobilenet_v2": Recipe(412, Exponential(decay=0.98**2.5, stairs=412 / 2.5)),
 }
 
 
 def create_scheduler(optimizer: Optimizer, schedule: Schedule, total: int) -> LambdaLR:
-    """A torch scheduler, stepped after every optimiser step, that sets rate = start rate x schedule(step, total)."""
+    """A torch scheduler, to be stepped after every step: rate = start rate x schedule(step, total)."""
     return LambdaLR(optimizer, lambda step: schedule(step, total))

@@ -1,0 +1,59 @@
+"""Distillation: the student also learns a teacher's softened outputs (Hinton et al., arXiv 1503.02531)."""
+
+import copy
+
+from torch import Tensor, nn, no_grad
+from torch.nn import functional as F
+
+from pocketprune.errors import UserError
+from pocketprune.training.tasks import Task
+
+
+def distillation_loss(
+    student: Tensor, teacher: Tensor, temperature: float, *, scale_gradient: bool = True
+) -> Tensor:
+    """Mean over the batch of T² KL(softmax(teacher / T) || softmax(student / T)), from logits (b, classes).
+
+    The gradient of the bare divergence to a student logit is (q - p) / T, where p and q are softened
+    probabilities whose difference itself shrinks like 1/T: about 1/T² in all. The factor T² undoes that
+    (section 2 of the paper), so that the temperature sets how much of the teacher's ranking of wrong classes
+    is seen, and `weight` alone sets how strongly. PocketFlow leaves the factor out: there, T = 4 also means a
+    sixteenth of the weight. `scale_gradient=False` is PocketFlow's form (up to the teacher's entropy, which
+    has no gradient).
+    """
+    log_q = F.log_softmax(student / temperature, 1)
+    log_p = F.log_softmax(teacher / temperature, 1)
+    divergence = F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+    return divergence * temperature**2 if scale_gradient else divergence
+
+
+class Distillation:
+    """A task plus `weight` times the distance to a teacher: a Task itself, for any training.
+
+    The teacher is copied, frozen, in eval mode and apart from the student: it is never optimised nor
+    checkpointed, and training the network that was passed as the teacher does not move it. It must lie on the
+    training's device.
+    """
+
+    def __init__(
+        self, task: Task, teacher: nn.Module, *, weight: float = 4.0, temperature: float = 4.0,
+        scale_gradient: bool = True,
+    ) -> None:
+        if not 0 <= weight < float("inf"):
+            raise UserError(f"loss_w_dst={weight}: must not be negative")
+        if not 0 < temperature < float("inf"):
+            raise UserError(f"tempr_dst={temperature}: must be positive")
+        self.task, self.weight, self.temperature = task, weight, temperature
+        self.scale_gradient = scale_gradient
+        self.teacher = copy.deepcopy(teacher).eval().requires_grad_(False)
+
+    def __call__(self, net: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Raises UserError where the teacher's outputs have another shape than the student's."""
+        loss, logits = self.task(net, images, labels)
+        with no_grad():
+            target = self.teacher(images).float()
+        if target.shape != logits.shape:
+            raise UserError(f"teacher: its outputs have shape {tuple(target.shape)}, the student's "
+                            f"{tuple(logits.shape)}; it must be a network for the same classes")
+        distance = distillation_loss(logits, target, self.temperature, scale_gradient=self.scale_gradient)
+        return loss + self.weight * distance, logits

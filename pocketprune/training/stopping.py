@@ -1,0 +1,138 @@
+"""How a run stops before its end: because it is asked to (SIGTERM), or because one of its processes failed."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType, TracebackType
+
+from torch.distributed import Store
+
+from pocketprune.errors import UserError
+
+EXIT_STATUS = 2  # as for any error told in one line
+POLL_S = 0.5  # between two looks at whether another process failed
+GRACE_S = 5.0  # for the main thread to leave by itself, once it is known that another process failed
+
+
+class Preempted(SystemExit):
+    """SIGTERM asked the run to stop, and its state is saved. Uncaught, it ends the process with status 143."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(128 + signal.SIGTERM)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class StopSignal:
+    """Inside, SIGTERM is merely remembered in `requested`, so that the work can end between two steps.
+
+    Outside the main thread, where Python allows no handler, SIGTERM keeps its meaning.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def __enter__(self) -> "StopSignal":
+        self._installed = threading.current_thread() is threading.main_thread()
+        if self._installed:
+            self._before = signal.signal(signal.SIGTERM, self._remember)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._installed:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _remember(self, _number: int, _frame: FrameType | None) -> None:
+        self.requested = True
+
+
+class PeerError(UserError):
+    """Another process of the run failed; the message is the one it failed with."""
+
+
+class LeaveTogether:
+    """Inside, the failure of one process is told to all, and each of them ends within seconds.
+
+    A process that fails puts its message into the store they share. The others look there from a thread of
+    their own, for a process that waits in a collective sees nothing; they then leave with PeerError as soon
+    as the collective breaks, or are ended after GRACE_S where it does not. If all fail alike, one of them
+    speaks.
+    """
+
+    def __init__(
+        self, store: Store, rank: int, world: int, *, leave: Callable[[int], None] = os._exit
+    ) -> None:
+        self._store, self._rank, self._world, self._leave = store, rank, world, leave
+        self._verdict: str | None = None
+        self._over = threading.Event()
+
+    def __enter__(self) -> "LeaveTogether":
+        self._thread = threading.Thread(target=self._watch, daemon=True, name="leave together")
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is not None and not isinstance(error, SystemExit):
+                self._tell(error)
+        finally:
+            self._over.set()
+
+    def _watch(self) -> None:
+        while not self._over.wait(POLL_S):
+            verdict = self._look()
+            if verdict is None or self._over.is_set():
+                continue
+            self._verdict = verdict
+            if not self._over.wait(GRACE_S):
+                print(verdict, file=sys.stderr, flush=True)
+                self._leave(EXIT_STATUS)
+            return
+
+    def _look(self) -> str | None:
+        """What another process failed with; None while all is well."""
+        try:
+            if not self._store.check(["failed"]):
+                return None
+            rank, message = self._store.get("failed").decode().split("\n", 1)
+            if int(rank) != self._rank:
+                self._store.add("heard", 1)
+        except RuntimeError:  # the store is gone, and with it the process that kept it
+            return "the first process of the run is gone"
+        return f"process {rank} of {self._world} failed: {message}" if int(rank) != self._rank else None
+
+    def _tell(self, error: BaseException) -> None:
+        """Be the first to fail and let the error go on; or leave because of the one that was."""
+        message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        if not isinstance(error, UserError):  # it may be a collective that broke because another process left
+            self._await(lambda: self._verdict is not None, 2 * POLL_S)
+        if self._verdict is not None:
+            raise PeerError(self._verdict) from None
+        mine = f"{self._rank}\n{message.splitlines()[0] if message else type(error).__name__}"
+        try:
+            first = self._store.compare_set("failed", "", mine).decode()
+            if first != mine:
+                self._store.add("heard", 1)
+                self._second(first, mine)
+            self._await(lambda: self._store.add("heard", 0) >= self._world - 1, GRACE_S)
+        except RuntimeError:  # the store is gone: nobody is left to be told
+            return
+
+    def _second(self, first: str, mine: str) -> None:
+        rank, message = first.split("\n", 1)
+        if message == mine.split("\n", 1)[1]:
+            raise SystemExit(EXIT_STATUS)
+        raise PeerError(f"process {rank} of {self._world} failed: {message}") from None
+
+    @staticmethod
+    def _await(condition: Callable[[], bool], seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not condition() and time.monotonic() < end:
+            time.sleep(0.05)

@@ -4,12 +4,23 @@ from collections.abc import Callable
 
 from torch import nn
 
+from nets.lenet import lenet
+from nets.mobilenet import mobilenet_v1, mobilenet_v2
+from nets.plain import plain
 from nets.resnet import resnet
+from nets.resnet_imagenet import resnet_imagenet
+from nets.vgg import vgg16_bn
 from pocketprune.errors import UserError
 from pocketprune.registry import call_accepted, resolve
 
 NETS: dict[str, Callable[..., nn.Module]] = {
+    "lenet": lenet,
+    "plain": plain,
     "resnet": resnet,
+    "resnet_imagenet": resnet_imagenet,
+    "vgg16_bn": vgg16_bn,
+    "mobilenet_v1": mobilenet_v1,
+    "mobilenet_v2": mobilenet_v2,
 }
 
 

@@ -8,6 +8,8 @@ from pocketprune.errors import UserError
 
 InputShape = tuple[int, int, int]
 
+WIDTHS = (16, 32, 64)  # channels in the three stages of a CIFAR network
+
 
 def conv3x3(c_in: int, c_out: int, stride: int = 1) -> nn.Conv2d:
     """A 3x3 convolution that keeps the map's size at stride 1, without bias (a batch norm follows)."""

@@ -9,9 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nets.blocks import InputShape, blocks_per_stage, conv3x3, initialise, require_choice, require_side
-
-WIDTHS = (16, 32, 64)
+from nets.blocks import (
+    WIDTHS,
+    InputShape,
+    blocks_per_stage,
+    conv3x3,
+    initialise,
+    require_choice,
+    require_side,
+)
 
 
 class PadShortcut(nn.Module):

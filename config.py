@@ -7,7 +7,6 @@ A new flag is a new field: its default, its teaching text and what it accepts st
 import dataclasses
 import math
 import shutil
-import textwrap
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,10 +24,10 @@ from settings import (
     SHARE,
     Concern,
     Interval,
+    described,
     kinds,
     nearest,
     setting,
-    shown_default,
 )
 
 HELP_FLAGS = frozenset({"--help", "-help", "-h", "--helpfull", "--helpshort"})
@@ -84,7 +83,7 @@ class NetConfig(Concern):
 
     net: str = setting(
         "resnet",
-        "lenet, plain, resnet, resnet_imagenet, vgg, mobilenet_v1, mobilenet_v2, or your own as "
+        "lenet, plain, resnet, resnet_imagenet, vgg16_bn, mobilenet_v1, mobilenet_v2, or your own as "
         "file.py:callable or module:callable",
     )
     resnet_size: int = setting(
@@ -125,6 +124,26 @@ class TrainConfig(Concern):
         "fine-tuning, and 0 means none",
         accept=NOT_NEGATIVE,
     )
+    lrn_rate_dcy: str | None = setting(
+        None,
+        "how the learning rate falls: piecewise (by 10 at 40, 60 and 80 % of the schedule), cosine, constant",
+        accept=("piecewise", "cosine", "constant"),
+    )
+    warmup: float = setting(
+        0.0, "cosine: share of the schedule in which the rate first rises", accept=FRACTION
+    )
+    label_smoothing: float = setting(
+        0.0, "share of each label spread evenly over all classes", accept=FRACTION
+    )
+    ema_decay: float = setting(
+        0.0, "end with a moving average of the weights, of this decay a step; 0: without", accept=FRACTION
+    )
+    clip_norm: float = setting(0.0, "largest norm of the gradient; 0: no limit", accept=NOT_NEGATIVE)
+    amp: str = setting("off", "bf16: compute in bfloat16 where that is safe", accept=("off", "bf16"))
+    tf32: bool = setting(False, "TensorFloat-32 products while training on a GPU")
+    channels_last: bool = setting(False, "channels-last memory layout while training")
+    compile: bool = setting(False, "train through torch.compile")
+    sync_bn: bool = setting(False, "batch-norm statistics over all processes, on GPUs")
     summ_step: int = setting(100, "steps between two points of the training curves", accept=COUNT)
 
 
@@ -233,19 +252,9 @@ A flag is written --name value or --name=value, a switch --name or --noname. Def
 
 
 def help_page(width: int | None = None) -> str:
-    """The text of --help: how to start, then every flag with its default, grouped by concern."""
+    """The text of --help, wrapped at `width` columns, or the terminal's."""
     width = width or max(60, min(110, shutil.get_terminal_size().columns))
-    blocks = [_HELP_HEAD]
-    for concern in _concerns().values():
-        lines = [f"{concern.__doc__}:"]
-        for field in dataclasses.fields(concern):
-            accept = field.metadata["accept"]
-            limits = f"  {accept}" if isinstance(accept, Interval) else ""
-            lines.append(f"  --{field.name} ({shown_default(field)}){limits}")
-            teach = textwrap.wrap(field.metadata["teach"], width - 6, break_on_hyphens=False)
-            lines += [" " * 6 + line for line in teach]
-        blocks.append("\n".join(lines))
-    return "\n\n".join(blocks)
+    return "\n\n".join([_HELP_HEAD, *(described(concern, width) for concern in _concerns().values())])
 
 
 def _concerns() -> dict[str, type[Concern]]:

@@ -19,6 +19,7 @@ from learners import Learner, create_learner, find_learner
 from nets import create_net
 from pocketprune.errors import UserError
 from pocketprune.training.checkpoint import seed_everything
+from pocketprune.training.distributed import processes
 
 INTERRUPTED = 130  # the shell's status for a process that SIGINT ended
 
@@ -42,19 +43,19 @@ def main(arguments: Sequence[str]) -> int:
 def run(config: Config) -> None:
     """Build what the settings name, and carry out the command."""
     find_learner(config.run.learner)
-    device = find_device(config.run.device)
     claim_workdir(config.workdir)
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
-    seed_everything(config.run.seed)
-    learner = build(config, device)
-    commands = {
-        "train": learner.train,
-        "eval": learner.evaluate,
-        "export": learner.export,
-        "layers": learner.layers,
-    }
-    commands[config.run.exec_mode]()
+    with processes(config.run.device) as device:
+        seed_everything(config.run.seed)
+        learner = build(config, device)
+        commands = {
+            "train": learner.train,
+            "eval": learner.evaluate,
+            "export": learner.export,
+            "layers": learner.layers,
+        }
+        commands[config.run.exec_mode]()
 
 
 def build(config: Config, device: torch.device) -> Learner:
@@ -80,18 +81,6 @@ def build(config: Config, device: torch.device) -> Learner:
         mobilenet_depth_mult=net.mobilenet_depth_mult,
     )
     return create_learner(config.run.learner, config=config, dataset=dataset, net=network, device=device)
-
-
-def find_device(name: str) -> torch.device:
-    """`auto` is the GPU if there is one. Raises UserError for a device that this machine does not have."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError):
-        raise UserError(f"--device={name}: not on this machine; expected auto, cpu or cuda") from None
-    return device
 
 
 def claim_workdir(workdir: Path) -> None:

@@ -6,6 +6,7 @@ Used by config.py, whose fields become the command line's flags.
 import dataclasses
 import difflib
 import math
+import textwrap
 import types
 import typing
 from collections.abc import Sequence
@@ -70,13 +71,24 @@ def nearest(word: str, known: Sequence[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def shown_default(field: dataclasses.Field) -> str:
-    """A field's default as --help prints it."""
-    if field.default is None:
+def described(concern: type[Concern], width: int) -> str:
+    """A concern's part of the help page: every flag with its default, its limits and its teaching text."""
+    lines = [f"{concern.__doc__}:"]
+    for field in dataclasses.fields(concern):  # type: ignore[arg-type]
+        accept = field.metadata["accept"]
+        limits = f"  {accept}" if isinstance(accept, Interval) else ""
+        lines.append(f"  --{field.name} ({_shown(field.default)}){limits}")
+        teach = textwrap.wrap(field.metadata["teach"], width - 6, break_on_hyphens=False)
+        lines += [" " * 6 + line for line in teach]
+    return "\n".join(lines)
+
+
+def _shown(default: object) -> str:
+    if default is None:
         return "its own"
-    if field.default == "":
+    if default == "":
         return "none"
-    return str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
+    return str(default).lower() if isinstance(default, bool) else str(default)
 
 
 def _kind(hint: typing.Any) -> type:

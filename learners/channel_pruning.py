@@ -16,6 +16,7 @@ from learners.pictures import record_layers
 from learners.progress import ProgressBar
 from pocketprune.errors import UserError
 from pocketprune.numerics.ratios import parse_ratio_list, write_ratio_list
+from pocketprune.training.distributed import is_main
 
 
 class ChannelPruningLearner(Learner):
@@ -36,7 +37,8 @@ class ChannelPruningLearner(Learner):
             self.fit(result.net, "finetune", self.config.train.nb_epochs_rat, clock="finetune")
         stages["pruned"] = self.accuracy(result.net) | cost
 
-        pocketprune.save(self._pruned_path, result.net)
+        if is_main():
+            pocketprune.save(self._pruned_path, result.net)
         return self.finish(stages | {"layers": report.layer_entries(result.layers)})
 
     def trained_net(self) -> nn.Module:
@@ -63,7 +65,7 @@ class ChannelPruningLearner(Learner):
         pruning = self.config.channel_pruning
         batches = self.calibration_batches()
         images = sum(len(batch) for batch in batches)
-        print(f"Pruning: {pruning.selection} selection, statistics of {images} training images")
+        self.say(f"Pruning: {pruning.selection} selection, statistics of {images} training images")
         with self.timed("prune"), ProgressBar() as bar:
             result = pocketprune.prune_channels(
                 dense,
@@ -77,10 +79,12 @@ class ChannelPruningLearner(Learner):
                 seed=self.config.run.seed,
                 progress=bar,
             )
-        print(report.layer_table(result.layers))
+        self.say(report.layer_table(result.layers))
         record_layers(self.recorder, result.layers)
-        names, kept = zip(*((layer.name, layer.preserve_ratio) for layer in result.layers), strict=True)
-        write_ratio_list(self.workdir / "ratio.list", names, kept)
+        if is_main():
+            names = [layer.name for layer in result.layers]
+            used = [layer.preserve_ratio for layer in result.layers]
+            write_ratio_list(self.workdir / "ratio.list", names, used)
         return result
 
     def calibration_batches(self) -> list[Tensor]:

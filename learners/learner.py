@@ -17,6 +17,7 @@ from datasets import Dataset
 from learners import report, state_dict
 from learners.recipes import train_settings
 from pocketprune.numerics.ratios import write_ratio_list
+from pocketprune.training.distributed import is_main
 from pocketprune.training.loop import train
 from pocketprune.training.metrics import Recorder, create_recorder, evaluate
 
@@ -26,7 +27,8 @@ LATENCY_SECONDS = 2.0  # a latency is measured for about this long
 class Learner(ABC):
     """A recipe that turns a network and a data set into a trained, and maybe smaller, network.
 
-    `train` is the recipe; the other commands work on what it left in the workdir.
+    `train` is the recipe; the other commands work on what it left in the workdir. Under several processes all
+    compute, and the first one writes and speaks.
     """
 
     stage: ClassVar[str] = "dense"  # of report.STAGES: what `trained_net` is
@@ -49,7 +51,7 @@ class Learner(ABC):
         """Measure the trained network on the test set: one row of a report, also printed."""
         net = self.trained_net()
         row = self.accuracy(net) | self.cost(net)
-        print(report.stage_table({self.stage: row}, self.config.run.latency_batch))
+        self.say(report.stage_table({self.stage: row}, self.config.run.latency_batch))
         return row
 
     def export(self) -> None:
@@ -59,17 +61,18 @@ class Learner(ABC):
         for suffix, write in ((".onnx", pocketprune.export_onnx), (".pt2", pocketprune.export_pt2)):
             path = stem.with_suffix(suffix)
             write(path, net, self.example.cpu())
-            print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
+            self.say(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
 
     def layers(self) -> None:
         """Print the prunable layers and write a template of a ratio list for them."""
         shared_input = self.config.channel_pruning.cp_shared_input
         layers = pocketprune.list_layers(self.net, self.example, shared_input=shared_input)
         path = self.workdir / "ratio_template.list"
-        write_ratio_list(path, [layer.name for layer in layers], [1.0] * len(layers))
-        print(report.layer_listing(layers))
-        print(f"\nOne preserve ratio for each stands in {path}. Edit it, then prune with")
-        print(f"  --learner channel --cp_prune_option list --cp_prune_list_file {path}")
+        if is_main():
+            write_ratio_list(path, [layer.name for layer in layers], [1.0] * len(layers))
+        self.say(report.layer_listing(layers))
+        self.say(f"\nOne preserve ratio for each stands in {path}. Edit it, then prune with")
+        self.say(f"  --learner channel --cp_prune_option list --cp_prune_list_file {path}")
 
     def dense_net(self) -> nn.Module:
         """The trained full-precision network: from --init_checkpoint, from the workdir, or trained now."""
@@ -85,18 +88,19 @@ class Learner(ABC):
             return False
         source = f"--init_checkpoint={path}" if given else f"--workdir={self.workdir}: {path.name}"
         state_dict.load_into(self.net, path, source=source)
-        print(f"Dense network: weights of {path}")
+        self.say(f"Dense network: weights of {path}")
         return True
 
     def train_dense(self, share: float) -> None:
         """Train the network for a share of the full schedule and keep its weights for later runs."""
         self.fit(self.net, "dense", share, clock="train")
-        state_dict.save(self._dense_path, self.net)
+        if is_main():
+            state_dict.save(self._dense_path, self.net)
 
     def fit(self, net: nn.Module, label: str, share: float, clock: str) -> None:
         """Train `net` in place for a share of the full schedule; its seconds go to `clock`."""
         settings = train_settings(self.config, share)
-        print(f"Training ({label}): {settings.epochs:g} epochs of {len(self.dataset.train)} images")
+        self.say(f"Training ({label}): {settings.epochs:g} epochs of {len(self.dataset.train)} images")
         with self.timed(clock):
             train(net, self.dataset.train, settings, device=self.device, recorder=self.recorder, label=label)
 
@@ -128,12 +132,18 @@ class Learner(ABC):
         head |= {"device": str(self.device), "seed": run.seed}
         whole = head | results | {"seconds": self.seconds}
         text = report.stage_table(whole, run.latency_batch)
-        report.write(self.workdir / "report.json", whole)
+        if is_main():
+            report.write(self.workdir / "report.json", whole)
         self.recorder.text("report", "\n".join(f"    {line}" for line in text.splitlines()), 0)
         self.recorder.close()
         written = ", ".join(sorted(path.name for path in self.workdir.iterdir()))
-        print(f"\n{text}\n\n{self.workdir} holds {written}")
+        self.say(f"\n{text}\n\n{self.workdir} holds {written}")
         return whole
+
+    def say(self, text: str) -> None:
+        """Print, in the first process."""
+        if is_main():
+            print(text, flush=True)
 
     @cached_property
     def example(self) -> Tensor:

@@ -2,8 +2,15 @@
 
 from dataclasses import dataclass
 
-from config import Config
-from pocketprune.training.schedules import POCKETFLOW_RECIPES, start_rate
+from config import Config, TrainConfig
+from pocketprune.training.schedules import (
+    POCKETFLOW_RECIPES,
+    Constant,
+    Cosine,
+    Piecewise,
+    Schedule,
+    start_rate,
+)
 from pocketprune.training.state import TrainSettings
 
 
@@ -22,7 +29,7 @@ NET_RECIPES: dict[str, NetRecipe] = {
     "plain": NetRecipe("cifar", 0.1, 128, 2e-4),
     "resnet": NetRecipe("cifar", 0.1, 128, 2e-4),
     "resnet_imagenet": NetRecipe("imagenet", 0.1, 256, 1e-4),
-    "vgg": NetRecipe("cifar", 0.05, 128, 5e-4),
+    "vgg16_bn": NetRecipe("cifar", 0.05, 128, 5e-4),
     "mobilenet_v1": NetRecipe("imagenet", 0.045, 96, 4e-5),
     "mobilenet_v2": NetRecipe("mobilenet_v2", 0.045, 96, 4e-5),
 }
@@ -36,17 +43,31 @@ def train_settings(config: Config, share: float = 1.0) -> TrainSettings:
     """Settings for `share` of the full schedule of the run's network, data set and flags."""
     train, data = config.train, config.data
     recipe = NET_RECIPES.get(config.net.net, ANY_NET)
-    schedule = POCKETFLOW_RECIPES[recipe.schedule]
-    epochs = train.nb_epochs or DATASET_EPOCHS.get(data.dataset, schedule.epochs)
+    full = POCKETFLOW_RECIPES[recipe.schedule]
+    epochs = train.nb_epochs or DATASET_EPOCHS.get(data.dataset, full.epochs)
     rate = train.lrn_rate_init or recipe.lrn_rate
     decay = recipe.weight_decay if train.loss_w_dcy is None else train.loss_w_dcy
     return TrainSettings(
         epochs=epochs * share,
         batch_size=data.batch_size,
         lrn_rate=start_rate(rate, data.batch_size, train.batch_size_norm or recipe.batch_size_norm),
-        schedule=schedule.schedule,
+        schedule=_schedule(train, full.schedule),
         momentum=train.momentum,
         weight_decay=decay,
+        label_smoothing=train.label_smoothing,
+        ema_decay=train.ema_decay,
+        clip_norm=train.clip_norm,
+        amp=train.amp,
+        tf32=train.tf32,
+        channels_last=train.channels_last,
+        compile=train.compile,
+        sync_bn=train.sync_bn,
         seed=config.run.seed,
         summ_step=train.summ_step,
     )
+
+
+def _schedule(train: TrainConfig, own: Schedule) -> Schedule:
+    """The schedule that --lrn_rate_dcy names, or the network's own."""
+    named = {"piecewise": Piecewise((0.4, 0.6, 0.8)), "cosine": Cosine(train.warmup), "constant": Constant()}
+    return named[train.lrn_rate_dcy] if train.lrn_rate_dcy else own

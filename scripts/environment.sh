@@ -32,7 +32,7 @@ find_python() {
 
 create_venv() {
     local base
-    if [ ! -x "$venv/bin/python" ]; then
+    if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
         base=$(newest_python) || fail "no Python 3.11 or newer found; name one: PYTHON=/path/to/python3.11 bash $0"
         echo "Setting up .venv with $("$base" --version) (once; a few minutes)" >&2
         "$base" -m venv "$venv" || fail "cannot create .venv (on Debian and Ubuntu: apt install python3-venv)"

@@ -1,8 +1,8 @@
-"""Which of pyproject.toml's requirements this interpreter lacks: prints them, one a line. Standard library only.
+"""Prints which of pyproject.toml's requirements this interpreter lacks. Standard library only.
 
   python scripts/requirements.py [--all] [EXTRA ...]
 
-With --all it prints every requirement, installed or not.
+With --all every requirement is printed, installed or not.
 """
 
 import re

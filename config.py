@@ -31,7 +31,6 @@ from settings import (
 )
 
 HELP_FLAGS = frozenset({"--help", "-help", "-h", "--helpfull", "--helpshort"})
-SIZED_NETS = ("resnet", "plain", "resnet_imagenet")  # come in several --resnet_size
 
 
 @dataclass(frozen=True)
@@ -86,8 +85,10 @@ class NetConfig(Concern):
         "lenet, plain, resnet, resnet_imagenet, vgg16_bn, mobilenet_v1, mobilenet_v2, or your own as "
         "file.py:callable or module:callable",
     )
-    resnet_size: int = setting(
-        20, "layers of resnet and plain (6n + 2), of resnet_imagenet (18, 34, 50)", accept=COUNT
+    resnet_size: int | None = setting(
+        None,
+        "layers: 6n + 2 for resnet and plain (20 if not given); 18, 34 or 50 for resnet_imagenet (18)",
+        accept=COUNT,
     )
     resnet_version: int = setting(
         2, "1: post-activation blocks; 2: pre-activation blocks", accept=Interval(1, 2)
@@ -231,7 +232,7 @@ class Config:
         if self.run.workdir:
             return Path(self.run.workdir)
         net = short_name(self.net.net)
-        if net in SIZED_NETS:
+        if self.net.resnet_size:
             net = f"{net}_{self.net.resnet_size}"
         return Path("runs", f"{net}_at_{short_name(self.data.dataset)}")
 

@@ -58,7 +58,7 @@ def test_every_setting_teaches_and_has_a_default_of_its_kind(
 def test_defaults_are_pocketflows() -> None:
     config = Config()
     assert (config.run.learner, config.run.exec_mode) == ("full-prec", "train")
-    assert (config.data.batch_size, config.data.batch_size_eval, config.net.resnet_size) == (128, 100, 20)
+    assert (config.data.batch_size, config.data.batch_size_eval) == (128, 100)
     assert (config.train.momentum, config.train.nb_epochs_rat) == (0.9, 1.0)
     pruning = config.channel_pruning
     assert (pruning.cp_uniform_preserve_ratio, pruning.cp_prune_list_file) == (0.6, "ratio.list")
@@ -170,7 +170,8 @@ def test_help_names_every_net_and_learner() -> None:
 
 
 def test_workdir_is_named_after_the_run() -> None:
-    assert str(Config().workdir) == "runs/resnet_20_at_digits"
+    assert str(Config().workdir) == "runs/resnet_at_digits"
+    assert str(Config.from_flags(["--resnet_size=56"]).workdir) == "runs/resnet_56_at_digits"
     assert str(Config.from_flags(["--workdir", "out"]).workdir) == "out"
     named = Config.from_flags(["--net", "nets/mine.py:build", "--dataset", "my.data:load"])
     assert named.workdir.parent.name == "runs"

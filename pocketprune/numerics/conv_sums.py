@@ -1,10 +1,11 @@
 """Centred sums of a convolution over all its output positions, without ever unfolding the map.
 
-For two taps s, t of the kernel, A_(i,s),(j,t) = sum_p x_i[p + s] x_j[p + t] is the correlation of the map with itself at
-lag t - s, over a window that moves with s. Along one axis of stride 1 (the *lag axis*) only lags are therefore
-multiplied: the map is cut into strips where windows begin or end, every strip is multiplied once per lag, and A is put
-together by adding strips. The other axes are unfolded. For a 3x3 kernel that is 3 products of 3c x 3c in place of one
-of 9c x 9c, and rows 3 times as long as the map's instead of 9. Nothing is subtracted: the result is as exact as with rows.
+For two taps s, t of the kernel, A_(i,s),(j,t) = sum_p x_i[p + s] x_j[p + t] is the correlation of the map
+with itself at lag t - s, over a window that moves with s. Along one axis of stride 1 (the *lag axis*) only
+lags are therefore multiplied: the map is cut into strips where windows begin or end, every strip is
+multiplied once per lag, and A is put together by adding strips. The other axes are unfolded. For a 3x3
+kernel that is 3 products of 3c x 3c in place of one of 9c x 9c, on rows of 3c values in place of 9c.
+Nothing is subtracted, so that the sums are as exact as those of rows.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -19,7 +21,8 @@ from torch import Tensor
 from pocketprune.numerics.patches import output_size
 from pocketprune.numerics.products import Sums, full_precision, gram, recentre, working_dtype
 
-_CHUNK_BYTES = {"cpu": 1 << 24, "cuda": 1 << 28}  # unfolded rows held at once: near the cache, or enough to fill a GPU
+# Unfolded rows held at once: what stays near a processor's cache, or enough to fill a GPU.
+_CHUNK_BYTES = {"cpu": 1 << 24, "cuda": 1 << 28}
 
 
 def conv_sums(x: Tensor, y: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int],
@@ -44,8 +47,8 @@ def conv_sums(x: Tensor, y: Tensor, kernel: Sequence[int], stride: Sequence[int]
     order = plan.column_order(shift_x.shape[0]).to(x.device)
     centre_x = shift_x.repeat_interleave(math.prod(kernel))
     count = x.shape[0] * math.prod(out)
-    return recentre(count, (centre_x, sum_x[order]), (shift_y, total.sum_y), A[order[:, None], order], B[order],
-                    total.sigma)
+    return recentre(count, (centre_x, sum_x[order]), (shift_y, total.sum_y), A[order[:, None], order],
+                    B[order], total.sigma)
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,8 @@ class _Plan:
     dilation: tuple[int, ...]
 
     @classmethod
-    def of(cls, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]) -> _Plan:
+    def of(cls, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int],
+           dilation: Sequence[int]) -> _Plan:
         candidates = [a for a, (k, s) in enumerate(zip(kernel, stride, strict=True)) if s == 1 and k > 1]
         if not candidates:
             return cls(None, (1, *kernel), (1, *stride), (0, *padding), (1, *dilation))
@@ -83,7 +87,8 @@ class _Plan:
         size = [s + 2 * p for s, p in zip(x.shape[2:], self.padding, strict=True)]
         n, c, rest = x.shape[0], x.shape[1], range(1, len(size))
         padded = shift.new_empty(size[0], n, *size[1:], c)
-        padded.copy_(-shift.expand_as(padded)) if any(self.padding) else None
+        if any(self.padding):
+            padded.copy_(-shift)  # a zero, once shifted
         inside = padded
         for dim, (p, s) in enumerate(zip(self.padding, size, strict=True)):
             inside = inside.narrow(dim + (dim > 0), p, s - 2 * p)
@@ -102,11 +107,11 @@ class _Plan:
         return (columns if self.axis is None else columns.movedim(1, 1 + self.axis)).flatten()
 
     def strips(self, height: int) -> Iterator[tuple[int, int, int, list[int]]]:
-        """(lag, first row, last row + 1, taps whose window covers these rows) for every strip of every lag."""
+        """(lag, first row, last row + 1, taps whose windows cover these rows): every strip of every lag."""
         for lag in range(self.kernel[0]):
             starts = [tap * self.dilation[0] for tap in range(self.kernel[0] - lag)]
             cuts = sorted({*starts, *(s + height for s in starts)})
-            for low, high in zip(cuts, cuts[1:], strict=False):
+            for low, high in pairwise(cuts):
                 taps = [tap for tap, s in enumerate(starts) if s <= low and high <= s + height]
                 if taps:
                     yield lag, low, high, taps

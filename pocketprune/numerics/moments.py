@@ -1,15 +1,17 @@
 """Second moments of one consumer, streamed: all that selection and reconstruction ever need of the data.
 
-For patches x (d = channels * block values, channel-major as in ``F.unfold``) and targets y (n outputs), over m rows:
+For patches x (d = channels * block values, channel-major as in ``F.unfold``) and targets y (n outputs), m
+rows:
 
     A = sum (x - mean_x)(x - mean_x)^T,   B = sum (x - mean_x)(y - mean_y)^T,   sigma = sum (y - mean_y)^2
 
-Batches are centred before they are multiplied and merged by the rule of Chan, Golub and LeVeque (1983, "Algorithms for
-computing the sample variance"), so that a large common mean costs no digits.
+Batches are centred before they are multiplied and merged by the rule of Chan, Golub and LeVeque (1983,
+"Algorithms for computing the sample variance"), so that a large common mean costs no digits.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -55,7 +57,8 @@ class Moments:
     def update(self, x: Tensor, y: Tensor) -> None:
         """Add rows in place: x (m, d), y (m, n).
 
-        float64 rows are multiplied in float64, all others in float32 (never TF32), which costs about 4e-7 relative.
+        float64 rows are multiplied in float64, all others in float32 (never TF32), at a relative error of
+        4e-7.
         Raises ValueError when the shapes do not fit.
         """
         if x.ndim != 2 or y.ndim != 2 or x.shape[0] != y.shape[0]:
@@ -65,18 +68,15 @@ class Moments:
             self._absorb(row_sums(x, y))
 
     @torch.no_grad()
-    def update_conv(self, x: Tensor, y: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int],
-                    dilation: Sequence[int], positions: Tensor | None = None) -> None:
+    def update_conv(self, x: Tensor, y: Tensor, kernel: Sequence[int], stride: Sequence[int],
+                    padding: Sequence[int], dilation: Sequence[int], positions: Tensor | None = None) -> None:
         """Add a batch of a convolution in place: input x (N, C, *in), linear output y (N, n, *out).
 
-        One to three spatial axes, zero padding, groups = 1. positions: flattened output positions, LongTensor (p,)
-        shared by the images or (N, p), one set per image; None takes all of them, at a third of the cost per row.
+        One to three spatial axes, zero padding, groups = 1. positions: flattened output positions, LongTensor
+        (p,) shared by the images or (N, p) one set per image; None takes all, at a third of the cost per row.
         Raises ValueError when the shapes do not fit.
         """
-        width = x.shape[1]
-        for taps in kernel:
-            width *= taps
-        self._check_widths(width, y.shape[1])
+        self._check_widths(x.shape[1] * math.prod(kernel), y.shape[1])
         if positions is None:
             if y.numel():
                 self._absorb(conv_sums(x, y, kernel, stride, padding, dilation))
@@ -107,13 +107,14 @@ class Moments:
 
     def _check_widths(self, d: int, n: int) -> None:
         if (d, n) != tuple(self.B.shape):
-            raise ValueError(f"moments of {self.B.shape[0]} x {self.B.shape[1]} values cannot take rows of {d} x {n}")
+            raise ValueError(f"moments of {tuple(self.B.shape)} values cannot take rows of {(d, n)} values")
 
 
 def all_reduce(moments: Moments, group: dist.ProcessGroup | None = None) -> Moments:
     """The moments of all processes' rows, the same on every process; ``moments`` is left as it is.
 
-    Exact up to float64 rounding, like ``merge``: first counts and means are summed, then the sums about the common mean.
+    Exact up to float64 rounding, as ``merge`` is: counts and means are summed first, then the sums about the
+    common mean. Every process of the group must call it, each with moments of the same shape.
     """
     d, n = moments.B.shape
     weighted = torch.cat([moments.mean_x, moments.mean_y]) * moments.count

@@ -1,4 +1,4 @@
-"""Rows of a convolution: the patches under chosen output positions, gathered without unfolding the whole map."""
+"""Rows of a convolution: patches under chosen output positions, gathered without unfolding the whole map."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def patches(x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Se
             dilation: Sequence[int], positions: Tensor | None = None) -> Tensor:
     """Patches of x (N, C, *spatial), one to three spatial axes, as rows (N * p, C * prod(kernel)).
 
-    Rows run over images, then positions; columns are channel-major, as in ``F.unfold`` and ``weight.flatten(1)``.
-    positions: flattened output positions, LongTensor (p,) shared by the images or (N, p) per image; None takes all.
-    The padding is zero.
+    Rows run over images, then positions; columns are channel-major, as in ``F.unfold``.
+    positions: flattened output positions, LongTensor (p,) shared by the images or (N, p) one set per image;
+    None takes all. The padding is zero.
     """
     if positions is None:
         return _all_patches(x, kernel, stride, padding, dilation)
@@ -50,7 +50,7 @@ def output_rows(y: Tensor, positions: Tensor | None = None) -> Tensor:
 
 def _taps(x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int],
           dilation: Sequence[int], positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Flat input index (..., p, taps) under every position and tap, and 1 where it lies inside the map (else 0)."""
+    """Flat input index (..., p, taps) under positions and taps, and 1 where it is inside the map, else 0."""
     size = x.shape[2:]
     out = output_size(size, kernel, stride, padding, dilation)
     index = positions.new_zeros((*positions.shape, 1))

@@ -1,4 +1,4 @@
-"""Centred products of one batch of rows: float32 in, float64 sums out, no digits lost to TF32 or a large mean."""
+"""Centred products of a batch of rows: float32 in, float64 out, no digits lost to TF32 or large means."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LEAF = 64  # columns below which halving a symmetric product no longer pays
 
 
 class Sums(NamedTuple):
-    """What one batch adds to the moments: A (d, d), B (d, n) and sigma (n,) centred on the batch's own means."""
+    """What a batch adds to the moments: A (d, d), B (d, n), sigma (n,), centred on the batch's own means."""
 
     count: int
     mean_x: Tensor
@@ -24,7 +24,7 @@ class Sums(NamedTuple):
 
 
 def row_sums(x: Tensor, y: Tensor) -> Sums:
-    """Centred sums of rows x (m, d) and y (m, n), m > 0, multiplied in float64 if either is, else in float32."""
+    """Centred sums of rows x (m, d), y (m, n), m > 0, multiplied in float64 if either is, else in float32."""
     dtype = working_dtype(x, y)
     x, y = x.to(dtype), y.to(dtype)
     shift_x, shift_y = x.mean(0), y.mean(0)
@@ -77,7 +77,7 @@ def full_precision(device: torch.device) -> Iterator[None]:
     legacy = torch.get_float32_matmul_precision()
     backends = [b for b in (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul) if _has_switch(b)]
     saved = [b.fp32_precision for b in backends]
-    # The old setter moves the old and the new switches together; torch refuses to multiply when they disagree.
+    # This setter moves the old and the new switches together; torch refuses to multiply when they disagree.
     torch.set_float32_matmul_precision("highest")
     try:
         with torch.autocast(device.type, enabled=False):

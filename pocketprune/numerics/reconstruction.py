@@ -1,9 +1,12 @@
-"""Refitting a consumer's weight on its kept channels so that its output stays what it was (He et al. 2017, eq. 3).
+"""Refitting a consumer's weight on its kept channels so that its output stays what it was.
 
-    W_S = (A_SS + lambda I)^-1 (B_S + lambda W0_S),   b = mean_y - W_S^T mean_x_S,   lambda = ridge * mean(diag A_SS)
+He, Zhang, Sun (2017, eq. 3), from moments:
 
-The ridge pulls towards the original weight W0 (anchored), not towards zero: with every channel kept and unpruned inputs
-the original weight comes back.
+    W_S = (A_SS + lambda I)^-1 (B_S + lambda W0_S),   b = mean_y - W_S^T mean_x_S,   lambda = ridge * mean
+    diag A_SS
+
+The ridge is anchored: it pulls towards the original weight W0, not towards zero. With every channel kept and
+unpruned inputs the original weight comes back.
 """
 
 from __future__ import annotations
@@ -23,30 +26,33 @@ def refit(moments: Moments, weight: Tensor, kept: Tensor, block: int, ridge: flo
           damping: float | None = None) -> tuple[Tensor, Tensor]:
     """Least-squares weight and bias of the kept channels.
 
-    moments: of patches (d) and targets (n); weight (d, n): the original; kept: channels that stay; block: patch rows of
-    a channel (d = c * block); ridge: rho, relative to the mean diagonal of A_SS; damping: lambda itself, in its place.
-    Returns W_S (|S| * block, n) and the bias (n,), float64. Where A_SS + lambda I is not positive definite in floating
-    point, lambda grows tenfold until it is.
+    moments: of patches (d) and targets (n); weight (d, n): the original; kept: channels that stay; block:
+    patch values of a channel (d = c * block); ridge: rho, relative to the mean diagonal of A_SS; damping:
+    lambda itself, in its place. Returns W_S (|S| * block, n) and the bias (n,), float64. Where A_SS +
+    lambda I is not positive definite in floating point, lambda grows tenfold until it is.
+    Raises ValueError when the moments hold NaN or infinite values.
     """
     rows = expand_blocks(kept.to(moments.A.device), block)
     anchor = weight.to(moments.A)[rows]
     A = moments.A[rows[:, None], rows]
     lam = damping_of(A, ridge) if damping is None else damping
-    W, _ = solve_anchored(A, moments.B[rows], anchor, lam)
+    factor, lam = damped_cholesky(A, lam)
+    W = torch.cholesky_solve(moments.B[rows] + lam * anchor, factor)
     return W, moments.mean_y - W.T @ moments.mean_x[rows]
 
 
 def relative_error(moments: Moments, W: Tensor, kept: Tensor, block: int, output_weight: Tensor | None = None,
                    bias: Tensor | None = None) -> float:
-    """Squared error of the kept channels' output over the targets' variance: 0 is perfect, 1 predicts the mean.
+    """Squared error of the kept channels' output over the targets' variance: 0 is exact, 1 as good as the mean.
 
-    E = sigma - 2 <W, B_S> + <W, A_SS W>, each output o weighted by output_weight[o]. Without ``bias`` the bias that is
-    best on these moments is meant; with it (for held-out moments) the mean's miss is counted too.
-    Targets without variance give 0.0 when met exactly, else inf.
+    E = sigma - 2 <W, B_S> + <W, A_SS W>, output o weighted by output_weight[o]. Without ``bias`` the bias
+    that is best on these moments is meant; with it (for held-out moments) the miss of the mean is counted
+    too. Targets without variance give 0.0 when met exactly, else inf.
     """
     rows = expand_blocks(kept.to(moments.A.device), block)
     W = W.to(moments.A)
-    error = moments.sigma - 2 * (W * moments.B[rows]).sum(0) + (W * (moments.A[rows[:, None], rows] @ W)).sum(0)
+    explained = 2 * moments.B[rows] - moments.A[rows[:, None], rows] @ W
+    error = moments.sigma - (W * explained).sum(0)
     if bias is not None:
         miss = moments.mean_y - W.T @ moments.mean_x[rows] - bias.to(moments.A)
         error = error + moments.count * miss.square()
@@ -67,12 +73,6 @@ def damping_of(A: Tensor, ridge: float) -> float:
     """lambda = ridge times the mean diagonal of A, and positive even where A is zero."""
     mean = float(A.diagonal().mean()) if A.shape[0] else 0.0
     return max(ridge * mean, torch.finfo(torch.float64).tiny ** 0.5)
-
-
-def solve_anchored(A: Tensor, B: Tensor, anchor: Tensor, lam: float) -> tuple[Tensor, float]:
-    """(A + lam I)^-1 (B + lam anchor) by Cholesky, and the lam used: tenfold larger until positive definite."""
-    factor, lam = damped_cholesky(A, lam)
-    return torch.cholesky_solve(B + lam * anchor, factor), lam
 
 
 def damped_cholesky(A: Tensor, lam: float) -> tuple[Tensor, float]:

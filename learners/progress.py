@@ -1,18 +1,21 @@
-"""A progress bar for work that reports (phase, done, total)."""
+"""A progress bar for work that reports (what it is at, done, total)."""
 
 from tqdm import tqdm
 
+from pocketprune.training.distributed import is_main
+
 
 class ProgressBar:
-    """Callable as (phase, done, total); shows one bar, of the phase at hand, once it takes over a second."""
+    """Callable as (phase, done, total). Shows a bar after a second; when the count starts over, a new one."""
 
     def __init__(self) -> None:
         self._bar: tqdm | None = None
 
     def __call__(self, phase: str, done: int, total: int) -> None:
-        if self._bar is None or self._bar.desc != f"{phase}: ":
+        if self._bar is None or self._bar.total != total or done < self._bar.n:
             self.close()
-            self._bar = tqdm(desc=phase, total=total, leave=False, delay=1)
+            self._bar = tqdm(total=total, leave=False, delay=1, disable=not is_main())
+        self._bar.set_description(phase, refresh=False)
         self._bar.update(done - self._bar.n)
 
     def close(self) -> None:

@@ -1,6 +1,7 @@
 """Weights of a full-precision network: read from anybody's state dict, saved for the next run."""
 
 import io
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ def load_into(net: nn.Module, path: Path, *, source: str) -> None:
     if not path.is_file():
         raise UserError(f"{source}: no such file")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = _read(path)
     except (
         Exception
     ) as error:  # torch.load raises whatever its parser met: zip, pickle, storage or key errors
@@ -46,6 +47,16 @@ def save(path: Path, net: nn.Module) -> None:
     buffer = io.BytesIO()
     torch.save({name: tensor.detach().cpu() for name, tensor in net.state_dict().items()}, buffer)
     write_atomically(path, buffer.getvalue())
+
+
+def _read(path: Path) -> Any:
+    """A file's content, on the CPU. torch.load itself does not look at the checksums."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"wrong checksum of {damaged}")
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _tensors(content: Any) -> dict[str, Tensor]:

@@ -39,6 +39,14 @@ class SampledLinear(_Sampled, nn.Linear):
 SAMPLED = {nn.Conv1d: SampledConv1d, nn.Conv2d: SampledConv2d, nn.Conv3d: SampledConv3d, nn.Linear: SampledLinear}
 
 
+def can_sample(net: nn.Module, path: str) -> bool:
+    """Whether the layer at a path is a plain module that can be given a sampler."""
+    try:
+        return type(net.get_submodule(path)) in SAMPLED
+    except AttributeError:
+        return False
+
+
 def add_sampler(layer: nn.Module, inputs: Sequence[int]) -> None:
     """Turn a layer, in place, into one that reads only these input channels.
 

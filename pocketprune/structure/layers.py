@@ -1,0 +1,144 @@
+"""Prunable layers: what a list of preserve ratios refers to, and what each ratio can remove."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import fx, nn
+
+from pocketprune.errors import UserError
+
+from .channel_groups import ChannelGroup, Structure, analyse, layer_name
+from .cost import node_macs
+from .naming import nearest
+from .propagation import Contraction
+from .sampling import can_sample
+from .tracing import ExampleInputs, describe, node_shape, operator_name
+
+SHARED_INPUTS = ("sample", "couple", "keep")
+
+
+@dataclass(frozen=True)
+class PrunableLayer:
+    """One entry of a ratio list.
+
+    Attributes:
+        index: place in the list, from 0. name: path of the layer.
+        channels, out_channels: input and output channels. kernel: spatial size. macs: per single input.
+        input_from: the layers that write the input, or what else does.
+        removable: whether a preserve ratio below 1 removes anything; `reason`: why not, or what is done instead.
+        way: "private" (the input's channels are removed from everything that touches them), "sample", "couple" or
+            "fixed".
+    """
+
+    index: int
+    name: str
+    channels: int
+    out_channels: int
+    kernel: tuple[int, ...]
+    macs: int
+    input_from: str
+    removable: bool
+    reason: str
+    way: str
+    layer: Contraction = field(repr=False)
+
+
+def list_layers(net: nn.Module, example_inputs: ExampleInputs, shared_input: str = "sample") -> list[PrunableLayer]:
+    """The prunable layers in forward order: every Conv2d with groups=1 (the first, and a last one that writes the
+    output, count and stay whole).
+
+    Raises:
+        UserError: unknown `shared_input`, or a network that cannot be traced.
+    """
+    return layers_of(analyse(net, example_inputs), shared_input)
+
+
+def layers_of(structure: Structure, shared_input: str, *, linear: bool = False) -> list[PrunableLayer]:
+    """The prunable layers of an analysed network; with `linear`, linear layers count too."""
+    if shared_input not in SHARED_INPUTS:
+        raise UserError(f"shared_input: '{shared_input}' given{nearest(shared_input, SHARED_INPUTS)}")
+    chosen = [c for c in structure.contractions if is_prunable_kind(c) or (linear and c.kind == "linear")]
+    last = structure.contractions[-1] if structure.contractions else None
+    layers = []
+    for index, layer in enumerate(chosen):
+        weight = node_shape(layer.node.args[1])
+        way, reason = _way(structure, layer, shared_input) if layer is not last else ("fixed", "it is the last layer")
+        layers.append(PrunableLayer(
+            index=index, name=layer_name(layer), channels=weight[1], out_channels=weight[0], kernel=weight[2:],
+            macs=node_macs(structure, layer.node), input_from=_source(structure, layer), removable=way != "fixed",
+            reason=reason, way=way, layer=layer))
+    return layers
+
+
+def is_prunable_kind(layer: Contraction) -> bool:
+    """A Conv2d with groups=1 whose weight is a parameter of its own."""
+    return operator_name(layer.node) == "conv2d" and layer.groups == 1 and layer.weight is not None
+
+
+def _way(structure: Structure, layer: Contraction, shared_input: str) -> tuple[str, str]:
+    """How the layer's input channels can be removed, and a word on it."""
+    if layer.in_ids is None:
+        return "fixed", "it reads the network's input"
+    if is_reused(structure, layer):
+        return "fixed", "its weight is used in several places"
+    groups = read_groups(structure, layer)
+    numbers = readers(structure)
+    alone = all(g.prunable and numbers[g.name] == 1 for g in groups) and _covers(structure, layer, groups)
+    if alone and _even(structure, layer):
+        return "private", ""
+    if shared_input == "keep":
+        return "fixed", _why_shared(groups)
+    if shared_input == "sample" and can_sample(structure.traced.net, layer_name(layer)):
+        return "sample", f"sampled: {_why_shared(groups)}"
+    free = [g for g in groups if g.prunable] if shared_input == "couple" else []
+    return ("couple", f"coupled: {_why_shared(groups)}") if free else ("fixed", _why_shared(groups))
+
+
+def is_reused(structure: Structure, layer: Contraction) -> bool:
+    """Whether another layer multiplies by the same weight."""
+    return sum(c.weight == layer.weight for c in structure.contractions) > 1
+
+
+def _why_shared(groups: Sequence[ChannelGroup]) -> str:
+    pinned = next((g.reason for g in groups if not g.prunable), "")
+    readers_ = sorted({c for g in groups for c in g.consumers})
+    return pinned or f"{len(readers_)} layers read its input"
+
+
+def read_groups(structure: Structure, layer: Contraction) -> list[ChannelGroup]:
+    """The channel groups a layer reads, in forward order."""
+    mine = set(structure.class_of(layer.in_ids).tolist()) if layer.in_ids is not None else set()
+    return [g for g in structure.groups if mine & set(g.classes)]
+
+
+def readers(structure: Structure) -> dict[str, int]:
+    """Group name -> number of layers that read it."""
+    counts = {g.name: 0 for g in structure.groups}
+    for layer in structure.contractions:
+        if layer.in_ids is not None and not layer.carrier:
+            for group in read_groups(structure, layer):
+                counts[group.name] += 1
+    return counts
+
+
+def _covers(structure: Structure, layer: Contraction, groups: Sequence[ChannelGroup]) -> bool:
+    """Whether every input channel belongs to one of the groups."""
+    known = {c for g in groups for c in g.classes}
+    return set(structure.class_of(layer.in_ids).tolist()) <= known
+
+
+def _even(structure: Structure, layer: Contraction) -> bool:
+    """Whether every channel fills the same number of the layer's inputs."""
+    counts = np.unique(structure.class_of(layer.in_ids), return_counts=True)[1]
+    return len(set(counts.tolist())) == 1
+
+
+def _source(structure: Structure, layer: Contraction) -> str:
+    if layer.in_ids is None:
+        return "network input" if not isinstance(layer.source, fx.Node) or layer.source.op == "placeholder" \
+            else describe(layer.source)
+    producers = list(dict.fromkeys(p for g in read_groups(structure, layer) for p in g.producers))
+    shown = " + ".join(producers[:3]) + (f" + {len(producers) - 3} more" if len(producers) > 3 else "")
+    return shown or describe(layer.source)

@@ -145,6 +145,8 @@ class Checkpoints:
         present = self.steps()
         for other in set(present) - set([s for s in present if s <= step][-self.keep :]):
             self.path(other).unlink(missing_ok=True)
+        for unfinished in self.directory.glob(f".{self.name}-*.pt.tmp"):  # left by a kill
+            unfinished.unlink(missing_ok=True)
         return self.path(step)
 
     def latest(self) -> Checkpoint | None:

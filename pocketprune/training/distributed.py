@@ -1,4 +1,4 @@
-"""Several processes, as torchrun starts them. Without its environment variables, all of this is one process."""
+"""Several processes, as torchrun starts them. Without its environment variables, all this is one process."""
 
 import os
 import warnings
@@ -38,7 +38,7 @@ class Launch:
         names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
         missing = [name for name in names if name not in os.environ]
         if missing:
-            raise UserError(f"environment: WORLD_SIZE is set, {', '.join(missing)} is not; start with torchrun")
+            raise UserError(f"environment: WORLD_SIZE is set, {', '.join(missing)} is not; use torchrun")
         rank, world, address, port = (os.environ[name] for name in names)
         local = os.environ.get("LOCAL_RANK", rank)
         elsewhere = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
@@ -95,8 +95,8 @@ def pick_device(device: str, launch: Launch | None = None) -> torch.device:
     index = chosen.index if chosen.index is not None else launch.local_rank if launch else 0
     if index >= count:
         who = f"{launch} needs GPU {index}" if launch else f"GPU {index} is asked for"
-        raise UserError(f"--device {device}: {who} and this machine has {count}; start fewer processes (-n) or "
-                        "use --device cpu")
+        raise UserError(f"--device {device}: {who} and this machine has {count}; start fewer processes (-n) "
+                        "or use --device cpu")
     torch.cuda.set_device(index)
     return torch.device("cuda", index)
 

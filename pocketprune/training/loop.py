@@ -1,4 +1,4 @@
-"""The training loop: any network, split and task; resumable to the bit on one CPU, the same under torchrun."""
+"""The training loop: any network, split, task; resumable to the bit on one CPU, the same under torchrun."""
 
 import math
 import time
@@ -207,7 +207,7 @@ class _Session:
             self._save()
         if stopped:
             saved = f"; saved in {self.checkpoints.directory}" if self.checkpoints else ""
-            raise Preempted(f"{self.label}: stopped by SIGTERM after step {state.step} of {state.total}{saved}")
+            raise Preempted(f"{self.label}: SIGTERM came by step {state.step} of {state.total}{saved}")
 
     def _summarise(self, bar: tqdm) -> None:
         """Read the sums from the device, the only waiting of an interval, and write down what they say."""
@@ -233,7 +233,7 @@ class _Session:
             f"{self.state.step}; {newest}; lower lrn_rate_init, or set a warm-up or clip_norm")
 
     def _save(self) -> None:
-        """Save from the first process, once it is known that losses and weights are finite in all of them."""
+        """Save from the first process, once losses and weights are known to be finite in all of them."""
         if self.checkpoints is None:
             return
         self._refuse_non_finite(float(distributed.all_reduce_sum(self.state.health())))

@@ -168,8 +168,8 @@ class TrainState:
         """
         found = checkpoint.step if checkpoint else 0
         if len(set(distributed.gather_objects(found))) > 1:
-            raise UserError("checkpoints: the processes do not see the same ones; --workdir must be on a disk "
-                            "that all machines share")
+            raise UserError("checkpoints: the processes do not see the same ones; all machines must share "
+                            "--workdir")
         if checkpoint is None:
             return
         self._refuse_other(checkpoint)

@@ -1,4 +1,4 @@
-"""How a run stops before its end: because it is asked to (SIGTERM), or because one of its processes failed."""
+"""How a run stops before its end: it is asked to (SIGTERM), or one of its processes failed."""
 
 import os
 import signal
@@ -8,17 +8,18 @@ import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
 
-from torch.distributed import Store
+from torch.distributed import DistError, Store
 
 from pocketprune.errors import UserError
 
 EXIT_STATUS = 2  # as for any error told in one line
 POLL_S = 0.5  # between two looks at whether another process failed
+HEARD_S = 2.0  # for the others to look, before the process that failed (and may keep the store) leaves
 GRACE_S = 5.0  # for the main thread to leave by itself, once it is known that another process failed
 
 
 class Preempted(SystemExit):
-    """SIGTERM asked the run to stop, and its state is saved. Uncaught, it ends the process with status 143."""
+    """SIGTERM asked the run to stop; its state is saved. Uncaught, it ends the process with status 143."""
 
     def __init__(self, message: str) -> None:
         super().__init__(128 + signal.SIGTERM)
@@ -53,6 +54,11 @@ class StopSignal:
 
 class PeerError(UserError):
     """Another process of the run failed; the message is the one it failed with."""
+
+
+def is_broken_collective(error: BaseException) -> bool:
+    """Whether the communication failed, not the computation. Gloo raises a plain RuntimeError that names its file."""
+    return isinstance(error, DistError) or (isinstance(error, RuntimeError) and "/gloo/" in str(error))
 
 
 class LeaveTogether:
@@ -110,22 +116,27 @@ class LeaveTogether:
 
     def _tell(self, error: BaseException) -> None:
         """Be the first to fail and let the error go on; or leave because of the one that was."""
-        message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        if not isinstance(error, UserError):  # it may be a collective that broke because another process left
+        if not isinstance(error, UserError):  # a collective may have broken because another process left
             self._await(lambda: self._verdict is not None, 2 * POLL_S)
         if self._verdict is not None:
             raise PeerError(self._verdict) from None
-        mine = f"{self._rank}\n{message.splitlines()[0] if message else type(error).__name__}"
+        message = f"{'' if isinstance(error, UserError) else type(error).__name__ + ': '}{error}"
+        if is_broken_collective(error):
+            message = f"another process died or cannot be reached ({message.splitlines()[0]})"
+        mine = f"{self._rank}\n{message.splitlines()[0]}"
         try:
             first = self._store.compare_set("failed", "", mine).decode()
             if first != mine:
-                self._store.add("heard", 1)
                 self._second(first, mine)
-            self._await(lambda: self._store.add("heard", 0) >= self._world - 1, GRACE_S)
+            self._await(lambda: self._store.add("heard", 0) >= self._world - 1, HEARD_S)
         except RuntimeError:  # the store is gone: nobody is left to be told
-            return
+            pass
+        if is_broken_collective(error):
+            raise PeerError(f"process {self._rank} of {self._world}: {message}") from error
 
     def _second(self, first: str, mine: str) -> None:
+        """Another process was first: leave quietly if it said the same, or else because of it."""
+        self._store.add("heard", 1)
         rank, message = first.split("\n", 1)
         if message == mine.split("\n", 1)[1]:
             raise SystemExit(EXIT_STATUS)

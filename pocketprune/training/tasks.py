@@ -15,7 +15,7 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Classification:
-    """Cross-entropy; `label_smoothing` spreads that share of the target over all classes (arXiv 1512.00567, 7)."""
+    """Cross-entropy; the share `label_smoothing` of the target goes to all classes (arXiv 1512.00567, 7)."""
 
     label_smoothing: float = 0.0
 

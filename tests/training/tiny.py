@@ -1,4 +1,4 @@
-"""A small split with the data sets' interface, and small networks, for the training tests."""
+"""A small split with the data sets' interface, and a small network, for the training tests."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class TinySplit:
-    """`count` images (3, 8, 8) of `classes` noisy patterns; augmentation adds noise from (seed, epoch, batch)."""
+    """`count` images (3, 8, 8), noisy copies of one pattern a class; augmentation adds more noise."""
 
     def __init__(self, count: int = 96, classes: int = 4, noise: float = 0.5) -> None:
         generator = torch.Generator().manual_seed(5)
@@ -25,8 +25,7 @@ class TinySplit:
         order = torch.arange(len(self))
         if shuffle:
             order = torch.randperm(len(self), generator=torch.Generator().manual_seed(1000 * seed + epoch))
-        order = order[rank::world_size]
-        for number, indices in enumerate(order.split(batch_size)):
+        for number, indices in enumerate(order[rank::world_size].split(batch_size)):
             if number < start or (drop_last and len(indices) < batch_size):
                 continue
             images = self.images[indices]
@@ -39,5 +38,12 @@ class TinySplit:
 def conv_net(classes: int = 4, *, norm: bool = True, dropout: float = 0.0, seed: int = 0) -> nn.Sequential:
     torch.manual_seed(seed)
     return nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8) if norm else nn.Identity(), nn.ReLU(), nn.Dropout(dropout),
-        nn.Conv2d(8, 8, 3, stride=2, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes))
+        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8) if norm else nn.Identity(), nn.ReLU(),
+        nn.Conv2d(8, 8, 3, stride=2, padding=1), nn.ReLU(), nn.Dropout(dropout),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes))
+
+
+def same_tensors(first: nn.Module, second: nn.Module) -> bool:
+    """Equal to the bit, buffers included."""
+    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)

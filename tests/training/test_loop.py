@@ -1,0 +1,236 @@
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pocketprune.errors import UserError
+from pocketprune.training.checkpoint import Checkpoints
+from pocketprune.training.loop import NonFiniteError, train
+from pocketprune.training.metrics import NullRecorder, evaluate
+from pocketprune.training.schedules import Cosine, Piecewise
+from pocketprune.training.state import TrainSettings
+from pocketprune.training.tasks import Classification
+from tests.training.tiny import TinySplit, conv_net, same_tensors
+
+QUICK = TrainSettings(batch_size=32, lrn_rate=0.05, epochs=2, summ_step=2)
+
+
+class Notes(NullRecorder):
+    def __init__(self):
+        self.points = []
+
+    def record(self, key, value, step):
+        self.points.append((key, step, value))
+
+    def of(self, key):
+        return [(step, value) for name, step, value in self.points if name == key]
+
+
+def test_it_learns_a_trivial_task():
+    net, split = conv_net(), TinySplit()
+    result = train(net, split, dataclasses.replace(QUICK, epochs=30, schedule=Cosine(0.1)), progress=False)
+    found = evaluate(net, split, 50, progress=False)
+    assert found.accuracy > 0.95
+    assert result.accuracy > 0.9
+    assert (result.steps, result.resumed_from) == (90, 0)
+    assert result.images_per_second > 0
+
+
+def test_plain_steps_are_those_of_a_hand_written_loop():
+    """SGD with momentum, L2 on all but the batch norm, the rate by the schedule, the data by (seed, epoch)."""
+    settings = dataclasses.replace(
+        QUICK, epochs=2.34, schedule=Piecewise((0.5,)), weight_decay=0.1, label_smoothing=0.2, clip_norm=0.5, seed=7)
+    net, split, by_hand = conv_net(), TinySplit(), conv_net()
+    train(net, split, settings, progress=False)
+    data = [batch for epoch in range(3)
+            for batch in split.batches(32, seed=7, epoch=epoch, shuffle=True, augment=True, drop_last=True)][:7]
+    momenta = {name: torch.zeros_like(parameter) for name, parameter in by_hand.named_parameters()}
+    for step, (images, labels) in enumerate(data):
+        logits = by_hand(images)
+        target = F.one_hot(labels, 4) * 0.8 + 0.2 / 4
+        (-(target * logits.log_softmax(1)).sum(1).mean()).backward()
+        norm = math.sqrt(sum(float(p.grad.square().sum()) for p in by_hand.parameters()))
+        for name, parameter in by_hand.named_parameters():
+            gradient = parameter.grad * min(1.0, 0.5 / norm) + (0.0 if name.startswith("1.") else 0.1) * parameter.data
+            momenta[name] = 0.9 * momenta[name] + gradient
+            parameter.data -= (0.05 if step < 4 else 0.005) * momenta[name]
+            parameter.grad = None
+    for ours, theirs in zip(net.state_dict().values(), by_hand.state_dict().values(), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_adam_is_torch_adam():
+    net, split, by_hand = conv_net(norm=False), TinySplit(), conv_net(norm=False)
+    train(net, split, dataclasses.replace(QUICK, epochs=1, optimizer="adam", weight_decay=0.01), progress=False)
+    optimizer = torch.optim.Adam(by_hand.parameters(), lr=0.05, weight_decay=0.01)
+    for images, labels in split.batches(32, shuffle=True, augment=True):
+        optimizer.zero_grad()
+        F.cross_entropy(by_hand(images), labels).backward()
+        optimizer.step()
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(net.parameters(), by_hand.parameters(), strict=True))
+
+
+def test_same_seed_same_result_and_whatever_came_before():
+    first, second, third = (conv_net(dropout=0.3) for _ in range(3))
+    train(first, TinySplit(), QUICK, progress=False)
+    torch.rand(17)
+    train(second, TinySplit(), dataclasses.replace(QUICK, summ_step=5), progress=False)
+    train(third, TinySplit(), dataclasses.replace(QUICK, seed=1), progress=False)
+    assert same_tensors(first, second)
+    assert not same_tensors(first, third)
+
+
+def test_ema_is_the_running_mean_of_weights_and_statistics():
+    steps, decay = 6, 0.8
+    trail = [conv_net() for _ in range(steps)]
+    for count, net in enumerate(trail, 1):
+        train(net, TinySplit(), dataclasses.replace(QUICK, epochs=count / 3), progress=False)
+    averaged = conv_net()
+    train(averaged, TinySplit(), dataclasses.replace(QUICK, ema_decay=decay), progress=False)
+    for name in ("0.weight", "1.running_var", "8.bias"):
+        expected = trail[0].state_dict()[name]
+        for net in trail[1:]:
+            expected = decay * expected + (1 - decay) * net.state_dict()[name]
+        assert torch.allclose(averaged.state_dict()[name], expected, atol=1e-6)
+
+
+def test_the_records_are_the_means_between_summaries():
+    notes, losses = Notes(), []
+
+    def task(net, images, labels):
+        loss, logits = Classification()(net, images, labels)
+        losses.append((loss.item(), (logits.argmax(1) == labels).float().mean().item()))
+        return loss, logits
+
+    result = train(conv_net(), TinySplit(), dataclasses.replace(QUICK, epochs=5 / 3, schedule=Piecewise((0.5,))),
+                   task=task, recorder=notes, label="tune", progress=False)
+    assert [step for step, _ in notes.of("tune/loss")] == [2, 4, 5]
+    pairs = [losses[0:2], losses[2:4], losses[4:5]]
+    assert [v for _, v in notes.of("tune/loss")] == pytest.approx([sum(x for x, _ in p) / len(p) for p in pairs])
+    assert [v for _, v in notes.of("tune/accuracy")] == pytest.approx([sum(x for _, x in p) / len(p) for p in pairs])
+    assert [v for _, v in notes.of("tune/learning_rate")] == pytest.approx([0.005, 0.005, 0.005], rel=0.5, abs=0.05)
+    assert (result.loss, result.accuracy) == pytest.approx(losses[4])
+
+
+class CountReads(TorchDispatchMode):
+    """Counts what makes the host wait for a device: reading a number out of a tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.reads = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.reads += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("progress", [False, True])
+def test_no_step_waits_for_the_device(progress, capsys):
+    settings = dataclasses.replace(QUICK, epochs=4, summ_step=100, clip_norm=1.0)
+    with CountReads() as count:
+        train(conv_net(), TinySplit(), settings, progress=progress)
+        assert count.reads == 0  # the summary reads its three sums at once, by tolist()
+        evaluate(conv_net(), TinySplit(), 8, progress=progress)
+    assert count.reads == 0
+
+
+def test_on_epoch_sees_the_network_to_evaluate_and_leaves_training_alone():
+    seen, plain, watched = [], conv_net(), conv_net()
+
+    def on_epoch(net, epoch, step):
+        seen.append((epoch, step, evaluate(net, TinySplit(), 32, progress=False).accuracy))
+        net.eval()
+
+    settings = dataclasses.replace(QUICK, epochs=2.5, ema_decay=0.5)
+    train(plain, TinySplit(), settings, progress=False)
+    train(watched, TinySplit(), settings, progress=False, on_epoch=on_epoch)
+    assert [(epoch, step) for epoch, step, _ in seen] == [(1, 3), (2, 6), (3, 8)]
+    assert same_tensors(plain, watched)
+
+
+@pytest.mark.parametrize("summ_step", [3, 100])
+def test_non_finite_loss_stops_the_run_and_no_bad_checkpoint_is_written(tmp_path, summ_step):
+    def task(net, images, labels):
+        loss, logits = Classification()(net, images, labels)
+        task.step += 1
+        return loss * (math.nan if task.step == 8 else 1.0), logits
+
+    task.step = 0
+    checkpoints, net = Checkpoints(tmp_path), conv_net()
+    settings = dataclasses.replace(QUICK, epochs=10, save_step=5, summ_step=summ_step)
+    known = 7 if summ_step == 3 else 6  # what the last summary or checkpoint before had looked at
+    where = rf"from {known} to {9 if summ_step == 3 else 10}; the last good checkpoint is .*train-00000005.pt; lower"
+    with pytest.raises(NonFiniteError, match=where):
+        train(net, TinySplit(), settings, task=task, checkpoints=checkpoints, progress=False)
+    assert checkpoints.steps() == [5]
+
+
+def test_a_weight_that_became_infinite_is_not_saved(tmp_path):
+    def task(net, images, labels):
+        logits = net(images)
+        return (logits * 0).sum() + torch.sqrt(logits.sum() * 0), logits  # loss 0, gradient infinite times 0
+
+    with pytest.raises(NonFiniteError, match="there is no checkpoint yet"):
+        train(conv_net(), TinySplit(), dataclasses.replace(QUICK, save_step=1), task=task,
+              checkpoints=Checkpoints(tmp_path), progress=False)
+
+
+@pytest.mark.parametrize("options", [{"channels_last": True}, {"amp": "bf16"}])
+def test_speed_options_leave_an_ordinary_network_that_learnt(options):
+    net = conv_net()
+    train(net, TinySplit(), dataclasses.replace(QUICK, epochs=30, **options), progress=False)
+    assert evaluate(net, TinySplit(), 32, progress=False, amp=options.get("amp", "off")).accuracy > 0.95
+    assert all(p.is_contiguous() and p.dtype == torch.float32 for p in net.parameters())
+
+
+def test_compile_wraps_the_network_and_only_for_the_training(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda net: compiled.append(net) or net)
+    net = conv_net()
+    train(net, TinySplit(), dataclasses.replace(QUICK, compile=True), progress=False)
+    assert compiled == [net]
+
+
+def test_a_split_smaller_than_a_batch_is_one_step_an_epoch():
+    result = train(conv_net(), TinySplit(count=10), dataclasses.replace(QUICK, epochs=3), progress=False)
+    assert result.steps == 3
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("epochs", 0), ("epochs", math.nan), ("batch_size", 0), ("lrn_rate", -1), ("lrn_rate", math.inf), ("momentum", 1),
+    ("weight_decay", -1e-9), ("label_smoothing", 1), ("ema_decay", 1.5), ("clip_norm", -1), ("amp", "fp16"),
+    ("optimizer", "lion"), ("save_step", 0), ("summ_step", 0),
+])
+def test_settings_out_of_range_are_named(name, value):
+    with pytest.raises(UserError, match=rf"^{name}={value}: "):
+        TrainSettings(**{name: value})
+
+
+def test_refusals():
+    with pytest.raises(UserError, match="too few"):
+        train(conv_net(), TinySplit(count=0), QUICK, progress=False)
+    frozen = conv_net().requires_grad_(False)
+    with pytest.raises(UserError, match="no parameter to train"):
+        train(frozen, TinySplit(), QUICK, progress=False)
+    short = TinySplit()
+    short.batches = lambda *_args, **_options: iter(list(TinySplit().batches(32))[:2])
+    with pytest.raises(RuntimeError, match="gave 2 batches of 3"):
+        train(conv_net(), short, QUICK, progress=False)
+
+
+def test_parameters_outside_modules_train_too():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.scale = conv_net(), nn.Parameter(torch.ones(()))
+
+        def forward(self, images):
+            return self.body(images) * self.scale
+
+    net = Scaled()
+    train(net, TinySplit(), QUICK, progress=False)
+    assert net.scale.item() != 1.0

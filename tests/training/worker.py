@@ -1,0 +1,94 @@
+"""What the tests run in processes of their own; see launch.py."""
+
+import dataclasses
+import os
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from pocketprune.errors import UserError
+from pocketprune.training import distributed
+from pocketprune.training.checkpoint import Checkpoints
+from pocketprune.training.loop import train
+from pocketprune.training.metrics import evaluate
+from pocketprune.training.schedules import Cosine
+from pocketprune.training.state import TrainSettings
+from pocketprune.training.tasks import Classification
+from tests.training.tiny import TinySplit, conv_net
+
+ALONE = TrainSettings(
+    batch_size=16, epochs=20, lrn_rate=0.05, schedule=Cosine(0.1), label_smoothing=0.1, ema_decay=0.9, clip_norm=1.0,
+    seed=3, summ_step=4, save_step=5)
+TOGETHER = TrainSettings(batch_size=16, epochs=3, lrn_rate=0.05, seed=2, augment=False, ema_decay=0.5, summ_step=5)
+
+
+def slow_task(net, images, labels):
+    time.sleep(0.004)
+    return Classification(0.1)(net, images, labels)
+
+
+def single(folder: Path) -> None:
+    """A run to be killed."""
+    net = conv_net(dropout=0.3)
+    result = train(net, TinySplit(), ALONE, checkpoints=Checkpoints(folder), task=slow_task, progress=False)
+    torch.save(net.state_dict(), folder / "result.pt")
+    print(f"resumed from {result.resumed_from}")
+
+
+def together(folder: Path) -> None:
+    """A training shared by the processes; the first writes what came out."""
+    net, split = conv_net(norm=False, seed=distributed.rank()), TinySplit(count=97)
+    if distributed.is_main():
+        net = conv_net(norm=False)
+    result = train(net, split, TOGETHER, checkpoints=Checkpoints(folder), progress=False)
+    found = evaluate(net, split, 10, progress=False)
+    states = distributed.gather_objects([tensor.clone() for tensor in net.state_dict().values()])
+    if distributed.is_main():
+        same = all(torch.equal(a, b) for other in states for a, b in zip(other, states[0], strict=True))
+        torch.save({"net": net.state_dict(), "same": same, "loss": result.loss, "accuracy": result.accuracy,
+                    "found": dataclasses.asdict(found)}, folder / "result.pt")
+
+
+def failing(folder: Path) -> None:
+    """The second process fails in the middle of the training; the first is then waiting for it."""
+    def task(net, images, labels):
+        task.step += 1
+        if distributed.rank() == 1 and task.step == 4:
+            raise UserError("the disk of the second process is full")
+        return Classification()(net, images, labels)
+
+    task.step = 0
+    train(conv_net(), TinySplit(), TOGETHER, task=task, checkpoints=Checkpoints(folder), progress=False)
+
+
+def dying(folder: Path) -> None:
+    """The second process is killed without a word."""
+    def task(net, images, labels):
+        if distributed.rank() == 1:
+            os._exit(9)
+        return Classification()(net, images, labels)
+
+    train(conv_net(), TinySplit(), TOGETHER, task=task, progress=False)
+
+
+def stuck(folder: Path) -> None:
+    """The second process fails while the first is busy with something that nothing interrupts."""
+    if distributed.rank() == 1:
+        raise UserError("no such thing")
+    time.sleep(60)
+
+
+MODES = {"train": single, "together": together, "failing": failing, "dying": dying, "stuck": stuck}
+
+def main(mode: str, folder: Path) -> int:
+    """As the command line does: one line on stderr and status 2 for a person's mistake."""
+    torch.set_num_threads(1)
+    try:
+        with distributed.processes("cpu", connect_s=float(os.environ.get("CONNECT_S", "20")), timeout_s=30):
+            MODES[mode](folder)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0

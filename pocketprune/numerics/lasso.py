@@ -82,7 +82,7 @@ def _path_supports(gram: np.ndarray, corr: np.ndarray, max_iter: int) -> tuple[d
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # degenerate channels are expected; _complete deals with them
         _, _, coefs = lars_path_gram(corr, gram, n_samples=1, method="lasso", max_iter=max_iter)
-    active = np.abs(coefs) > 1e-12 * np.abs(coefs).max()
+    active = np.abs(coefs) > 1e-12 * np.abs(coefs).max(axis=0)  # what a drop leaves behind is rounding
     for knot in range(1, active.shape[1]):
         # Between two knots the active set is constant: what is nonzero at either end.
         members = live[np.flatnonzero(active[:, knot - 1] | active[:, knot])]

@@ -43,7 +43,7 @@ def refit(moments: Moments, weight: Tensor, kept: Tensor, block: int, ridge: flo
 
 def relative_error(moments: Moments, W: Tensor, kept: Tensor, block: int, output_weight: Tensor | None = None,
                    bias: Tensor | None = None) -> float:
-    """Squared error of the kept channels' output over the targets' variance: 0 is exact, 1 as good as the mean.
+    """Squared error of the kept channels' output relative to the targets' variance: 0 is exact.
 
     E = sigma - 2 <W, B_S> + <W, A_SS W>, output o weighted by output_weight[o]. Without ``bias`` the bias
     that is best on these moments is meant; with it (for held-out moments) the miss of the mean is counted

@@ -216,7 +216,7 @@ class _Session:
         self._refuse_non_finite(loss)
         state.sums.zero_()
         state.means = loss / count, correct / count
-        rate = state.scheduler.get_last_lr()[0]
+        rate = state.settings.lrn_rate * state.settings.schedule(state.step - 1, state.total)
         for key, value in zip(("loss", "accuracy", "learning_rate"), (*state.means, rate), strict=True):
             self.recorder.record(f"{self.label}/{key}", value, state.step)
         loss, accuracy = state.means
@@ -229,8 +229,8 @@ class _Session:
             return
         newest = self.checkpoints.newest() if self.checkpoints else "no checkpoints are kept"
         raise NonFiniteError(
-            f"{self.label}: the loss or a weight is not finite, since a step from {self._finite_until + 1} to "
-            f"{self.state.step}; {newest}; lower lrn_rate_init, or set a warm-up or clip_norm")
+            f"{self.label}: the loss or a weight is not finite, since a step from {self._finite_until + 1} "
+            f"to {self.state.step}; {newest}; lower lrn_rate_init, or set a warm-up or clip_norm")
 
     def _save(self) -> None:
         """Save from the first process, once losses and weights are known to be finite in all of them."""

@@ -57,7 +57,7 @@ class PeerError(UserError):
 
 
 def is_broken_collective(error: BaseException) -> bool:
-    """Whether the communication failed, not the computation. Gloo raises a plain RuntimeError that names its file."""
+    """Whether communicating failed, not computing. Gloo raises a plain RuntimeError that names its file."""
     return isinstance(error, DistError) or (isinstance(error, RuntimeError) and "/gloo/" in str(error))
 
 

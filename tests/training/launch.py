@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.training import worker
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["tests.training.worker"])
+_CONTEXT.set_forkserver_preload(["tests.training.worker", "torch._dynamo"])
 
 
 def start(mode: str, folder: Path, environment: dict[str, str], output: Path) -> multiprocessing.Process:
@@ -30,7 +30,7 @@ def _work(mode: str, folder: Path, environment: dict[str, str], output: Path) ->
 def run_together(
     mode: str, folder: Path, environments: list[dict[str, str]], *, seconds: float = 50
 ) -> list[tuple[int, str]]:
-    """A process for each environment, at once; the exit status and the output of each. None outlives the call."""
+    """A process for each environment, at once: the exit status and output of each. None outlives the call."""
     outputs = [folder / f"output-{number}" for number in range(len(environments))]
     runs = [start(mode, folder, *given) for given in zip(environments, outputs, strict=True)]
     end = time.monotonic() + seconds

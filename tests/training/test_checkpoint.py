@@ -22,7 +22,9 @@ from pocketprune.training.checkpoint import (
 def test_round_trip_and_only_the_last_are_kept(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=2)
     for step in (5, 10, 15):
-        checkpoints.save({"w": torch.full((3,), float(step)), "extra": {"phase": "train", "reports": [1.5, None]}}, step)
+        checkpoints.save(
+            {"w": torch.full((3,), float(step)), "extra": {"phase": "train", "reports": [1.5, None]}}, step
+        )
     assert checkpoints.steps() == [10, 15]
     found = checkpoints.latest()
     assert (found.step, found.state["extra"]) == (15, {"phase": "train", "reports": [1.5, None]})
@@ -51,8 +53,12 @@ def test_damaged_newest_falls_back_with_a_warning(tmp_path, damage):
         path = checkpoints.save({"w": torch.full((500,), float(step))}, step)
     data = bytearray(path.read_bytes())
     middle = data.index(np.full(500, 2, np.float32).tobytes()) + 40
-    damaged = {"truncate": data[:-200], "empty": b"", "text": b"not a checkpoint",
-               "flip": data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]}[damage]
+    damaged = {
+        "truncate": data[:-200],
+        "empty": b"",
+        "text": b"not a checkpoint",
+        "flip": data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :],
+    }[damage]
     path.write_bytes(damaged)
     with pytest.warns(UserWarning, match="train-00000002.pt.*trying the checkpoint before"):
         assert checkpoints.latest().step == 1
@@ -61,7 +67,10 @@ def test_damaged_newest_falls_back_with_a_warning(tmp_path, damage):
 def test_no_readable_checkpoint_is_an_error(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save({}, 1).write_bytes(b"")
-    with pytest.warns(UserWarning, match="not a readable"), pytest.raises(UserError, match="none of the 1 checkpoints"):
+    with (
+        pytest.warns(UserWarning, match="not a readable"),
+        pytest.raises(UserError, match="none of the 1 checkpoints"),
+    ):
         checkpoints.latest()
 
 
@@ -90,7 +99,9 @@ def test_full_disk_names_the_last_good_checkpoint(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match=r"cannot write .*train-00000002.pt: No space.*last good .*train-00000001.pt"):
+    with pytest.raises(
+        UserError, match=r"cannot write .*train-00000002.pt: No space.*last good .*train-00000001.pt"
+    ):
         checkpoints.save({"step": 2}, 2)
     assert [path.name for path in tmp_path.iterdir()] == ["train-00000001.pt"]
 
@@ -116,7 +127,13 @@ def test_what_needs_code_to_load_is_neither_saved_nor_loaded(tmp_path):
 
 def test_random_states_come_back(tmp_path):
     def draw():
-        return random.random(), random.gauss(0, 1), np.random.rand(), np.random.randn(), torch.rand(2).tolist()
+        return (
+            random.random(),
+            random.gauss(0, 1),
+            np.random.rand(),
+            np.random.randn(),
+            torch.rand(2).tolist(),
+        )
 
     seed_everything(3)
     draw()
@@ -136,5 +153,8 @@ def test_compare_configs_lists_what_differs():
     saved = {"batch_size": 128, "ratios": [1, 2], "gone": 1, "workdir": "a", "path": "x/y"}
     now = {"batch_size": 64, "ratios": (1, 2), "new": True, "workdir": "b", "path": Path("x/y")}
     assert compare_configs(saved, now, ignore=("workdir",)) == [
-        "--batch_size: 128 saved, 64 now", "--gone: 1 saved, (absent) now", "--new: (absent) saved, True now"]
+        "--batch_size: 128 saved, 64 now",
+        "--gone: 1 saved, (absent) now",
+        "--new: (absent) saved, True now",
+    ]
     assert compare_configs(saved, saved) == []

@@ -43,7 +43,9 @@ def test_gradient_keeps_its_scale_as_the_temperature_rises_only_with_the_factor(
 
 def test_task_adds_the_weighted_distance():
     net, teacher, split = conv_net().eval(), conv_net(seed=1), TinySplit()
-    loss, logits = Distillation(Classification(), teacher, weight=2.5, temperature=3)(net, split.images, split.labels)
+    loss, logits = Distillation(Classification(), teacher, weight=2.5, temperature=3)(
+        net, split.images, split.labels
+    )
     task, _ = Classification()(net, split.images, split.labels)
     distance = distillation_loss(logits, teacher.eval()(split.images), 3)
     assert loss.item() == pytest.approx((task + 2.5 * distance).item(), rel=1e-6)
@@ -53,7 +55,9 @@ def test_teacher_stays_what_it_was_and_out_of_the_checkpoint(tmp_path):
     net, split = conv_net(), TinySplit()
     task = Distillation(Classification(), net, weight=1)  # the network teaches itself, as it was at the start
     checkpoints = Checkpoints(tmp_path)
-    train(net, split, TrainSettings(batch_size=32, epochs=2), task=task, checkpoints=checkpoints, progress=False)
+    train(
+        net, split, TrainSettings(batch_size=32, epochs=2), task=task, checkpoints=checkpoints, progress=False
+    )
     assert same_tensors(task.teacher, conv_net())
     assert not same_tensors(task.teacher, net)
     assert not any(parameter.requires_grad for parameter in task.teacher.parameters())
@@ -66,15 +70,26 @@ def test_student_comes_nearer_to_its_teacher():
     images = split.images
     before = distillation_loss(student(images), teacher(images), 4).item()
     task = Distillation(Classification(), teacher, weight=50)
-    train(student, split, TrainSettings(batch_size=32, epochs=20, optimizer="adam", lrn_rate=0.01), task=task,
-          progress=False)
+    train(
+        student,
+        split,
+        TrainSettings(batch_size=32, epochs=20, optimizer="adam", lrn_rate=0.01),
+        task=task,
+        progress=False,
+    )
     assert distillation_loss(student(images), teacher(images), 4).item() < 0.2 * before
 
 
 def test_refusals():
     net, split = conv_net(), TinySplit()
     with pytest.raises(UserError, match=r"teacher: .*\(32, 7\).*\(32, 4\)"):
-        train(net, split, TrainSettings(batch_size=32), task=Distillation(Classification(), conv_net(7)), progress=False)
+        train(
+            net,
+            split,
+            TrainSettings(batch_size=32),
+            task=Distillation(Classification(), conv_net(7)),
+            progress=False,
+        )
     for wrong in ({"temperature": 0}, {"temperature": float("nan")}, {"weight": -1}):
         with pytest.raises(UserError, match="_dst="):
             Distillation(Classification(), net, **wrong)

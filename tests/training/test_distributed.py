@@ -14,6 +14,7 @@ from tests.training.launch import run_together
 from tests.training.tiny import TinySplit, conv_net
 from tests.training.worker import TOGETHER
 
+
 def free_port():
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
@@ -21,7 +22,7 @@ def free_port():
 
 
 def run_processes(mode, folder, *, world=2, ranks=None, **more):
-    """Run worker.py once for each rank, as torchrun would; returns [(status, output)] and the seconds it took."""
+    """Run worker.py once for each rank, as torchrun would: [(status, output)] and the seconds it took."""
     shared = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), **more}
     began = time.monotonic()
     chosen = range(world) if ranks is None else ranks
@@ -87,7 +88,7 @@ def test_without_a_launcher_there_is_one_process(monkeypatch):
         assert distributed.agree_to_stop(True, 3)
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("RANK", raising=False)
-    with pytest.raises(UserError, match="RANK.*is not"), processes("cpu"):
+    with pytest.raises(UserError, match=r"RANK.*is not"), processes("cpu"):
         pass
 
 
@@ -127,5 +128,8 @@ def test_synchronised_batch_norm_is_put_in_and_taken_out(monkeypatch):
         assert net[1].running_mean is norm.running_mean
         assert list(net.state_dict()) == keys
     assert net[1] is norm
-    with pytest.warns(UserWarning, match="sync_bn: needs CUDA"), synchronised_batch_norm(net, True, torch.device("cpu")):
+    with (
+        pytest.warns(UserWarning, match="sync_bn: needs CUDA"),
+        synchronised_batch_norm(net, True, torch.device("cpu")),
+    ):
         assert net[1] is norm

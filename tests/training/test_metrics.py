@@ -56,7 +56,11 @@ def test_tensorboard_gets_what_is_recorded(tmp_path):
     events.Reload()
     assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [(10, 0.5), (20, 0.25)]
     tags = events.Tags()
-    assert (tags["images"], tags["histograms"], tags["tensors"]) == (["channels"], ["weights"], ["report/text_summary"])
+    assert (tags["images"], tags["histograms"], tags["tensors"]) == (
+        ["channels"],
+        ["weights"],
+        ["report/text_summary"],
+    )
 
 
 def test_recorder_errors_and_absence(tmp_path):

@@ -47,11 +47,14 @@ def test_interrupted_anywhere_the_run_ends_equal_to_the_bit(tmp_path):
     for trial in range(10):
         checkpoints = Checkpoints(tmp_path / str(trial), keep=2)
         for at in (*(generator.randint(1, 20) for _ in range(4)), None):
-            net = conv_net(dropout=0.3, seed=1 if checkpoints.steps() else 0)  # the checkpoint decides, not the net
+            net = conv_net(
+                dropout=0.3, seed=1 if checkpoints.steps() else 0
+            )  # the checkpoint decides, not the net
             torch.rand(generator.randint(1, 9))
             with contextlib.suppress(KeyboardInterrupt):
-                again = train(net, TinySplit(), SETTINGS, checkpoints=checkpoints, task=Interrupting(at),
-                              progress=False)
+                again = train(
+                    net, TinySplit(), SETTINGS, checkpoints=checkpoints, task=Interrupting(at), progress=False
+                )
                 break
         assert same_tensors(net, expected)
         assert (again.loss, again.accuracy) == (result.loss, result.accuracy)
@@ -63,7 +66,14 @@ def test_every_optimiser_and_layout_resumes(tmp_path, options):
     expected, _ = uninterrupted(settings)
     checkpoints = Checkpoints(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        train(conv_net(dropout=0.3), TinySplit(), settings, checkpoints=checkpoints, task=Interrupting(14), progress=False)
+        train(
+            conv_net(dropout=0.3),
+            TinySplit(),
+            settings,
+            checkpoints=checkpoints,
+            task=Interrupting(14),
+            progress=False,
+        )
     net = conv_net(dropout=0.3, seed=9)
     assert train(net, TinySplit(), settings, checkpoints=checkpoints, progress=False).resumed_from == 10
     assert same_tensors(net, expected)
@@ -71,7 +81,9 @@ def test_every_optimiser_and_layout_resumes(tmp_path, options):
 
 def test_a_finished_training_returns_at_once_with_its_result(tmp_path):
     net, checkpoints = conv_net(dropout=0.3), Checkpoints(tmp_path)
-    first = train(net, TinySplit(), SETTINGS, checkpoints=checkpoints, extra={"phase": "dense"}, progress=False)
+    first = train(
+        net, TinySplit(), SETTINGS, checkpoints=checkpoints, extra={"phase": "dense"}, progress=False
+    )
     other = conv_net(seed=9, dropout=0.3)
     second = train(other, TinySplit(), SETTINGS, checkpoints=checkpoints, progress=False)
     assert same_tensors(net, other)
@@ -85,8 +97,14 @@ def test_sigterm_saves_at_the_next_step_and_the_run_continues(tmp_path):
     expected, _ = uninterrupted()
     checkpoints, before = Checkpoints(tmp_path), signal.getsignal(signal.SIGTERM)
     with pytest.raises(Preempted, match="SIGTERM came by step 8 of 36") as caught:
-        train(conv_net(dropout=0.3), TinySplit(), SETTINGS, checkpoints=checkpoints,
-              task=Interrupting(8, by_signal=True), progress=False)
+        train(
+            conv_net(dropout=0.3),
+            TinySplit(),
+            SETTINGS,
+            checkpoints=checkpoints,
+            task=Interrupting(8, by_signal=True),
+            progress=False,
+        )
     assert caught.value.code == 143
     assert signal.getsignal(signal.SIGTERM) is before
     assert checkpoints.steps() == [5, 8]
@@ -99,7 +117,14 @@ def test_a_damaged_newest_checkpoint_costs_only_its_steps(tmp_path):
     expected, _ = uninterrupted()
     checkpoints = Checkpoints(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        train(conv_net(dropout=0.3), TinySplit(), SETTINGS, checkpoints=checkpoints, task=Interrupting(13), progress=False)
+        train(
+            conv_net(dropout=0.3),
+            TinySplit(),
+            SETTINGS,
+            checkpoints=checkpoints,
+            task=Interrupting(13),
+            progress=False,
+        )
     newest = checkpoints.path(10)
     newest.write_bytes(newest.read_bytes()[:1000])
     net = conv_net(dropout=0.3)
@@ -114,15 +139,25 @@ def test_checkpoints_of_another_training_are_refused(tmp_path):
 
     def refused(match, *, net=None, split=None, **changes):
         with pytest.raises(UserError, match=match):
-            train(net or conv_net(), split or TinySplit(), dataclasses.replace(SETTINGS, **changes),
-                  checkpoints=checkpoints, progress=False)
+            train(
+                net or conv_net(),
+                split or TinySplit(),
+                dataclasses.replace(SETTINGS, **changes),
+                checkpoints=checkpoints,
+                progress=False,
+            )
 
     refused(r"lrn_rate: 0.05 saved, 0.1 now; seed: 3 saved, 4 now", lrn_rate=0.1, seed=4)
     refused(r"schedule: Cosine\(warmup=0.1, final=0.0\) saved, Cosine\(warmup=0.2, ", schedule=Cosine(0.2))
     refused(r"8.bias: \(4,\) saved, \(5,\) now", net=conv_net(5))
     refused(r"steps_per_epoch: 6 saved, 12 now", split=TinySplit(count=192))
-    train(conv_net(), TinySplit(), dataclasses.replace(SETTINGS, save_step=7, summ_step=1), checkpoints=checkpoints,
-          progress=False)
+    train(
+        conv_net(),
+        TinySplit(),
+        dataclasses.replace(SETTINGS, save_step=7, summ_step=1),
+        checkpoints=checkpoints,
+        progress=False,
+    )
     checkpoints.save({"format": 99}, 40)
     refused("of format 99; accepted is 1")
 

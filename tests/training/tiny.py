@@ -19,8 +19,17 @@ class TinySplit:
         return len(self.labels)
 
     def batches(
-        self, batch_size: int, *, seed: int = 0, epoch: int = 0, start: int = 0, shuffle: bool = False,
-        augment: bool = False, drop_last: bool = False, rank: int = 0, world_size: int = 1,
+        self,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        epoch: int = 0,
+        start: int = 0,
+        shuffle: bool = False,
+        augment: bool = False,
+        drop_last: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.arange(len(self))
         if shuffle:
@@ -38,9 +47,16 @@ class TinySplit:
 def conv_net(classes: int = 4, *, norm: bool = True, dropout: float = 0.0, seed: int = 0) -> nn.Sequential:
     torch.manual_seed(seed)
     return nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8) if norm else nn.Identity(), nn.ReLU(),
-        nn.Conv2d(8, 8, 3, stride=2, padding=1), nn.ReLU(), nn.Dropout(dropout),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes))
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.BatchNorm2d(8) if norm else nn.Identity(),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, classes),
+    )
 
 
 def same_tensors(first: nn.Module, second: nn.Module) -> bool:

@@ -19,9 +19,20 @@ from pocketprune.training.tasks import Classification
 from tests.training.tiny import TinySplit, conv_net
 
 ALONE = TrainSettings(
-    batch_size=16, epochs=20, lrn_rate=0.05, schedule=Cosine(0.1), label_smoothing=0.1, ema_decay=0.9, clip_norm=1.0,
-    seed=3, summ_step=4, save_step=5)
-TOGETHER = TrainSettings(batch_size=16, epochs=3, lrn_rate=0.05, seed=2, augment=False, ema_decay=0.5, summ_step=5)
+    batch_size=16,
+    epochs=20,
+    lrn_rate=0.05,
+    schedule=Cosine(0.1),
+    label_smoothing=0.1,
+    ema_decay=0.9,
+    clip_norm=1.0,
+    seed=3,
+    summ_step=4,
+    save_step=5,
+)
+TOGETHER = TrainSettings(
+    batch_size=16, epochs=3, lrn_rate=0.05, seed=2, augment=False, ema_decay=0.5, summ_step=5
+)
 
 
 def slow_task(net, images, labels):
@@ -47,12 +58,21 @@ def together(folder: Path) -> None:
     states = distributed.gather_objects([tensor.clone() for tensor in net.state_dict().values()])
     if distributed.is_main():
         same = all(torch.equal(a, b) for other in states for a, b in zip(other, states[0], strict=True))
-        torch.save({"net": net.state_dict(), "same": same, "loss": result.loss, "accuracy": result.accuracy,
-                    "found": dataclasses.asdict(found)}, folder / "result.pt")
+        torch.save(
+            {
+                "net": net.state_dict(),
+                "same": same,
+                "loss": result.loss,
+                "accuracy": result.accuracy,
+                "found": dataclasses.asdict(found),
+            },
+            folder / "result.pt",
+        )
 
 
 def failing(folder: Path) -> None:
     """The second process fails in the middle of the training; the first is then waiting for it."""
+
     def task(net, images, labels):
         task.step += 1
         if distributed.rank() == 1 and task.step == 4:
@@ -65,6 +85,7 @@ def failing(folder: Path) -> None:
 
 def dying(folder: Path) -> None:
     """The second process is killed without a word."""
+
     def task(net, images, labels):
         if distributed.rank() == 1:
             os._exit(9)
@@ -81,6 +102,7 @@ def stuck(folder: Path) -> None:
 
 
 MODES = {"train": single, "together": together, "failing": failing, "dying": dying, "stuck": stuck}
+
 
 def main(mode: str, folder: Path) -> int:
     """As the command line does: one line on stderr and status 2 for a person's mistake."""

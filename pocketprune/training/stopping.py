@@ -56,6 +56,11 @@ class PeerError(UserError):
     """Another process of the run failed; the message is the one it failed with."""
 
 
+def leaves_with_the_others(end: SystemExit) -> bool:
+    """Whether an exit is no failure: preemption, which the processes agreed on, or success."""
+    return isinstance(end, Preempted) or end.code in (0, None)
+
+
 def is_broken_collective(error: BaseException) -> bool:
     """Whether communicating failed, not computing. Gloo raises a plain RuntimeError that names its file."""
     return isinstance(error, DistError) or (isinstance(error, RuntimeError) and "/gloo/" in str(error))
@@ -86,7 +91,7 @@ class LeaveTogether:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if error is not None and not isinstance(error, SystemExit):
+            if error is not None and not (isinstance(error, SystemExit) and leaves_with_the_others(error)):
                 self._tell(error)
         finally:
             self._over.set()

@@ -6,6 +6,7 @@ import torch
 
 from pocketprune.errors import UserError
 from pocketprune.training import distributed
+from pocketprune.training.checkpoint import Checkpoints
 from pocketprune.training.distributed import Launch, pick_device, processes, synchronised_batch_norm
 from pocketprune.training.loop import steps_per_epoch, train
 from pocketprune.training.metrics import evaluate
@@ -43,6 +44,18 @@ def test_two_processes_train_as_one_with_the_same_global_batch(tmp_path):
     measured = evaluate(net, split, 10, progress=False)
     assert (found["found"]["samples"], found["found"]["accuracy"]) == (97, pytest.approx(measured.accuracy))
     assert found["found"]["loss"] == pytest.approx(measured.loss, abs=1e-6)
+
+
+def test_preempting_one_process_stops_both_at_one_step_and_the_run_continues(tmp_path):
+    ends, _ = run_processes("preempted", tmp_path)
+    assert [status for status, _ in ends] == [143, 143], ends
+    assert Checkpoints(tmp_path).steps() == [8]
+    ends, _ = run_processes("preempted", tmp_path)
+    assert [status for status, _ in ends] == [0, 0], ends
+    net = conv_net(norm=False)
+    train(net, TinySplit(count=97), TOGETHER, progress=False)
+    found = torch.load(tmp_path / "result.pt", weights_only=True)
+    assert all(torch.allclose(found["net"][k], v, rtol=0, atol=1e-6) for k, v in net.state_dict().items())
 
 
 def test_all_leave_with_the_message_of_the_one_that_failed(tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ from pocketprune.training.loop import train
 from pocketprune.training.metrics import evaluate
 from pocketprune.training.schedules import Cosine
 from pocketprune.training.state import TrainSettings
-from pocketprune.training.tasks import Classification
+from pocketprune.training.tasks import Classification, Task
 from tests.training.tiny import TinySplit, conv_net
 
 ALONE = TrainSettings(
@@ -48,12 +49,12 @@ def single(folder: Path) -> None:
     print(f"resumed from {result.resumed_from}")
 
 
-def together(folder: Path) -> None:
+def together(folder: Path, task: Task | None = None) -> None:
     """A training shared by the processes; the first writes what came out."""
     net, split = conv_net(norm=False, seed=distributed.rank()), TinySplit(count=97)
     if distributed.is_main():
         net = conv_net(norm=False)
-    result = train(net, split, TOGETHER, checkpoints=Checkpoints(folder), progress=False)
+    result = train(net, split, TOGETHER, task=task, checkpoints=Checkpoints(folder), progress=False)
     found = evaluate(net, split, 10, progress=False)
     states = distributed.gather_objects([tensor.clone() for tensor in net.state_dict().values()])
     if distributed.is_main():
@@ -68,6 +69,19 @@ def together(folder: Path) -> None:
             },
             folder / "result.pt",
         )
+
+
+def preempted(folder: Path) -> None:
+    """As together, but the second process gets SIGTERM in the fifth step of its first life."""
+
+    def task(net, images, labels):
+        task.step += 1
+        if distributed.rank() == 1 and task.step == 5 and not Checkpoints(folder).steps():
+            os.kill(os.getpid(), signal.SIGTERM)
+        return Classification()(net, images, labels)
+
+    task.step = 0
+    together(folder, task=task)
 
 
 def failing(folder: Path) -> None:
@@ -101,7 +115,14 @@ def stuck(folder: Path) -> None:
     time.sleep(60)
 
 
-MODES = {"train": single, "together": together, "failing": failing, "dying": dying, "stuck": stuck}
+MODES = {
+    "train": single,
+    "together": together,
+    "preempted": preempted,
+    "failing": failing,
+    "dying": dying,
+    "stuck": stuck,
+}
 
 
 def main(mode: str, folder: Path) -> int:

@@ -44,7 +44,7 @@ def conv_sums(x: Tensor, y: Tensor, kernel: Sequence[int], stride: Sequence[int]
         for part_x, part_y in zip(x.split(step), y.split(step), strict=True):
             total.add(plan, plan.unfold(part_x, shift_x), _channels_last(part_y, shift_y))
     A, B, sum_x = total.assemble(plan)
-    order = plan.column_order(shift_x.shape[0]).to(x.device)
+    order = plan.column_order(shift_x.shape[0], x.device)
     centre_x = shift_x.repeat_interleave(math.prod(kernel))
     count = x.shape[0] * math.prod(out)
     return recentre(count, (centre_x, sum_x[order]), (shift_y, total.sum_y), A[order[:, None], order],
@@ -101,9 +101,10 @@ class _Plan:
              *(s * self.dilation[a] for a, s in zip(rest, steps, strict=True)), 1))
         return windows.reshape(size[0], n * math.prod(out), math.prod(self.kernel[1:]) * c)
 
-    def column_order(self, channels: int) -> Tensor:
+    def column_order(self, channels: int, device: torch.device) -> Tensor:
         """Column (tap of the lag axis, other taps, channel) for every channel-major column."""
-        columns = torch.arange(math.prod(self.kernel) * channels).view(*self.kernel, channels).movedim(-1, 0)
+        columns = torch.arange(math.prod(self.kernel) * channels, device=device)
+        columns = columns.view(*self.kernel, channels).movedim(-1, 0)
         return (columns if self.axis is None else columns.movedim(1, 1 + self.axis)).flatten()
 
     def strips(self, height: int) -> Iterator[tuple[int, int, int, list[int]]]:

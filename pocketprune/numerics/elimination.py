@@ -93,7 +93,7 @@ class _Consumer:
 
     def __init__(self, moments: Moments, weight: Tensor, block: int, output_weight: Tensor | None,
                  ridge: float) -> None:
-        self.moments, self.weight, self.block = moments, weight.to(moments.A), block
+        self.moments, self.weight, self.block = moments, weight.detach().to(moments.A), block
         self.damping = damping_of(moments.A, ridge)
         self._root = None if output_weight is None else output_weight.to(moments.A).sqrt()
         self.sigma = float(self._scaled(moments.sigma.sqrt()).square().sum())

@@ -28,7 +28,7 @@ def channel_gram(A: Tensor, B: Tensor, weight: Tensor, block: int,
     d, n = weight.shape
     if block < 1 or d % block:
         raise ValueError(f"block must divide the {d} rows of the weight, got {block}")
-    weight = weight.to(A)
+    weight = weight.detach().to(A)
     scaled = weight if output_weight is None else weight * output_weight.to(A)
     G = A.new_empty(d // block, d // block)
     step = max(1, 4_000_000 // (d * block))  # channels at a time: W M W^T is never held whole

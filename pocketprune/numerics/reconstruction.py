@@ -33,7 +33,7 @@ def refit(moments: Moments, weight: Tensor, kept: Tensor, block: int, ridge: flo
     Raises ValueError when the moments hold NaN or infinite values.
     """
     rows = expand_blocks(kept.to(moments.A.device), block)
-    anchor = weight.to(moments.A)[rows]
+    anchor = weight.detach().to(moments.A)[rows]
     A = moments.A[rows[:, None], rows]
     lam = damping_of(A, ridge) if damping is None else damping
     factor, lam = damped_cholesky(A, lam)
@@ -50,7 +50,7 @@ def relative_error(moments: Moments, W: Tensor, kept: Tensor, block: int, output
     too. Targets without variance give 0.0 when met exactly, else inf.
     """
     rows = expand_blocks(kept.to(moments.A.device), block)
-    W = W.to(moments.A)
+    W = W.detach().to(moments.A)
     explained = 2 * moments.B[rows] - moments.A[rows[:, None], rows] @ W
     error = moments.sigma - (W * explained).sum(0)
     if bias is not None:

@@ -46,7 +46,8 @@ def select(method: str, moments: Sequence[Moments], weights: Sequence[Tensor], b
 
 def magnitude_scores(weights: Sequence[Tensor], blocks: Sequence[int]) -> Tensor:
     """Sum of |W| over each channel's slice (c,), added over the consumers."""
-    return sum(w.double().abs().sum(1).view(-1, b).sum(1) for w, b in zip(weights, blocks, strict=True))
+    rows = (w.detach().double().abs().sum(1) for w in weights)
+    return sum(row.view(-1, block).sum(1) for row, block in zip(rows, blocks, strict=True))
 
 
 def _channels(weights: Sequence[Tensor], blocks: Sequence[int]) -> int:

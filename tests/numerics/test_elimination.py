@@ -77,8 +77,8 @@ def test_consumers_of_one_group_are_pruned_together() -> None:
     x, weight, y = make_rows(10, BLOCK, 6, noise=1.0)
     whole = EliminationPath.from_moments([moments_of(x, y)], [weight], [BLOCK])
     parts = [slice(0, 2), slice(2, 6)]
-    both = EliminationPath.from_moments([moments_of(x, y[:, p]) for p in parts], [weight[:, p] for p in parts],
-                                        [BLOCK, BLOCK])
+    moments = [moments_of(x, y[:, part]) for part in parts]
+    both = EliminationPath.from_moments(moments, [weight[:, part] for part in parts], [BLOCK, BLOCK])
     assert torch.equal(both.order, whole.order)
     torch.testing.assert_close(both.errors, whole.errors, rtol=1e-9, atol=1e-12)
     joined = torch.cat([W for W, _ in both.weights(4)], 1)

@@ -58,6 +58,18 @@ def test_lasso_adds_the_grams_of_its_consumers(consumer: tuple[Moments, Tensor])
     assert torch.equal(kept, lasso_path(G, g)[4])
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_parameters_that_ask_for_gradients_are_taken_as_they_are(method: str,
+                                                                 consumer: tuple[Moments, Tensor]) -> None:
+    moments, weight = consumer
+    parameter = torch.nn.Parameter(weight.clone())
+    plain, with_gradient = (
+        select(method, [moments], [w], [BLOCK], 4, generator=torch.Generator().manual_seed(0))
+        for w in (weight, parameter))
+    assert torch.equal(plain, with_gradient)
+    assert not refit(moments, parameter, plain, BLOCK)[0].requires_grad
+
+
 def test_reconstruction_aware_methods_beat_blind_ones() -> None:
     totals = dict.fromkeys(METHODS, 0.0)
     for seed in range(8):

@@ -5,9 +5,10 @@ In-place operators are replaced by their pure twins, so that a value, once compu
 """
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from typing import Any
 
@@ -163,13 +164,14 @@ def _export(net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynam
 
 @contextmanager
 def _quiet_export() -> Iterator[None]:
-    """torch.export logs tables of guards on failure; the caller gets one line instead."""
+    """torch.export logs and prints graphs and guards on failure; the caller gets one line instead."""
     import logging
     logger = logging.getLogger("torch")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        yield
+        with redirect_stderr(io.StringIO()):
+            yield
     finally:
         logger.setLevel(level)
 

@@ -127,3 +127,19 @@ def test_two_processes_reduce_to_the_merge(tmp_path: Path) -> None:
     merged.merge(moments_of(x[150:], y[150:]))
     assert_same(first, merged, 1e-12)
     assert_same(first, second, 0.0)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("positions", [None, torch.arange(0, 100, 7)])
+def test_gpu_equals_cpu_although_tf32_is_allowed(positions: torch.Tensor | None) -> None:
+    x, y = torch.randn(16, 32, 10, 10).relu() + 3, torch.randn(16, 8, 10, 10)
+    geometry = ((3, 3), (1, 1), (1, 1), (1, 1))
+    exact, moments = Moments.zeros(288, 8), Moments.zeros(288, 8, "cuda")
+    exact.update_conv(x.double(), y.double(), *geometry, positions)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        moments.update_conv(x.cuda(), y.cuda(), *geometry, None if positions is None else positions.cuda())
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert_same(moments, exact, 2e-6)

@@ -115,7 +115,7 @@ class Learner(ABC):
         batch = torch.zeros(self.config.run.latency_batch, *self.dataset.input_shape, device=self.device)
         with self.timed("evaluate"):
             once = pocketprune.measure_latency(net, batch, repeats=1)
-            repeats = max(3, min(50, round(LATENCY_SECONDS * 1000 / once)))
+            repeats = max(3, min(200, round(LATENCY_SECONDS * 1000 / once)))
             latency = pocketprune.measure_latency(net, batch, repeats=repeats)
         return {
             "macs": pocketprune.count_macs(net, self.example),

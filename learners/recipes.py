@@ -36,7 +36,7 @@ NET_RECIPES: dict[str, NetRecipe] = {
 ANY_NET = NET_RECIPES["resnet"]
 
 # An epoch of digits is ten steps, and the network has learnt all of it after this many.
-DATASET_EPOCHS: dict[str, int] = {"digits": 50}
+DATASET_EPOCHS: dict[str, int] = {"digits": 80}
 
 
 def train_settings(config: Config, share: float = 1.0) -> TrainSettings:

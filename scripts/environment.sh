@@ -56,5 +56,5 @@ newest_python() {
 
 fail() {
     echo "error: $*" >&2
-    exit 1
+    exit 2
 }

@@ -4,18 +4,31 @@
 #   bash scripts/run_local.sh --learner channel --cp_prune_option uniform
 #   bash scripts/run_local.sh nets/resnet_at_cifar10_run.py --learner channel --cp_uniform_preserve_ratio 0.5
 #
-# A first argument NET_at_DATASET, as a name or in PocketFlow's form nets/NET_at_DATASET_run.py, sets --net and
-# --dataset. Everything else goes to run.py: `bash scripts/run_local.sh --help` lists it.
+# NET_at_DATASET, as a name or in PocketFlow's form nets/NET_at_DATASET_run.py, sets --net and --dataset.
+# -n=K (or --nb_gpus=K) starts K processes that train together, on K GPUs where there are any.
+# Everything else goes to run.py: `bash scripts/run_local.sh --help` lists it.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
+processes=1
 arguments=()
-if [[ ${1:-} != -* && ${1:-} == *_at_* ]]; then
-    entry=$(basename "$1" .py)
+for argument in "$@"; do
+    case $argument in
+        -n=* | --nb_gpus=*) processes=${argument#*=} ;;
+        *) arguments+=("$argument") ;;
+    esac
+done
+[[ $processes =~ ^[1-9][0-9]*$ ]] || fail "-n=$processes: expected a number of processes"
+
+if [[ ${arguments[0]:-} != -* && ${arguments[0]:-} == *_at_* ]]; then
+    entry=$(basename "${arguments[0]}" .py)
     entry=${entry%_run}
-    arguments+=(--net "${entry%%_at_*}" --dataset "${entry#*_at_}")
-    shift
+    arguments=(--net "${entry%%_at_*}" --dataset "${entry#*_at_}" "${arguments[@]:1}")
 fi
 
 find_python
-exec "$python" "$repo/run.py" ${arguments[@]+"${arguments[@]}"} "$@"
+launcher=("$python")
+if [ "$processes" -gt 1 ]; then
+    launcher+=(-m torch.distributed.run --standalone --nproc_per_node "$processes")
+fi
+exec "${launcher[@]}" "$repo/run.py" ${arguments[@]+"${arguments[@]}"}

@@ -1,0 +1,98 @@
+"""Preserve ratios under a budget: `search()` runs one of the searchers in `SEARCHES` on an environment.
+
+A new searcher is one file with `search(problem, settings, journal, seed)` and one line here. It asks the
+journal for scores; the best network it scored on the budget is the result, so that no result is ever merely
+assumed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from pocketprune.search import allocation, anneal, ddpg, netadapt, random_search, sensitivity, uniform
+from pocketprune.search.budget import Budget, Problem, Profile
+from pocketprune.search.interface import (
+    Counts,
+    Environment,
+    Progress,
+    Rollout,
+    Score,
+    SearchLayer,
+    SearchResult,
+)
+from pocketprune.search.journal import Hooks, Journal, State
+from pocketprune.search.settings import DdpgSettings, SearchSettings, one_of
+from pocketprune.search.table import SensitivityTable
+
+Searcher = Callable[[Problem, SearchSettings, Journal, int], None]
+
+SEARCHES: dict[str, Searcher] = {
+    "ddpg": ddpg.search,
+    "dp": allocation.search,
+    "anneal": anneal.search,
+    "netadapt": netadapt.search,
+    "sensitivity": sensitivity.search,
+    "random": random_search.search,
+    "uniform": uniform.search,
+}
+
+__all__ = [
+    "SEARCHES",
+    "Budget",
+    "Counts",
+    "DdpgSettings",
+    "Environment",
+    "Hooks",
+    "Problem",
+    "Profile",
+    "Progress",
+    "Rollout",
+    "Score",
+    "SearchLayer",
+    "SearchResult",
+    "SearchSettings",
+    "SensitivityTable",
+    "State",
+    "search",
+]
+
+
+def search(
+    env: Environment,
+    budget: Budget,
+    *,
+    method: str = "ddpg",
+    settings: SearchSettings | None = None,
+    seed: int = 0,
+    hooks: Hooks | None = None,
+) -> SearchResult:
+    """Search preserve ratios for `env` that meet `budget`, by one of `SEARCHES`.
+
+    The same arguments give the same result to the bit; so does a search that is killed and resumed
+    (hooks.resume). Raises UserError for an unknown method, a setting or budget outside its range, a budget
+    out of reach (with the reachable range), and a state to resume from that belongs to another search.
+    """
+    began = time.perf_counter()
+    one_of("cp_search", method, tuple(SEARCHES))
+    settings = settings or SearchSettings()
+    settings.check()
+    problem = Problem(env, budget)
+    problem.check_reachable()
+    journal = Journal(problem, settings, method=method, seed=seed, hooks=hooks)
+    if problem.free:
+        SEARCHES[method](problem, settings, journal, seed)
+    else:
+        journal.score(problem.highest)
+    best = journal.best()
+    return SearchResult(
+        method,
+        best.counts,
+        problem.ratios(best.counts),
+        best.score,
+        best.reward,
+        best.cost,
+        best.share,
+        tuple(journal.history),
+        time.perf_counter() - began,
+    )

@@ -1,0 +1,224 @@
+"""The record of a search: every roll-out scored once, kept, written to search.csv, and replayed after a kill.
+
+A searcher is a deterministic function of problem, settings, seed and the scores it is told. To resume, it is
+therefore run again from its start: the journal answers with the scores already paid for, checks that the same
+counts are asked, and evaluates only from where the killed search stopped. A searcher whose own arithmetic
+costs more than a look-up (the agent) saves its state beside the history and skips to it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pocketprune.errors import UserError
+from pocketprune.search.budget import Problem
+from pocketprune.search.interface import Counts, Progress, ProgressCallback, Rollout, Score
+from pocketprune.search.reward import REWARDS
+from pocketprune.search.settings import SearchSettings
+from pocketprune.search.table import SensitivityTable
+from pocketprune.training.checkpoint import write_atomically
+
+State = dict[str, Any]  # plain tensors and primitives: loads with weights_only=True
+CSV_FIELDS = ("index", "kind", "reward", "accuracy", "loss", "cost", "share", "seconds", "counts")
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """Where a search reports. All are optional."""
+
+    csv_path: Path | None = None  # search.csv, appended to after every roll-out
+    save: Callable[[State], None] | None = None  # takes the search's state after every round
+    resume: State | None = None  # such a state of the same search
+    progress: ProgressCallback | None = None  # hears of every new roll-out
+    score: Callable[[Sequence[Counts]], list[Score]] | None = None  # several at once; None: one by one
+    table: SensitivityTable | None = None  # of an earlier search on this network and split
+    on_table: Callable[[SensitivityTable], None] | None = None  # takes a newly measured table
+
+
+class Journal:
+    """Scores counts on behalf of one search and remembers all of it.
+
+    Raises UserError where the state to resume from belongs to another search, naming the first difference.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        settings: SearchSettings,
+        *,
+        method: str,
+        seed: int,
+        hooks: Hooks | None = None,
+    ) -> None:
+        self.problem = problem
+        self.settings = settings
+        self.hooks = hooks or Hooks()
+        self.history: list[Rollout] = []
+        self.expected = 0  # roll-outs in all, as announced by the searcher
+        self.agent_state: State | None = None
+        self._recorded: list[Rollout] = []  # of the killed search
+        self._identity = {
+            **identity(problem, settings, method, seed),
+            "reused sensitivity table": self.hooks.table is not None,
+        }
+        self._scores: dict[Counts, Score] = {}
+        if self.hooks.resume is not None:
+            self._restore(self.hooks.resume)
+        spent = self._recorded[-1].seconds if self._recorded else 0.0
+        self._began = time.perf_counter() - spent
+        self._csv = self.hooks.csv_path and RolloutFile(self.hooks.csv_path, self._recorded)
+
+    def score(
+        self, counts: Counts, *, kind: str = "rollout", facts: dict[str, float] | None = None
+    ) -> Rollout:
+        return self.score_many([counts], kind=kind, facts=facts)[0]
+
+    def score_many(
+        self, batch: Sequence[Counts], *, kind: str = "rollout", facts: dict[str, float] | None = None
+    ) -> list[Rollout]:
+        """Score several counts, in order. Counts met before are not evaluated again."""
+        first = len(self.history)
+        for offset, counts in enumerate(batch):
+            self._check_replay(first + offset, counts, kind)
+        missing = list(dict.fromkeys(counts for counts in batch if counts not in self._scores))
+        for counts, score in zip(missing, self._evaluate(missing), strict=True):
+            self._scores[counts] = score
+        return [self._enter(counts, kind, facts or {}) for counts in batch]
+
+    def score_all(self, batch: Sequence[Counts], *, kind: str = "rollout") -> list[Rollout]:
+        """Score a long batch in rounds of as many as are scored at once, each followed by a checkpoint."""
+        rollouts = []
+        for first in range(0, len(batch), self.settings.parallel):
+            rollouts += self.score_many(batch[first : first + self.settings.parallel], kind=kind)
+            self.checkpoint()
+        return rollouts
+
+    def best(self) -> Rollout | None:
+        """The candidate of highest reward among those that meet the budget (or, with none, that miss it
+        least)."""
+        candidates = [rollout for rollout in self.history if rollout.kind == "rollout"]
+        return max(candidates, key=self._rank, default=None)
+
+    def skip_to(self, count: int) -> None:
+        """Take the first `count` recorded roll-outs as done (a searcher that restored its own state)."""
+        self.history = self._recorded[:count]
+
+    def checkpoint(self, agent_state: State | None = None) -> None:
+        """Hand the state to the save hook, unless it is all being replayed."""
+        if self.hooks.save and len(self.history) >= len(self._recorded):
+            self.hooks.save(
+                {
+                    "identity": self._identity,
+                    "agent": agent_state,
+                    "history": [asdict(rollout) for rollout in self.history],
+                }
+            )
+
+    def _rank(self, rollout: Rollout) -> tuple[float, float, float]:
+        over = max(0.0, self.problem.miss_of_cost(rollout.cost) - self.problem.budget.tolerance)
+        return (-over, rollout.reward, -rollout.loss)
+
+    def _evaluate(self, batch: list[Counts]) -> list[Score]:
+        if self.hooks.score is not None:
+            return self.hooks.score(batch)
+        return [self.problem.env.score(counts) for counts in batch]
+
+    def _enter(self, counts: Counts, kind: str, facts: dict[str, float]) -> Rollout:
+        index = len(self.history)
+        if index < len(self._recorded):
+            self.history.append(self._recorded[index])
+            return self._recorded[index]
+        score, cost = self._scores[counts], self.problem.cost(counts)
+        if not (math.isfinite(score.accuracy) and math.isfinite(score.loss)):
+            score = Score(score.accuracy if math.isfinite(score.accuracy) else 0.0, float("inf"))
+        reward = REWARDS[self.settings.reward_policy](score, cost, self.problem.budget.kind, self.settings)
+        rollout = Rollout(
+            index,
+            kind,
+            counts,
+            score.accuracy,
+            score.loss,
+            cost,
+            cost / self.problem.dense_cost,
+            reward,
+            time.perf_counter() - self._began,
+        )
+        self.history.append(rollout)
+        if self._csv:
+            self._csv.append(rollout)
+        if self.hooks.progress:
+            self.hooks.progress(Progress(index + 1, self.expected, rollout, self.best(), facts))
+        return rollout
+
+    def _check_replay(self, index: int, counts: Counts, kind: str) -> None:
+        if index < len(self._recorded):
+            recorded = self._recorded[index]
+            if (recorded.counts, recorded.kind) != (counts, kind):
+                raise UserError(
+                    f"resume: roll-out {index} of the interrupted search kept {list(recorded.counts)}, this "
+                    f"one {list(counts)}; resume with the same network, data and flags"
+                )
+
+    def _restore(self, state: State) -> None:
+        for key in {**state["identity"], **self._identity}:
+            then, now = state["identity"].get(key), self._identity.get(key)
+            if then != now:
+                raise UserError(
+                    f"resume: {key} was {then!r} in the interrupted search and is {now!r} now; "
+                    "resume with the same flags or search in an empty workdir"
+                )
+        self._recorded = [
+            Rollout(**{**entry, "counts": tuple(entry["counts"])}) for entry in state["history"]
+        ]
+        self._scores = {rollout.counts: rollout.score for rollout in self._recorded}
+        self.agent_state = state["agent"]
+
+
+def identity(problem: Problem, settings: SearchSettings, method: str, seed: int) -> State:
+    """What two searches must share for one to continue the other, as a flat dict of primitives."""
+    flat: State = {
+        "method": method,
+        "seed": seed,
+        **{f"budget {key}": value for key, value in asdict(problem.budget).items()},
+    }
+    for key, value in asdict(settings).items():
+        entries = {f"ddpg_{name}": entry for name, entry in value.items()} if key == "ddpg" else {key: value}
+        flat.update(
+            {name: list(entry) if isinstance(entry, tuple) else entry for name, entry in entries.items()}
+        )
+    for layer in problem.layers:
+        flat[f"layer {layer.name}"] = list(layer.allowed)
+    return flat
+
+
+class RolloutFile:
+    """search.csv: one line per roll-out, on the disk before the next roll-out begins."""
+
+    def __init__(self, path: Path, recorded: Sequence[Rollout]) -> None:
+        self.path = Path(path)
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([CSV_FIELDS, *map(csv_row, recorded)])
+        write_atomically(self.path, text.getvalue().encode())
+
+    def append(self, rollout: Rollout) -> None:
+        with open(self.path, "a", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerow(csv_row(rollout))
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def csv_row(rollout: Rollout) -> list[str]:
+    """Fields in the order of CSV_FIELDS; counts separated by blanks, numbers at full precision."""
+    values = [getattr(rollout, name) for name in CSV_FIELDS[:-1]]
+    return [
+        *(value if isinstance(value, str) else repr(value) for value in values),
+        " ".join(map(str, rollout.counts)),
+    ]

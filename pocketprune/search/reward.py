@@ -1,0 +1,35 @@
+"""Rewards: one number to maximise out of a score and a cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from pocketprune.search.interface import Score
+from pocketprune.search.settings import SearchSettings
+
+# Latency comes in milliseconds; in nanoseconds its logarithm is a positive number of the size of ln MACs.
+LN_UNITS = {"macs": 1.0, "params": 1.0, "latency": 1e6}
+
+
+def accuracy_reward(score: Score, cost: float, kind: str, settings: SearchSettings) -> float:
+    """The accuracy itself: the budget is kept by construction."""
+    return score.accuracy
+
+
+def flops_reward(score: Score, cost: float, kind: str, settings: SearchSettings) -> float:
+    """-max(noise tolerance, error) ln cost (AMC's R_FLOPs with PocketFlow's tolerance)."""
+    error = max(settings.noise_tolerance, 1.0 - score.accuracy)
+    return -error * math.log(cost * LN_UNITS[kind])
+
+
+def loss_reward(score: Score, cost: float, kind: str, settings: SearchSettings) -> float:
+    """Minus the cross-entropy: finer than the accuracy on a small held-out split."""
+    return -score.loss
+
+
+REWARDS: dict[str, Callable[[Score, float, str, SearchSettings], float]] = {
+    "accuracy": accuracy_reward,
+    "flops": flops_reward,
+    "loss": loss_reward,
+}

@@ -37,7 +37,9 @@ def remove_channels(net: nn.Module, example_inputs: ExampleInputs, kept: Mapping
         check_groups(structure, structure.traced.example)
     chosen = check_kept(structure.groups, kept)
     exact = all(g.exact for g in structure.groups if g.name in chosen and len(chosen[g.name]) < g.size)
-    return thin(structure, recipe_for(structure, chosen), exact=exact)
+    recipe = recipe_for(structure, chosen)
+    recipe.attention, recipe.allow_inexact = attention, allow_inexact
+    return thin(structure, recipe, exact=exact)
 
 
 def refuse_pruned(net: nn.Module) -> None:
@@ -57,6 +59,7 @@ def thin(structure: Structure, recipe: Recipe, *, exact: bool = True,
         tensors: dense-shaped replacements for the network's tensors (refitted weights), by name.
     """
     recipe.example = describe_example(structure.traced.example)
+    recipe.dense = {name: list(tensor.shape) for name, tensor in structure.traced.named_tensors().items()}
     args, kwargs = structure.traced.example
     module = _with_tensors(thin_modules(structure.traced.net, recipe), recipe, tensors)
     if exact and not recipe.samplers:
@@ -85,6 +88,8 @@ def rebuild(structure_of: Any, net: nn.Module, recipe: Recipe) -> nn.Module:
 def _labelled(net: nn.Module, recipe: Recipe, form: str) -> nn.Module:
     recipe.form = form
     setattr(net, RECIPE, recipe)
+    if form == "graph":
+        net.meta[RECIPE] = recipe
     return net
 
 

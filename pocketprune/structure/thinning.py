@@ -36,6 +36,7 @@ class Recipe:
         form: "module" (the network's own code) or "graph" (the traced graph, rewritten).
         groups: group name -> kept channels, for people.
         example: shapes and dtypes of the example inputs.
+        dense: tensor name -> shape in the dense network, by which a stored recipe knows the network it is for.
     """
 
     kept: dict[str, dict[int, list[int]]] = field(default_factory=dict)
@@ -46,11 +47,13 @@ class Recipe:
     attention: str = "heads"
     allow_inexact: bool = False
     example: Any = None
+    dense: dict[str, list[int]] = field(default_factory=dict)
 
 
 def recipe_of(net: nn.Module) -> Recipe | None:
     """How a network was pruned; None for one that was not."""
-    return getattr(net, RECIPE, None)
+    # A copy of a graph module keeps its `meta`, but none of its other attributes.
+    return getattr(net, RECIPE, None) or getattr(net, "meta", {}).get(RECIPE)
 
 
 def check_kept(groups: Sequence[ChannelGroup], kept: Mapping[str, Sequence[int] | Tensor]) -> dict[str, list[int]]:

@@ -4,9 +4,7 @@ A checkpoint holds tensors and Python primitives only, so that it loads with `we
 runs no code from it.
 """
 
-import contextlib
 import io
-import os
 import random
 import re
 import warnings
@@ -20,41 +18,9 @@ import numpy as np
 import torch
 
 from pocketprune.errors import UserError
+from pocketprune.files import write_atomically
 
 PLAIN_TYPES = (bool, int, float, str, bytes, type(None), torch.Tensor, torch.nn.Parameter)
-
-
-def write_atomically(path: str | Path, data: bytes | memoryview) -> None:
-    """Put `data` at `path` entirely or not at all, whatever happens meanwhile.
-
-    Raises:
-        UserError: the disk is full, the folder is read-only, or the like. What was at `path` before is still
-            there.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the renaming durable too; some file systems refuse, and then it is as durable as they make it."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def load_plain(path: str | Path) -> dict[str, Any]:

@@ -7,16 +7,29 @@ import torch
 
 from datasets.cifar10 import cifar10
 from datasets.digits import digits
+from datasets.fashion_mnist import fashion_mnist
+from datasets.image_folder import FolderSplit, image_folder
 from datasets.memory import CropFlip, TensorSplit, in_memory
 from datasets.split import Dataset, Split
 from pocketprune.errors import UserError
 from pocketprune.registry import call_accepted, resolve
 
-__all__ = ["DATASETS", "CropFlip", "Dataset", "Split", "TensorSplit", "create_dataset", "in_memory"]
+__all__ = [
+    "DATASETS",
+    "CropFlip",
+    "Dataset",
+    "FolderSplit",
+    "Split",
+    "TensorSplit",
+    "create_dataset",
+    "in_memory",
+]
 
 DATASETS: dict[str, Callable[..., Dataset]] = {
     "digits": digits,
     "cifar10": cifar10,
+    "fashion_mnist": fashion_mnist,
+    "image_folder": image_folder,
 }
 
 

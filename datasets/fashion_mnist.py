@@ -1,0 +1,85 @@
+"""Fashion-MNIST (Xiao et al. 2017) from its four idx.gz files."""
+
+import gzip
+import math
+import os
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from datasets.memory import CropFlip, in_memory
+from datasets.split import Dataset
+from pocketprune.errors import UserError
+from pocketprune.registry import one_line
+
+MEAN, STD = (0.2860,), (0.3530,)
+SIDE = 28
+
+
+def fashion_mnist(
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    nb_smpls_val: int | None = None,
+    val_fraction: float | None = None,
+) -> Dataset:
+    """10 classes, (1, 28, 28); augmented by a random crop of the image padded by 2, and mirroring.
+
+    data_dir: holds `{train,t10k}-{images-idx3,labels-idx1}-ubyte.gz`.
+    Raises UserError for files that are missing, damaged or of another shape.
+    """
+    if data_dir is None:
+        raise UserError("--data_dir: needed for --dataset=fashion_mnist: where train-images-idx3-ubyte.gz is")
+    folder = Path(data_dir).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"--data_dir={data_dir}: no such folder")
+    return in_memory(
+        "fashion_mnist",
+        _read_part(folder, "train"),
+        _read_part(folder, "t10k"),
+        num_classes=10,
+        mean=MEAN,
+        std=STD,
+        augmentation=CropFlip(pad=2, flip=True),
+        seed=seed,
+        device=device,
+        nb_smpls_val=nb_smpls_val,
+        val_fraction=val_fraction,
+    )
+
+
+def _read_part(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
+    """(images (n, 1, 28, 28), labels (n,)), both uint8, of the training or the test set."""
+    image_file, label_file = folder / f"{part}-images-idx3-ubyte.gz", folder / f"{part}-labels-idx1-ubyte.gz"
+    images, labels = _read_idx(image_file, ndim=3), _read_idx(label_file, ndim=1)
+    if images.shape[1:] != (SIDE, SIDE):
+        found = f"{images.shape[1]}x{images.shape[2]}"
+        raise UserError(f"{image_file}: images are {found}; accepted: {SIDE}x{SIDE}")
+    if len(labels) != len(images) or len(images) == 0:
+        raise UserError(f"{label_file}: {len(labels)} labels for {len(images)} images in {image_file.name}")
+    if labels.max() > 9:
+        raise UserError(f"{label_file}: holds the label {labels.max()}; accepted: 0 to 9")
+    return images[:, None], labels
+
+
+def _read_idx(path: Path, ndim: int) -> np.ndarray:
+    """The uint8 array of `ndim` axes in a gzipped idx file: 0x000008, ndim, big-endian sizes, data."""
+    try:
+        with gzip.open(path) as file:
+            content = file.read()
+    except FileNotFoundError as error:
+        raise UserError(f"--data_dir: no {path.name} in {path.parent}") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: not a readable gzip file: {one_line(error)}") from error
+    start = 4 + 4 * ndim
+    if len(content) < start or content[:4] != bytes([0, 0, 8, ndim]):
+        accepted = f"000008{ndim:02x}, an idx file of bytes"
+        raise UserError(f"{path}: begins with {content[:4].hex() or 'nothing'}; accepted: {accepted}")
+    shape = tuple(np.frombuffer(content, dtype=">u4", count=ndim, offset=4).tolist())
+    size, expected = len(content) - start, math.prod(shape)
+    if size != expected:
+        raise UserError(f"{path}: {size} bytes of data; accepted: {expected}, as its header {shape} says")
+    return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape).copy()

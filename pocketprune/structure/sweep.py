@@ -48,7 +48,7 @@ class Sweep:
     def __init__(self, traced: TracedNet, stops: Sequence[Contraction], batches: Sequence[Tensor], *,
                  cache_gb: float = 4.0, branch_drift: bool = True, pruned: PrunedTensors | None = None) -> None:
         self.traced = traced
-        self.pruned = pruned or PrunedTensors()
+        self.pruned = PrunedTensors() if pruned is None else pruned
         self.batches = batches
         nodes = [s.node for s in stops]
         self.branches = find_branches(traced, nodes) if branch_drift else {}

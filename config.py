@@ -125,9 +125,9 @@ class TrainConfig(Concern):
         "fine-tuning, and 0 means none",
         accept=NOT_NEGATIVE,
     )
-    lrn_rate_dcy: str | None = setting(
-        None,
-        "how the learning rate falls: piecewise (by 10 at 40, 60 and 80 % of the schedule), cosine, constant",
+    lrn_rate_dcy: str = setting(
+        "piecewise",
+        "how the learning rate falls: piecewise (in the network's own steps), cosine or constant",
         accept=("piecewise", "cosine", "constant"),
     )
     warmup: float = setting(

@@ -1,59 +1,24 @@
-"""How long and how fast each network trains, where the flags leave it open: PocketFlow's values."""
-
-from dataclasses import dataclass
+"""How a run trains: the schedule of its network and data set, where the flags do not say otherwise."""
 
 from config import Config, TrainConfig
-from pocketprune.training.schedules import (
-    POCKETFLOW_RECIPES,
-    Constant,
-    Cosine,
-    Piecewise,
-    Schedule,
-    start_rate,
-)
+from nets.schedules import Schedule as NetSchedule
+from nets.schedules import schedule_for
+from pocketprune.training.schedules import Constant, Cosine, Piecewise, Schedule, start_rate
 from pocketprune.training.state import TrainSettings
-
-
-@dataclass(frozen=True)
-class NetRecipe:
-    """`lrn_rate` is for steps of `batch_size_norm` images; `schedule` is a key of POCKETFLOW_RECIPES."""
-
-    schedule: str
-    lrn_rate: float
-    batch_size_norm: int
-    weight_decay: float
-
-
-NET_RECIPES: dict[str, NetRecipe] = {
-    "lenet": NetRecipe("cifar", 0.01, 128, 5e-4),
-    "plain": NetRecipe("cifar", 0.1, 128, 2e-4),
-    "resnet": NetRecipe("cifar", 0.1, 128, 2e-4),
-    "resnet_imagenet": NetRecipe("imagenet", 0.1, 256, 1e-4),
-    "vgg16_bn": NetRecipe("cifar", 0.05, 128, 5e-4),
-    "mobilenet_v1": NetRecipe("imagenet", 0.045, 96, 4e-5),
-    "mobilenet_v2": NetRecipe("mobilenet_v2", 0.045, 96, 4e-5),
-}
-ANY_NET = NET_RECIPES["resnet"]
-
-# An epoch of digits is ten steps, and the network has learnt all of it after this many.
-DATASET_EPOCHS: dict[str, int] = {"digits": 80}
 
 
 def train_settings(config: Config, share: float = 1.0) -> TrainSettings:
     """Settings for `share` of the full schedule of the run's network, data set and flags."""
     train, data = config.train, config.data
-    recipe = NET_RECIPES.get(config.net.net, ANY_NET)
-    full = POCKETFLOW_RECIPES[recipe.schedule]
-    epochs = train.nb_epochs or DATASET_EPOCHS.get(data.dataset, full.epochs)
-    rate = train.lrn_rate_init or recipe.lrn_rate
-    decay = recipe.weight_decay if train.loss_w_dcy is None else train.loss_w_dcy
+    own = schedule_for(config.net.net, data.dataset)
+    rate = train.lrn_rate_init or own.lrn_rate_init
     return TrainSettings(
-        epochs=epochs * share,
+        epochs=(train.nb_epochs or own.nb_epochs) * share,
         batch_size=data.batch_size,
-        lrn_rate=start_rate(rate, data.batch_size, train.batch_size_norm or recipe.batch_size_norm),
-        schedule=_schedule(train, full.schedule),
+        lrn_rate=start_rate(rate, data.batch_size, train.batch_size_norm or own.batch_size_norm),
+        schedule=_schedule(train, own),
         momentum=train.momentum,
-        weight_decay=decay,
+        weight_decay=own.loss_w_dcy if train.loss_w_dcy is None else train.loss_w_dcy,
         label_smoothing=train.label_smoothing,
         ema_decay=train.ema_decay,
         clip_norm=train.clip_norm,
@@ -67,7 +32,8 @@ def train_settings(config: Config, share: float = 1.0) -> TrainSettings:
     )
 
 
-def _schedule(train: TrainConfig, own: Schedule) -> Schedule:
-    """The schedule that --lrn_rate_dcy names, or the network's own."""
-    named = {"piecewise": Piecewise((0.4, 0.6, 0.8)), "cosine": Cosine(train.warmup), "constant": Constant()}
-    return named[train.lrn_rate_dcy] if train.lrn_rate_dcy else own
+def _schedule(train: TrainConfig, own: NetSchedule) -> Schedule:
+    """The schedule that --lrn_rate_dcy names, or the network's own; both fit a training of any length."""
+    steps = Piecewise(tuple(epoch / own.nb_epochs for epoch in own.decay_epochs), own.decay_rate)
+    named = {"piecewise": steps, "cosine": Cosine(train.warmup), "constant": Constant()}
+    return named[train.lrn_rate_dcy]

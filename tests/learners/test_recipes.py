@@ -3,7 +3,8 @@
 import pytest
 
 from config import Config
-from learners.recipes import NET_RECIPES, train_settings
+from datasets import DATASETS
+from learners.recipes import train_settings
 from nets import NETS
 from pocketprune.training.schedules import Constant, Cosine
 from pocketprune.training.state import TrainSettings
@@ -13,8 +14,12 @@ def _settings(line: str, share: float = 1.0) -> TrainSettings:
     return train_settings(Config.from_flags(line.split()), share)
 
 
-def test_every_net_has_a_recipe() -> None:
-    assert set(NET_RECIPES) == set(NETS)
+@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_every_net_can_train_on_every_data_set(net: str, dataset: str) -> None:
+    settings = _settings(f"--net {net} --dataset {dataset}")
+    assert settings.schedule(0, 1000) == 1.0
+    assert 0 < settings.schedule(999, 1000) < 0.05
 
 
 def test_resnet_on_cifar10_is_pocketflows() -> None:
@@ -27,7 +32,7 @@ def test_resnet_on_cifar10_is_pocketflows() -> None:
 def test_the_start_rate_follows_the_batch_size() -> None:
     assert _settings("--batch_size 256").lrn_rate == pytest.approx(0.2)
     assert _settings("--batch_size 256 --batch_size_norm 256").lrn_rate == pytest.approx(0.1)
-    assert _settings("--net mobilenet_v1 --batch_size 96").lrn_rate == pytest.approx(0.045)
+    assert _settings("--net mobilenet_v1 --dataset cifar10 --batch_size 96").lrn_rate == pytest.approx(0.045)
     assert _settings("--lrn_rate_init 0.02").lrn_rate == pytest.approx(0.02)
 
 

@@ -19,6 +19,7 @@ from pocketprune.search.exchange import improve_jointly, polish, total
 from pocketprune.search.interface import Counts, replaced
 from pocketprune.search.journal import Journal
 from pocketprune.search.projection import project
+from pocketprune.search.random_search import LEAST_RATIO, random_counts
 from pocketprune.search.sensitivity import threshold_counts
 from pocketprune.search.settings import SearchSettings
 from pocketprune.search.uniform import uniform_counts
@@ -28,6 +29,7 @@ MOST_OPTIONS = 64  # counts of one layer that the knapsack tells apart
 TRUST_REGIONS = (0.6, 0.3, 0.15, 0.07)  # largest change of a count, relative to its layer
 POWERS = (1.0, 2.0, 0.5)  # of the curves: losses add up, or large ones count more, or less
 LEAST_GAIN = 1e-9
+RANDOM_STARTS = 4
 
 
 def search(problem: Problem, settings: SearchSettings, journal: Journal, seed: int) -> None:
@@ -41,9 +43,11 @@ def search(problem: Problem, settings: SearchSettings, journal: Journal, seed: i
 
 def allocate(problem: Problem, curves: Sequence[np.ndarray]) -> Counts:
     """Counts on the budget with a (nearly) least sum of `curves`, one value per layer and allowed count."""
-    starts = (uniform_counts(problem), threshold_counts(problem, list(curves)))
-    reached = [_descend(problem, curves, start) for start in starts]
-    return polish(problem, curves, min(reached, key=lambda counts: total(problem, curves, counts)))
+    rng = np.random.default_rng(0)
+    starts = [uniform_counts(problem), threshold_counts(problem, list(curves))]
+    starts += [random_counts(problem, rng, LEAST_RATIO) for _ in range(RANDOM_STARTS)]
+    reached = [polish(problem, curves, _descend(problem, curves, start)) for start in starts]
+    return min(reached, key=lambda counts: (*problem.rank(counts)[:2], total(problem, curves, counts)))
 
 
 def _descend(problem: Problem, curves: Sequence[np.ndarray], counts: Counts) -> Counts:
@@ -88,7 +92,7 @@ def knapsack(values: Sequence[np.ndarray], weights: Sequence[np.ndarray], capaci
 
     Weights (>= 0, the first option of each item 0) are rounded to 1/BINS of the capacity: exact up to that.
     """
-    unit = capacity / BINS if capacity > 0 else 1.0
+    unit = max(capacity, 1e-9 * max(weight.max() for weight in weights), 1e-300) / BINS
     least, picks = np.zeros(BINS + 1), []
     for value, weight in zip(values, weights, strict=True):
         bins = np.minimum(np.round(weight / unit), BINS + 1).astype(int)

@@ -25,7 +25,7 @@ def sensitivity_table(problem: Problem, probes: Sequence[float], journal: Journa
     search."""
     dense = journal.score(problem.highest, kind="probe")
     if journal.hooks.table is not None:
-        journal.hooks.table.check(problem, dense.loss, dense.accuracy)
+        journal.hooks.table.check(problem, dense_loss=dense.loss, dense_accuracy=dense.accuracy)
         return journal.hooks.table
     trials = [(index, kept) for index in problem.free for kept in probe_counts(problem, index, probes)]
     rollouts = journal.score_all(
@@ -81,7 +81,8 @@ def loss_curve(errors: np.ndarray, measured_errors: np.ndarray, increases: np.nd
     curve = np.interp(errors, knots, heights)
     runs, rises = knots[-1] - np.array([knots[0], knots[-2]]), heights[-1] - np.array([0.0, heights[-2]])
     slope = max((rise / run for rise, run in zip(rises, runs, strict=True) if run > 1e-12), default=0.0)
-    return curve + slope * np.maximum(errors - knots[-1], 0.0) + ERROR_WEIGHT * (errors - errors[-1])
+    curve = curve + slope * np.maximum(errors - knots[-1], 0.0) + ERROR_WEIGHT * errors
+    return curve - curve[-1]
 
 
 def monotone(error_curve: np.ndarray) -> np.ndarray:

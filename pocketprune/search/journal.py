@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from pocketprune.errors import UserError
+from pocketprune.files import write_atomically
 from pocketprune.search.budget import Problem
 from pocketprune.search.interface import Counts, Progress, ProgressCallback, Rollout, Score
 from pocketprune.search.reward import REWARDS
 from pocketprune.search.settings import SearchSettings
 from pocketprune.search.table import SensitivityTable
-from pocketprune.training.checkpoint import write_atomically
 
 State = dict[str, Any]  # plain tensors and primitives: loads with weights_only=True
 CSV_FIELDS = ("index", "kind", "reward", "accuracy", "loss", "cost", "share", "seconds", "counts")

@@ -20,8 +20,7 @@ EXHAUSTIVE_COSTS = 20_000  # cost evaluations that the exhaustive search may spe
 
 
 def project(problem: Problem, values: Sequence[float] | np.ndarray) -> Counts:
-    """Allowed counts near `values` (real-valued counts, one per layer) that meet the budget whenever counts
-    allow.
+    """Allowed counts near `values` (real-valued counts, one per layer) that meet the budget, if any do.
 
     Counts that meet it and are not above it come back unchanged. Where none are found, the ones that miss it
     least.
@@ -30,7 +29,7 @@ def project(problem: Problem, values: Sequence[float] | np.ndarray) -> Counts:
     if problem.fits(counts):
         return counts
     counts = fill(problem, *_bracket(problem, np.maximum(np.asarray(values, dtype=float), 1e-3)))
-    if not problem.meets(counts):
+    if not problem.fits(counts):
         counts = _step(problem, counts)
     if not problem.meets(counts):
         counts = _exhaust(problem, counts)
@@ -73,21 +72,23 @@ def steps(problem: Problem, counts: Counts, layer: int) -> Iterator[Counts]:
 
 
 def _step(problem: Problem, counts: Counts) -> Counts:
-    """Single steps and pairs of steps, the best one each time, until none brings the budget nearer."""
-    missing = problem.miss(counts)
-    while missing > problem.budget.tolerance:
+    """Single steps (in pairs where the budget is missed), the best each time, until none suits the budget
+    better."""
+    while not problem.fits(counts):
         singles = [trial for layer in problem.free for trial in steps(problem, counts, layer)]
-        pairs = [
-            trial
-            for single in singles
-            for layer in problem.free
-            if single[layer] == counts[layer]
-            for trial in steps(problem, single, layer)
-        ]
-        best = min([*singles, *pairs], key=problem.miss, default=counts)
-        if problem.miss(best) >= missing:
+        best = min(singles, key=problem.rank, default=counts)
+        if not problem.meets(counts) and not problem.meets(best):
+            pairs = [
+                trial
+                for single in singles
+                for layer in problem.free
+                if single[layer] == counts[layer]
+                for trial in steps(problem, single, layer)
+            ]
+            best = min([best, *pairs], key=problem.rank)
+        if problem.rank(best) >= problem.rank(counts):
             break
-        counts, missing = best, problem.miss(best)
+        counts = best
     return counts
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from pocketprune.errors import UserError
+from pocketprune.files import write_atomically
 from pocketprune.search.budget import Problem
-from pocketprune.training.checkpoint import write_atomically
 
 DENSE = "(dense)"
+SAME_LOSS, SAME_ACCURACY = 1e-4, 2e-3  # another machine rounds differently; another network differs by more
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,10 @@ class SensitivityTable:
             )
         return cls(lines[0], tuple(lines[1:]))
 
-    def check(self, problem: Problem, dense_loss: float, dense_accuracy: float) -> None:
+    def check(self, problem: Problem, *, dense_loss: float, dense_accuracy: float) -> None:
         """Raises UserError unless the table was measured on this network and held-out split."""
-        if (dense_accuracy, dense_loss) != (self.dense.accuracy, self.dense.loss):
+        same_loss = math.isclose(dense_loss, self.dense.loss, rel_tol=SAME_LOSS, abs_tol=SAME_LOSS)
+        if not (same_loss and abs(dense_accuracy - self.dense.accuracy) <= SAME_ACCURACY):
             raise UserError(
                 f"sensitivity table: measured on another network or split (dense loss {self.dense.loss:.6g}, "
                 f"now {dense_loss:.6g}); remove it to measure anew"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pocketprune import LayerResult, PrunableLayer
-from pocketprune.training.checkpoint import write_atomically
+from pocketprune.files import write_atomically
 
 # The networks a run measures, in the order they arise: key in report.json -> title in the table.
 STAGES = {"dense": "dense", "before_finetune": "before fine-tuning", "pruned": "final"}

@@ -1,7 +1,6 @@
 """Weights of a full-precision network: read from anybody's state dict, saved for the next run."""
 
 import io
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pocketprune.errors import UserError
-from pocketprune.training.checkpoint import write_atomically
+from pocketprune.files import read_tensors, write_atomically
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # where training scripts put it
 PREFIXES = ("module.", "_orig_mod.")  # left by DataParallel and torch.compile
@@ -23,16 +22,7 @@ def load_into(net: nn.Module, path: Path, *, source: str) -> None:
     Raises UserError, opened by `source`, for a file that is missing, damaged or no state dict, and for one of
     another architecture, naming the keys that differ. The network is then unchanged.
     """
-    if not path.is_file():
-        raise UserError(f"{source}: no such file")
-    try:
-        content = _read(path)
-    except (
-        Exception
-    ) as error:  # torch.load raises whatever its parser met: zip, pickle, storage or key errors
-        raise UserError(
-            f"{source}: damaged or not a state dict of tensors ({type(error).__name__})"
-        ) from error
+    content = read_tensors(path, source=source)
     tensors = _tensors(content)
     if not tensors:
         raise UserError(f"{source}: holds no state dict (names of parameters with their tensors)")
@@ -47,16 +37,6 @@ def save(path: Path, net: nn.Module) -> None:
     buffer = io.BytesIO()
     torch.save({name: tensor.detach().cpu() for name, tensor in net.state_dict().items()}, buffer)
     write_atomically(path, buffer.getvalue())
-
-
-def _read(path: Path) -> Any:
-    """A file's content, on the CPU. torch.load itself does not look at the checksums."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise ValueError(f"wrong checksum of {damaged}")
-    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _tensors(content: Any) -> dict[str, Tensor]:

@@ -105,7 +105,7 @@ def test_a_flipped_byte_in_the_weights_is_noticed(tmp_path: Path) -> None:
 
 def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
     torch.save(_net(), tmp_path / "pickled_net.pt")
-    assert "damaged or not a state dict" in _refusal(tmp_path / "pickled_net.pt", _net())
+    assert "holds code" in _refusal(tmp_path / "pickled_net.pt", _net())
 
 
 @pytest.mark.parametrize("content", [{}, {"epoch": 3}, [torch.zeros(1)], {"state_dict": {"a": "text"}}])

@@ -66,7 +66,7 @@ def cifar10(
 def _read_all(data_dir: Path, download: bool) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Every batch file's (images, labels), from the first of the accepted places that exists."""
     for folder in (data_dir / FOLDER, data_dir):
-        if (folder / TRAIN_FILES[0]).is_file() or folder.name == FOLDER:
+        if folder.is_dir() and (folder.name == FOLDER or (folder / TEST_FILE).is_file()):
             return {name: _read_file(folder / name) for name in (*TRAIN_FILES, TEST_FILE)}
     if data_dir.is_file():
         return _read_archive(data_dir)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from pocketprune.errors import UserError
 from pocketprune.search import allocation, anneal, ddpg, netadapt, random_search, sensitivity, uniform
 from pocketprune.search.budget import Budget, Problem, Profile
 from pocketprune.search.interface import (
@@ -79,6 +80,8 @@ def search(
     settings.check()
     problem = Problem(env, budget)
     problem.check_reachable()
+    if settings.start and len(settings.start) != len(problem.layers):
+        raise UserError(f"start: {len(settings.start)} counts; accepted: one per layer ({len(problem.layers)})")
     journal = Journal(problem, settings, method=method, seed=seed, hooks=hooks)
     if problem.free:
         SEARCHES[method](problem, settings, journal, seed)

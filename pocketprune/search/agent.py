@@ -123,9 +123,7 @@ class Agent:
         self.noise_std = settings.noise_std_init
         self.met = 0  # transitions offered to the buffer
         self._optimizers = {
-            name: torch.optim.Adam(
-                net.parameters(), lr=settings.lrn_rate, weight_decay=settings.loss_w_dcy, fused=True
-            )
+            name: torch.optim.Adam(net.parameters(), lr=settings.lrn_rate, weight_decay=settings.loss_w_dcy, fused=True)
             for name, net in (("actor", self.actor), ("critic", self.critic))
         }
 
@@ -159,9 +157,7 @@ class Agent:
 
     def learn(self) -> tuple[float, float]:
         """One update of both networks and their targets; the critic's and the actor's loss."""
-        states, actions, rewards, following, done = self.buffer.sample(
-            self.settings.batch_size, self.generator
-        )
+        states, actions, rewards, following, done = self.buffer.sample(self.settings.batch_size, self.generator)
         with torch.no_grad():
             later = self.target_critic(following, self.target_actor(following))
             returns = self.baseline.relative(rewards) + self.settings.gamma * (1.0 - done) * later

@@ -74,9 +74,7 @@ def _linearised(problem: Problem, curves: Sequence[np.ndarray], counts: Counts, 
         weights.append(costs - costs[0])
         spare += here - costs[0]
     chosen = knapsack(values, weights, max(problem.target - here + spare, 0.0))
-    return tuple(
-        layer.allowed[at[pick]] for layer, at, pick in zip(problem.layers, options, chosen, strict=True)
-    )
+    return tuple(layer.allowed[at[pick]] for layer, at, pick in zip(problem.layers, options, chosen, strict=True))
 
 
 def _options(allowed: Counts, kept: int, reach: float) -> list[int]:

@@ -110,9 +110,7 @@ class Problem:
 
     def snap(self, values: Sequence[float] | np.ndarray) -> Counts:
         """Nearest allowed count of every layer; of two equally near, the larger."""
-        return tuple(
-            nearest(layer.allowed, float(value)) for layer, value in zip(self.layers, values, strict=True)
-        )
+        return tuple(nearest(layer.allowed, float(value)) for layer, value in zip(self.layers, values, strict=True))
 
     def ratios(self, counts: Sequence[int]) -> tuple[float, ...]:
         return tuple(kept / channels for kept, channels in zip(counts, self.channels, strict=True))

@@ -45,9 +45,7 @@ def sensitivity_table(problem: Problem, probes: Sequence[float], journal: Journa
 def probe_counts(problem: Problem, layer: int, probes: Sequence[float]) -> Counts:
     """The allowed counts nearest to the probes' shares, increasing, without the largest."""
     allowed, channels = problem.layers[layer].allowed, problem.layers[layer].channels
-    return (
-        tuple(sorted({nearest(allowed, share * channels) for share in probes} - {allowed[-1]})) or allowed[:1]
-    )
+    return tuple(sorted({nearest(allowed, share * channels) for share in probes} - {allowed[-1]})) or allowed[:1]
 
 
 def loss_curves(problem: Problem, table: SensitivityTable) -> list[np.ndarray]:

@@ -66,9 +66,7 @@ def search(problem: Problem, settings: SearchSettings, journal: Journal, seed: i
         facts = {"noise_std": agent.noise_std, **losses}
         rollouts = journal.score_many([plan.counts for plan in plans], facts=facts)
         for plan, rollout in zip(plans, rollouts, strict=True):
-            losses = _learn(
-                walk, agent, plan, rollout.reward, settings, warm=rollout.index >= settings.nb_rlouts_min
-            )
+            losses = _learn(walk, agent, plan, rollout.reward, settings, warm=rollout.index >= settings.nb_rlouts_min)
         journal.checkpoint({"agent": agent.state_dict(), "rollouts": len(journal.history)})
 
 
@@ -153,9 +151,7 @@ def _warm_up(index: int, walk: Walk, settings: SearchSettings, seed: int) -> Cou
     if settings.start and index == 0:
         return project(problem, settings.start)
     if settings.start and index % 2 == 0:
-        return project(
-            problem, np.asarray(settings.start) * np.exp(rng.normal(0.0, 0.2, len(settings.start)))
-        )
+        return project(problem, np.asarray(settings.start) * np.exp(rng.normal(0.0, 0.2, len(settings.start))))
     return random_counts(problem, rng, walk.low)
 
 

@@ -23,10 +23,7 @@ LARGEST_EXCHANGE = 0.15  # of a layer's channels, in a jointly scored exchange
 def total(problem: Problem, curves: Sequence[np.ndarray], counts: Counts) -> float:
     """Sum of the layers' curves, each one value per allowed count."""
     return float(
-        sum(
-            curve[layer.allowed.index(kept)]
-            for curve, layer, kept in zip(curves, problem.layers, counts, strict=True)
-        )
+        sum(curve[layer.allowed.index(kept)] for curve, layer, kept in zip(curves, problem.layers, counts, strict=True))
     )
 
 
@@ -105,9 +102,7 @@ def random_exchange(problem: Problem, counts: Counts, rng: np.random.Generator) 
     for _ in range(ATTEMPTS if len(problem.free) > 1 else 0):
         lower, raised = rng.choice(problem.free, size=2, replace=False)
         layer = problem.layers[lower]
-        count = nearest(
-            layer.allowed, counts[lower] - max(1.0, rng.uniform(0, LARGEST_EXCHANGE) * layer.channels)
-        )
+        count = nearest(layer.allowed, counts[lower] - max(1.0, rng.uniform(0, LARGEST_EXCHANGE) * layer.channels))
         lowered = replaced(counts, lower, count)
         trial = project(problem, raised_to_budget(problem, lowered, raised))
         if trial != counts:

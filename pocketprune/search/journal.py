@@ -76,9 +76,7 @@ class Journal:
         self._began = time.perf_counter() - spent
         self._csv = self.hooks.csv_path and RolloutFile(self.hooks.csv_path, self._recorded)
 
-    def score(
-        self, counts: Counts, *, kind: str = "rollout", facts: dict[str, float] | None = None
-    ) -> Rollout:
+    def score(self, counts: Counts, *, kind: str = "rollout", facts: dict[str, float] | None = None) -> Rollout:
         return self.score_many([counts], kind=kind, facts=facts)[0]
 
     def score_many(
@@ -175,9 +173,7 @@ class Journal:
                     f"resume: {key} was {then!r} in the interrupted search and is {now!r} now; "
                     "resume with the same flags or search in an empty workdir"
                 )
-        self._recorded = [
-            Rollout(**{**entry, "counts": tuple(entry["counts"])}) for entry in state["history"]
-        ]
+        self._recorded = [Rollout(**{**entry, "counts": tuple(entry["counts"])}) for entry in state["history"]]
         self._scores = {rollout.counts: rollout.score for rollout in self._recorded}
         self.agent_state = state["agent"]
 
@@ -191,9 +187,7 @@ def identity(problem: Problem, settings: SearchSettings, method: str, seed: int)
     }
     for key, value in asdict(settings).items():
         entries = {f"ddpg_{name}": entry for name, entry in value.items()} if key == "ddpg" else {key: value}
-        flat.update(
-            {name: list(entry) if isinstance(entry, tuple) else entry for name, entry in entries.items()}
-        )
+        flat.update({name: list(entry) if isinstance(entry, tuple) else entry for name, entry in entries.items()})
     for layer in problem.layers:
         flat[f"layer {layer.name}"] = list(layer.allowed)
     return flat

@@ -46,9 +46,7 @@ class LatencyTable:
     def _read(self) -> dict[str, dict[str, float]]:
         try:
             table = json.loads(self.path.read_text(encoding="utf-8"))
-            return {
-                machine: {name: float(ms) for name, ms in known.items()} for machine, known in table.items()
-            }
+            return {machine: {name: float(ms) for name, ms in known.items()} for machine, known in table.items()}
         except (OSError, ValueError, AttributeError, TypeError) as error:
             raise UserError(f"latency table {self.path}: not a table that a search wrote ({error})") from None
 

@@ -49,9 +49,7 @@ def _candidates(problem: Problem, counts: Counts, step: float) -> list[Counts]:
     """Per free layer, the greatest count that saves `step`; where no layer can any more, the least counts."""
     goal = problem.cost(counts) - step
     lowered = [
-        _lowered(problem, counts, layer, goal)
-        for layer in problem.free
-        if counts[layer] > problem.lowest[layer]
+        _lowered(problem, counts, layer, goal) for layer in problem.free if counts[layer] > problem.lowest[layer]
     ]
     return [trial for trial in lowered if problem.cost(trial) <= goal] or lowered
 

@@ -43,6 +43,5 @@ def threshold_counts(problem: Problem, curves: list[np.ndarray]) -> Counts:
 def _counts_at(problem: Problem, curves: list[np.ndarray], threshold: float) -> Counts:
     """Per layer, the least allowed count whose loss increase is at most `threshold`."""
     return tuple(
-        layer.allowed[int(np.argmax(curve <= threshold))]
-        for layer, curve in zip(problem.layers, curves, strict=True)
+        layer.allowed[int(np.argmax(curve <= threshold))] for layer, curve in zip(problem.layers, curves, strict=True)
     )

@@ -67,9 +67,7 @@ class SensitivityTable:
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"sensitivity table {path}: not a table that a search wrote ({error})") from None
         if len(lines) < 2 or lines[0].layer != DENSE:
-            raise UserError(
-                f"sensitivity table {path}: expected a line for {DENSE}, then one or more for every layer"
-            )
+            raise UserError(f"sensitivity table {path}: expected a line for {DENSE}, then one or more for every layer")
         return cls(lines[0], tuple(lines[1:]))
 
     def check(self, problem: Problem, *, dense_loss: float, dense_accuracy: float) -> None:

@@ -42,9 +42,7 @@ def test_the_knapsack_is_exact(items: list, capacity: int) -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_allocation_under_the_bilinear_cost_is_nearly_the_best_sum(seed: int, share: float) -> None:
     rng = np.random.default_rng(seed)
-    env = Chain(
-        [layer(f"layer{i}", range(1, 11)) for i in range(4)], prices=rng.uniform(0.5, 2, 4), weights=[1.0] * 4
-    )
+    env = Chain([layer(f"layer{i}", range(1, 11)) for i in range(4)], prices=rng.uniform(0.5, 2, 4), weights=[1.0] * 4)
     problem = Problem(env, Budget(share=share))
     curves = [np.sort(rng.uniform(0, rng.uniform(0.2, 2), 10))[::-1] for _ in range(4)]
     sums = {counts: total(problem, curves, counts) for counts in all_counts(problem) if problem.fits(counts)}
@@ -70,10 +68,7 @@ def test_threshold_is_common_to_all_layers() -> None:
     problem = Problem(deep(0), Budget(share=0.4))
     curves = [np.linspace(1 + index, 0, len(one.allowed)) for index, one in enumerate(problem.layers)]
     counts = threshold_counts(problem, curves)
-    losses = [
-        curve[one.allowed.index(kept)]
-        for curve, one, kept in zip(curves, problem.layers, counts, strict=True)
-    ]
+    losses = [curve[one.allowed.index(kept)] for curve, one, kept in zip(curves, problem.layers, counts, strict=True)]
     steps = [curve[0] - curve[1] for curve in curves]
     free = [index for index, kept in enumerate(counts) if kept > 1]
     assert max(losses[i] for i in free) - min(losses[i] for i in free) <= 2 * max(steps)
@@ -85,9 +80,7 @@ def test_uniform_is_uniform() -> None:
     assert max(counts) - min(counts) <= 1
 
 
-@given(
-    st.lists(st.floats(0, 1), min_size=3, max_size=20), st.lists(st.floats(-0.5, 2), min_size=1, max_size=5)
-)
+@given(st.lists(st.floats(0, 1), min_size=3, max_size=20), st.lists(st.floats(-0.5, 2), min_size=1, max_size=5))
 @settings(max_examples=100, deadline=None)
 def test_loss_curves_never_rise_with_the_count(errors: list[float], increases: list[float]) -> None:
     curve_of_errors = np.sort(np.array(errors))[::-1]

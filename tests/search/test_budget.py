@@ -38,9 +38,7 @@ def test_projection_meets_the_budget_whenever_counts_allow(env: Chain, share: fl
 
 @given(st.integers(0, 5), st.floats(0.2, 0.95), st.integers(0, 1000))
 @settings(max_examples=40, deadline=None)
-def test_a_deep_network_always_meets_the_budget_and_is_not_above_it(
-    net: int, share: float, seed: int
-) -> None:
+def test_a_deep_network_always_meets_the_budget_and_is_not_above_it(net: int, share: float, seed: int) -> None:
     problem = Problem(deep(net), Budget(share=share))
     counts = project(problem, np.random.default_rng(seed).uniform(0.1, 1.0, 10) * problem.channels)
     assert abs(problem.cost(counts) / problem.dense_cost - share) <= 0.005
@@ -57,9 +55,7 @@ def test_projection_keeps_proportions() -> None:
 
 @given(chains(), st.floats(0.05, 1.0), st.integers(0, 1000))
 @settings(max_examples=150, deadline=None)
-def test_windows_lie_in_the_allowed_counts_and_lead_to_the_budget(
-    env: Chain, share: float, seed: int
-) -> None:
+def test_windows_lie_in_the_allowed_counts_and_lead_to_the_budget(env: Chain, share: float, seed: int) -> None:
     problem, rng = Problem(env, Budget(share=share)), np.random.default_rng(seed)
     if not problem.cost(problem.lowest) <= problem.target <= problem.cost(problem.highest):
         return

@@ -58,9 +58,7 @@ def test_a_resumed_search_continues_its_file(tmp_path) -> None:
 
 def test_progress_tells_how_far_and_the_best_so_far() -> None:
     told: list[Progress] = []
-    result = search(
-        deep(0), Budget(share=0.4), method="ddpg", settings=QUICK, hooks=Hooks(progress=told.append)
-    )
+    result = search(deep(0), Budget(share=0.4), method="ddpg", settings=QUICK, hooks=Hooks(progress=told.append))
     assert [one.done for one in told] == list(range(1, 13))
     assert {one.expected for one in told} == {12}
     assert told[-1].best.reward == result.reward
@@ -142,9 +140,7 @@ def test_a_foreign_latency_file_is_refused(tmp_path, text: str) -> None:
         LatencyTable(path)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "a,b\n1,2\n", "layer,channels,kept,error,accuracy,loss\n(dense),0,0,x,1,1\n"]
-)
+@pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "layer,channels,kept,error,accuracy,loss\n(dense),0,0,x,1,1\n"])
 def test_a_foreign_sensitivity_file_is_refused(tmp_path, text: str) -> None:
     path = tmp_path / "sensitivity.csv"
     path.write_text(text)

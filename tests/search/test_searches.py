@@ -38,8 +38,7 @@ def test_the_agent_finds_the_best_network() -> None:
     problem = Problem(three_layers(), Budget(share=0.5))
     settings = SearchSettings(nb_rlouts=110, nb_rlouts_min=30)
     results = [
-        search(three_layers(), Budget(share=0.5), method="ddpg", settings=settings, seed=seed)
-        for seed in (0, 1)
+        search(three_layers(), Budget(share=0.5), method="ddpg", settings=settings, seed=seed) for seed in (0, 1)
     ]
     assert min(result.score.accuracy for result in results) >= brute_force(problem) - 0.01
 
@@ -54,9 +53,7 @@ def test_the_agent_learns_where_random_vectors_do_not() -> None:
 
 def test_allocation_beats_random_and_uniform_on_a_deep_network() -> None:
     def reached(method: str, env: int) -> float:
-        return search(
-            deep(env), Budget(share=0.3), method=method, settings=SearchSettings(nb_rlouts=100)
-        ).reward
+        return search(deep(env), Budget(share=0.3), method=method, settings=SearchSettings(nb_rlouts=100)).reward
 
     for env in (0, 1, 2):
         assert reached("dp", env) > max(reached("random", env), reached("uniform", env)) + 0.01
@@ -66,9 +63,7 @@ def test_allocation_beats_random_and_uniform_on_a_deep_network() -> None:
 @pytest.mark.parametrize("method", SEARCHES)
 def test_every_search_is_on_budget_scored_and_reproducible(method: str) -> None:
     before = torch.random.get_rng_state()
-    first, again = (
-        search(deep(1), Budget(share=0.35), method=method, settings=QUICK, seed=5) for _ in range(2)
-    )
+    first, again = (search(deep(1), Budget(share=0.35), method=method, settings=QUICK, seed=5) for _ in range(2))
     assert first == again
     assert torch.equal(before, torch.random.get_rng_state())
     assert abs(first.share - 0.35) <= 0.005
@@ -81,8 +76,7 @@ def test_every_search_is_on_budget_scored_and_reproducible(method: str) -> None:
 @pytest.mark.parametrize("method", ["ddpg", "random", "anneal", "dp"])
 def test_seeds_matter(method: str) -> None:
     histories = [
-        search(deep(1), Budget(share=0.35), method=method, settings=QUICK, seed=seed).history
-        for seed in (0, 1)
+        search(deep(1), Budget(share=0.35), method=method, settings=QUICK, seed=seed).history for seed in (0, 1)
     ]
     assert histories[0] != histories[1]
 
@@ -126,9 +120,7 @@ def test_a_killed_search_continues_to_the_same_result(method: str, stop: int) ->
 )
 def test_resuming_with_other_flags_is_refused(changes: dict, seed: int, share: float, message: str) -> None:
     states: list[dict] = []
-    search(
-        deep(1), Budget(share=0.35), method="random", settings=QUICK, seed=5, hooks=Hooks(save=states.append)
-    )
+    search(deep(1), Budget(share=0.35), method="random", settings=QUICK, seed=5, hooks=Hooks(save=states.append))
     with pytest.raises(UserError, match=message):
         search(
             deep(1),
@@ -208,3 +200,8 @@ def test_a_start_is_where_anneal_and_the_agent_begin() -> None:
         result = search(deep(1), Budget(share=0.35), method=method, settings=settings)
         assert result.history[0].counts == start
         assert result.reward >= result.history[0].reward
+
+
+def test_a_start_of_another_network_is_refused() -> None:
+    with pytest.raises(UserError, match="start: 2 counts; accepted: one per layer"):
+        search(three_layers(), Budget(), method="anneal", settings=SearchSettings(start=(1, 2)))

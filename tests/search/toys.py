@@ -47,9 +47,7 @@ class Chain:
 
     def cost(self, counts: Sequence[int]) -> float:
         sides = [*counts, 8]
-        return float(
-            sum(price * a * b for price, (a, b) in zip(self.prices, itertools.pairwise(sides), strict=True))
-        )
+        return float(sum(price * a * b for price, (a, b) in zip(self.prices, itertools.pairwise(sides), strict=True)))
 
     def error_curve(self, index: int) -> np.ndarray:
         share = np.arange(self.layers[index].channels + 1) / self.layers[index].channels

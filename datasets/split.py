@@ -141,6 +141,10 @@ def hold_out(
     Raises UserError where a class would be left without a sample on either side.
     """
     counts = torch.bincount(labels, minlength=num_classes)
+    for label, count in enumerate(counts.tolist()):
+        if count < 2:
+            few = f"class {label} has {count} training sample(s)"
+            raise UserError(f"--nb_smpls_val: {few}; a validation split needs 2 or more in every class")
     wanted = _shares(counts, _holdout_size(len(labels), nb_smpls_val, val_fraction, num_classes))
     source = generator(_HOLDOUT, seed)
     held = torch.zeros(len(labels), dtype=torch.bool)
@@ -165,10 +169,6 @@ def _holdout_size(size: int, nb_smpls_val: int | None, val_fraction: float | Non
 
 def _shares(counts: Tensor, total: int) -> Tensor:
     """`total` divided in proportion to `counts`, from 1 to count - 1 each (largest remainders)."""
-    short = (counts < 2).nonzero().flatten().tolist()
-    if short:
-        few = f"class {short[0]} has {int(counts[short[0]])} training sample(s)"
-        raise UserError(f"--nb_smpls_val: {few}; a validation split needs 2 or more in every class")
     exact = counts.double() * total / counts.sum()
     shares = torch.minimum(exact.floor().long().clamp(min=1), counts - 1)
     while (missing := total - int(shares.sum())) != 0:

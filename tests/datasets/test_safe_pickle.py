@@ -1,0 +1,97 @@
+"""A data file can bring numbers and nothing else; above all, nothing that runs."""
+
+import collections
+import io
+import os
+import pickle
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from datasets import create_dataset
+from datasets.safe_pickle import load_plain_pickle
+from pocketprune.errors import UserError
+from tests.datasets.files import write_cifar
+
+
+class _Reduce:
+    """Pickles as a call of `function(*arguments)`."""
+
+    def __init__(self, function: object, *arguments: object) -> None:
+        self.call = (function, arguments)
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return self.call
+
+
+def _load(content: bytes) -> object:
+    return load_plain_pickle(io.BytesIO(content), "file")
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_plain_content_survives(protocol: int) -> None:
+    array = np.arange(24, dtype=np.uint8).reshape(4, 6)
+    content = {"data": array, "turned": array.T, "list": [1, "é", b"\x00\xff", -(2**70)], "dict": {1: (2.5, None)}}
+    loaded = _load(pickle.dumps(content, protocol=protocol))
+    keys = {k.decode() if isinstance(k, bytes) else k: v for k, v in loaded.items()}
+    assert np.array_equal(keys["data"], array)
+    assert np.array_equal(keys["turned"], array.T)
+    assert keys["list"][2:] == [b"\x00\xff", -(2**70)]
+    assert keys["dict"] == {1: (2.5, None)}
+
+
+def test_a_malicious_batch_does_not_run(tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    path = write_cifar(tmp_path) / "data_batch_1"
+    path.write_bytes(pickle.dumps({b"data": _Reduce(os.system, f"touch {marker}")}))
+    with pytest.raises(UserError, match=r"data_batch_1: not a readable data file: .*asks for posix.system"):
+        create_dataset("cifar10", data_dir=tmp_path)
+    assert not marker.exists()
+    pickle.loads(path.read_bytes())  # the same file does run where everything is allowed
+    assert marker.exists()
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        _Reduce(eval, "1"),
+        _Reduce(getattr, "text", "upper"),
+        _Reduce(subprocess.Popen, "true"),
+        _Reduce(np.load, "x.npy"),
+        _Reduce(__import__("_codecs").encode, "x", "rot13"),
+        collections.OrderedDict(a=1),
+        Path("x"),
+        np.float64(1.5),
+        np.ma.masked_array([1]),
+    ],
+    ids=["eval", "getattr", "Popen", "np.load", "codec", "OrderedDict", "Path", "scalar", "masked array"],
+)
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_anything_else_is_refused(item: object, protocol: int) -> None:
+    with pytest.raises(UserError, match=r"^file: not a readable data file: UnpicklingError: .*not accepted$"):
+        _load(pickle.dumps([item], protocol=protocol))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"cnumpy\nload\n.",
+        b"cnumpy.core.multiarray\n__builtins__\n.",
+        b"\x80\x04\x8c\x05numpy\x8c\x14ndarray.__class__.mro\x93.",  # dotted names reach attributes
+        b"Pid\n.",
+        b"\x80\x02\x82\x01.",
+    ],
+    ids=["function", "builtins", "dotted", "persistent id", "extension"],
+)
+def test_hand_written_pickles(content: bytes) -> None:
+    with pytest.raises(UserError, match=r"^file: not a readable data file: "):
+        _load(content)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 10, 60, 200])
+def test_truncated(keep: int) -> None:
+    whole = pickle.dumps({"data": np.zeros((30, 30), np.uint8)}, protocol=2)
+    with pytest.raises(UserError, match="not a readable data file"):
+        _load(whole[:keep])

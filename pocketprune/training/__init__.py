@@ -1,6 +1,6 @@
 """Training and measuring networks; knows nothing of pruning, of flags, or of where data come from."""
 
-from pocketprune.training.checkpoint import Checkpoint, Checkpoints, compare_configs, write_atomically
+from pocketprune.training.checkpoint import Checkpoint, Checkpoints, compare_configs
 from pocketprune.training.distillation import Distillation
 from pocketprune.training.distributed import processes
 from pocketprune.training.loop import NonFiniteError, TrainResult, train
@@ -24,5 +24,5 @@ __all__ = [
     "Distillation", "Exponential", "Metrics", "NonFiniteError", "NullRecorder", "PeerError",
     "Piecewise", "Preempted", "Recipe", "Recorder", "Schedule", "Split", "StopSignal", "Task",
     "TrainResult", "TrainSettings", "compare_configs", "create_recorder", "evaluate", "processes",
-    "start_rate", "train", "write_atomically",
+    "start_rate", "train",
 ]

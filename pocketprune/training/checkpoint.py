@@ -8,7 +8,6 @@ import io
 import random
 import re
 import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,26 +17,9 @@ import numpy as np
 import torch
 
 from pocketprune.errors import UserError
-from pocketprune.files import write_atomically
+from pocketprune.files import read_tensors, write_atomically
 
 PLAIN_TYPES = (bool, int, float, str, bytes, type(None), torch.Tensor, torch.nn.Parameter)
-
-
-def load_plain(path: str | Path) -> dict[str, Any]:
-    """Read a file of tensors and primitives onto the CPU, its checksums verified, no code of it executed.
-
-    Raises:
-        UserError: it is missing, damaged, or holds something else.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:  # torch itself does not verify the checksums it writes
-            damaged = archive.testzip()
-        state = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever the parser met: file, zip, pickle, storage or key errors
-        raise UserError(f"{path}: not a readable checkpoint ({type(error).__name__})") from error
-    if not isinstance(state, dict):
-        raise UserError(f"{path}: " + ("damaged (checksum)" if damaged else "holds no checkpoint"))
-    return state
 
 
 def assert_plain(state: Any, where: str = "state") -> None:
@@ -126,13 +108,19 @@ class Checkpoints:
         steps = self.steps()
         for step in reversed(steps):
             try:
-                return Checkpoint(step, load_plain(self.path(step)), self.path(step))
+                return self._read(step)
             except UserError as error:
                 warnings.warn(f"{error}; trying the checkpoint before it", stacklevel=2)
         if steps:
             raise UserError(f"{self.directory}: none of the {len(steps)} checkpoints {self.name}-*.pt can be "
                             "read; remove them to start over")
         return None
+
+    def _read(self, step: int) -> Checkpoint:
+        state = read_tensors(self.path(step))
+        if not isinstance(state, dict):
+            raise UserError(f"{self.path(step)}: holds a {type(state).__name__} and not a checkpoint")
+        return Checkpoint(step, state, self.path(step))
 
 
 def compare_configs(

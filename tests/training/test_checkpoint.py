@@ -8,14 +8,13 @@ import pytest
 import torch
 
 from pocketprune.errors import UserError
+from pocketprune.files import write_atomically
 from pocketprune.training.checkpoint import (
     Checkpoints,
     compare_configs,
-    load_plain,
     random_states,
     seed_everything,
     set_random_states,
-    write_atomically,
 )
 
 
@@ -68,7 +67,7 @@ def test_no_readable_checkpoint_is_an_error(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save({}, 1).write_bytes(b"")
     with (
-        pytest.warns(UserWarning, match="not a readable"),
+        pytest.warns(UserWarning, match="damaged"),
         pytest.raises(UserError, match="none of the 1 checkpoints"),
     ):
         checkpoints.latest()
@@ -118,9 +117,10 @@ def test_what_needs_code_to_load_is_neither_saved_nor_loaded(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     with pytest.raises(TypeError, match=r"state\['a'\]\[1\] is a float64"):
         checkpoints.save({"a": [1.0, np.float64(2)]}, 1)
-    torch.save({"path": Path("x")}, tmp_path / "code.pt")
-    with pytest.raises(UserError, match="not a readable checkpoint"):
-        load_plain(tmp_path / "code.pt")
+    for content, why in (({"path": Path("x")}, "holds code"), ([1], "holds a list and not a checkpoint")):
+        torch.save(content, checkpoints.path(1))
+        with pytest.warns(UserWarning, match=why), pytest.raises(UserError, match="none of the 1"):
+            checkpoints.latest()
     with pytest.raises(UserError, match="keep_checkpoints=0"):
         Checkpoints(tmp_path, keep=0)
 

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pocketprune.errors import UserError
 from pocketprune.training import distributed
+from pocketprune.training.average import MovingAverage
 from pocketprune.training.checkpoint import Checkpoint, compare_configs, random_states, set_random_states
 from pocketprune.training.metrics import device_of
 from pocketprune.training.schedules import Constant, Schedule, create_scheduler
@@ -101,7 +101,7 @@ class TrainState:
     settings: TrainSettings
     optimizer: Optimizer
     scheduler: LambdaLR
-    average: AveragedModel | None
+    average: MovingAverage | None
     sums: Tensor
     per_epoch: int
     total: int
@@ -115,10 +115,7 @@ class TrainState:
         total = max(1, round(settings.epochs * per_epoch))
         optimizer = create_optimizer(net, settings)
         scheduler = create_scheduler(optimizer, settings.schedule, total)
-        average = None
-        if settings.ema_decay:
-            rule = get_ema_multi_avg_fn(settings.ema_decay)
-            average = AveragedModel(net, multi_avg_fn=rule, use_buffers=True)
+        average = MovingAverage(net, settings.ema_decay) if settings.ema_decay else None
         sums = torch.zeros(3, dtype=torch.float64, device=device_of(net))
         return cls(net, settings, optimizer, scheduler, average, sums, per_epoch, total)
 
@@ -135,7 +132,7 @@ class TrainState:
         self.scheduler.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average:
-            self.average.update_parameters(self.net)
+            self.average.update()
         self.step += 1
 
     def use_average(self) -> None:

@@ -113,6 +113,7 @@ def test_ema_is_the_running_mean_of_weights_and_statistics():
         for net in trail[1:]:
             expected = decay * expected + (1 - decay) * net.state_dict()[name]
         assert torch.allclose(averaged.state_dict()[name], expected, atol=1e-6)
+    assert averaged[1].num_batches_tracked.item() == steps
 
 
 def test_the_records_are_the_means_between_summaries():
@@ -160,7 +161,7 @@ class CountReads(TorchFunctionMode):
 
 @pytest.mark.parametrize("progress", [False, True])
 def test_no_step_waits_for_the_device(progress):
-    settings = dataclasses.replace(QUICK, epochs=4, summ_step=6, clip_norm=1.0)
+    settings = dataclasses.replace(QUICK, epochs=4, summ_step=6, clip_norm=1.0, ema_decay=0.9)
     with CountReads() as count:
         train(conv_net(), TinySplit(), settings, progress=progress)
     assert count.reads == ["tolist", "tolist"]  # two summaries in twelve steps

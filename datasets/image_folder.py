@@ -126,18 +126,18 @@ class _Batches(TorchDataset):
         size = self.plan.batch_size
         chosen = self.samples[batch * size : (batch + 1) * size]
         draws = self.plan.uniforms(batch, _DRAWS).tolist() if self.plan.augment else [None] * len(chosen)
-        images = torch.empty(len(chosen), self.image_size, self.image_size, 3, dtype=torch.uint8)
+        images = torch.empty(len(chosen), 3, self.image_size, self.image_size, dtype=torch.uint8)
         for image, number, draw in zip(images, chosen.tolist(), draws, strict=False):
             path = os.fsdecode(self.files[number])
             try:
                 image.copy_(torch.from_numpy(_decode(path, self.image_size, draw)))
             except Exception as error:  # told as text: a worker's exception would come with its traceback
                 return torch.empty(0), torch.empty(0), f"{path}: not a readable image: {one_line(error)}"
-        return images.permute(0, 3, 1, 2).contiguous(), self.labels[chosen], ""
+        return images, self.labels[chosen], ""
 
 
 def _decode(path: str, size: int, draw: list[float] | None) -> np.ndarray:
-    """An image file as (size, size, 3) uint8: the crop that `draw` decides or, without one, the centre."""
+    """An image file as (3, size, size) uint8: the crop that `draw` decides or, without one, the centre."""
     with Image.open(path) as image:
         width, height = image.size
         box = _centre_box(width, height) if draw is None else _random_box(width, height, draw)
@@ -146,11 +146,11 @@ def _decode(path: str, size: int, draw: list[float] | None) -> np.ndarray:
             image.draft("RGB", (math.ceil(width / zoom), math.ceil(height / zoom)))
         across, down = image.size[0] / width, image.size[1] / height
         box = (box[0] * across, box[1] * down, box[2] * across, box[3] * down)
-        image = image.convert("RGB")
-        scaled = image.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
+        colour = image if image.mode == "RGB" else image.convert("RGB")
+        scaled = colour.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
     if draw is not None and draw[4] < 0.5:
         scaled = scaled.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return np.array(scaled)
+    return np.stack([np.asarray(channel) for channel in scaled.split()])
 
 
 def _centre_box(width: int, height: int) -> Box:

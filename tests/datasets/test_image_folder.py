@@ -58,7 +58,7 @@ def test_evaluation_sees_the_centre(tmp_path: Path) -> None:
     """A ramp from left to right, decoded at a reduced scale: the centre crop spans what it should."""
     ramp = np.broadcast_to(np.linspace(0, 255, 800), (600, 800)).astype(np.uint8)
     Image.fromarray(ramp).save(tmp_path / "ramp.jpg", quality=95)
-    decoded = _decode(str(tmp_path / "ramp.jpg"), 64, None)[:, :, 0].mean(axis=0)
+    decoded = _decode(str(tmp_path / "ramp.jpg"), 64, None)[0].mean(axis=0)
     left, _, right, _ = _centre_box(800, 600)
     edges = np.linspace(left, right, 65)
     np.testing.assert_allclose(decoded, 255 * (edges[:-1] + edges[1:]) / 2 / 800, atol=2)
@@ -82,7 +82,7 @@ def test_mirroring(tmp_path: Path) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(tmp_path / "x.png")
     draw = [0.5, 0.5, 0.3, 0.3, 0.7]
     plain = _decode(str(tmp_path / "x.png"), 16, draw)
-    assert np.array_equal(_decode(str(tmp_path / "x.png"), 16, [*draw[:4], 0.2]), plain[:, ::-1])
+    assert np.array_equal(_decode(str(tmp_path / "x.png"), 16, [*draw[:4], 0.2]), plain[:, :, ::-1])
 
 
 @pytest.mark.parametrize("nb_workers", [0, 1])

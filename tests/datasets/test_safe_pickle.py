@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -28,6 +29,26 @@ class _Reduce:
 
 def _load(content: bytes) -> object:
     return load_plain_pickle(io.BytesIO(content), "file")
+
+
+class _Python2Pickler(pickle._Pickler):
+    """Writes every string as Python 2 did, in bytes: the official files are that old."""
+
+    def _save_string(self, text: str | bytes) -> None:
+        raw = text if isinstance(text, bytes) else text.encode("latin1")
+        self.write(pickle.BINSTRING + len(raw).to_bytes(4, "little") + raw)
+        self.memoize(text)
+
+    dispatch: ClassVar = {**pickle._Pickler.dispatch, str: _save_string, bytes: _save_string}
+
+
+def test_files_of_python_2() -> None:
+    file = io.BytesIO()
+    data = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    _Python2Pickler(file, protocol=2).dump({"data": data, "labels": [1, 2]})
+    loaded = _load(file.getvalue())
+    assert loaded[b"labels"] == [1, 2]
+    assert np.array_equal(loaded[b"data"], data)
 
 
 @pytest.mark.parametrize("protocol", range(6))

@@ -20,6 +20,7 @@ from nets import create_net
 from pocketprune.errors import UserError
 from pocketprune.training.checkpoint import seed_everything
 from pocketprune.training.distributed import processes
+from pocketprune.training.stopping import Preempted
 
 INTERRUPTED = 130  # the shell's status for a process that SIGINT ended
 
@@ -34,6 +35,9 @@ def main(arguments: Sequence[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except Preempted as stop:
+        print(f"stopped: {stop}", file=sys.stderr)
+        return int(stop.code)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -31,11 +31,11 @@ class ChannelPruningLearner(Learner):
 
         result = self.prune(dense, ratios)
         cost = self.cost(result.net)
-        stages["before_finetune"] = self.accuracy(result.net) | cost
+        stages["before_finetune"] = stages["pruned"] = self.accuracy(result.net) | cost
 
         if self.config.train.nb_epochs_rat > 0:
             self.fit(result.net, "finetune", self.config.train.nb_epochs_rat, clock="finetune")
-        stages["pruned"] = self.accuracy(result.net) | cost
+            stages["pruned"] = self.accuracy(result.net) | cost
 
         if is_main():
             pocketprune.save(self._pruned_path, result.net)

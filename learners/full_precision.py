@@ -10,9 +10,12 @@ class FullPrecisionLearner(Learner):
     """train -> measure. Starts from --init_checkpoint where one is given."""
 
     def train(self) -> dict:
+        share = self.config.train.nb_epochs_rat
+        if share == 0:
+            raise UserError("--nb_epochs_rat=0: expected a number > 0 with --learner full-prec")
         if self.config.net.init_checkpoint:
             self.load_dense()
-        self.train_dense(share=self.config.train.nb_epochs_rat)
+        self.train_dense(share)
         row = self.accuracy(self.net) | self.cost(self.net)
         return self.finish({"dense": row, "layers": []})
 

@@ -43,8 +43,8 @@ class RunConfig(Concern):
     exec_mode: str = setting(
         "train",
         "train runs the recipe; eval measures the trained network, or with --learner channel the workdir's "
-        "pruned_model.pt; export writes it as ONNX and torch.export files; layers shows the prunable layers "
-        "and writes a ratio-list template",
+        "pruned_model.pt; export writes it as ONNX, OpenVINO and torch.export files; layers shows the "
+        "prunable layers and writes a ratio-list template",
         accept=("train", "eval", "export", "layers"),
     )
     workdir: str = setting(

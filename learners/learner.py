@@ -17,6 +17,7 @@ from datasets import Dataset
 from learners import report, state_dict
 from learners.recipes import train_settings
 from pocketprune.numerics.ratios import write_ratio_list
+from pocketprune.structure.export import export_onnx, export_openvino, export_pt2
 from pocketprune.training.distributed import is_main
 from pocketprune.training.loop import train
 from pocketprune.training.metrics import Recorder, create_recorder, evaluate
@@ -55,13 +56,13 @@ class Learner(ABC):
         return row
 
     def export(self) -> None:
-        """Write the trained network as ONNX and as a torch.export program, for any batch size."""
-        net = self.trained_net().cpu()
-        stem = self.workdir / "pruned_model"
-        for suffix, write in ((".onnx", pocketprune.export_onnx), (".pt2", pocketprune.export_pt2)):
-            path = stem.with_suffix(suffix)
-            write(path, net, self.example.cpu())
-            self.say(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
+        """Write the trained network as ONNX, OpenVINO and torch.export files, verified and timed."""
+        net, batch = self.trained_net(), self.images(self.config.run.latency_batch)
+        stem = self.workdir / f"{self.stage}_model"
+        kinds = {".onnx": export_onnx, ".xml": export_openvino, ".pt2": export_pt2}
+        if is_main():
+            files = [write(stem.with_suffix(suffix), net, batch) for suffix, write in kinds.items()]
+            self.say(report.export_table(files, len(batch)))
 
     def layers(self) -> None:
         """Print the prunable layers and write a template of a ratio list for them."""
@@ -145,10 +146,14 @@ class Learner(ABC):
         if is_main():
             print(text, flush=True)
 
+    def images(self, count: int) -> Tensor:
+        """The first (at most `count`) validation images (n, C, H, W), normalised, on the device."""
+        return next(iter(self.dataset.val.batches(count)))[0].to(self.device)
+
     @cached_property
     def example(self) -> Tensor:
-        """Two normalised images of the data set (2, C, H, W), to trace networks with."""
-        return next(iter(self.dataset.val.batches(2)))[0].to(self.device)
+        """Two images to trace networks with."""
+        return self.images(2)
 
     @cached_property
     def recorder(self) -> Recorder:

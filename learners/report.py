@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pocketprune import LayerResult, PrunableLayer
 from pocketprune.files import write_atomically
+from pocketprune.structure.export import Exported
 
 # The networks a run measures, in the order they arise: key in report.json -> title in the table.
 STAGES = {"dense": "dense", "before_finetune": "before fine-tuning", "pruned": "final"}
@@ -55,6 +56,16 @@ def layer_listing(layers: Sequence[PrunableLayer]) -> str:
         verdict = ("yes" if layer.removable else "no") + (f": {layer.reason}" if layer.reason else "")
         rows.append([str(layer.index), layer.name, *sizes, layer.input_from, verdict])
     return table(rows, left=(1, 6, 7))
+
+
+def export_table(files: Sequence[Exported], batch: int) -> str:
+    """The files written for other runtimes, each with its speed and its distance from PyTorch."""
+    rows = [["format", "file", "size", f"latency, batch {batch}", "in PyTorch", "max difference"]]
+    for file in files:
+        times = [f"{file.latency_ms:.2f} ms", f"{file.torch_latency_ms:.2f} ms"]
+        size, difference = f"{file.size / 1e6:.2f} MB", f"{file.max_difference:.1e}"
+        rows.append([file.format, str(file.path), size, *times, difference])
+    return table(rows, left=(0, 1))
 
 
 def table(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> str:

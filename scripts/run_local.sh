@@ -26,7 +26,10 @@ if [[ ${arguments[0]:-} != -* && ${arguments[0]:-} == *_at_* ]]; then
     arguments=(--net "${entry%%_at_*}" --dataset "${entry#*_at_}" "${arguments[@]:1}")
 fi
 
-find_python
+extras=()
+[[ " ${arguments[*]:-} " =~ \ --?exec_mode[=\ ]export\  ]] && extras=(export)
+
+find_python ${extras[@]+"${extras[@]}"}
 launcher=("$python")
 if [ "$processes" -gt 1 ]; then
     launcher+=(-m torch.distributed.run --standalone --nproc_per_node "$processes")

@@ -10,6 +10,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import pocketprune
 import run
 from nets import create_net
 from pocketprune.numerics.ratios import parse_ratio_list
@@ -138,12 +139,21 @@ def test_eval_of_full_precision_measures_the_dense_network(
     assert f"{_report(pruned)['dense']['accuracy']:.2%}" in capsys.readouterr().out
 
 
-def test_export_writes_files_that_load(pruned: Path) -> None:
-    pytest.importorskip("onnxscript")
+def test_export_writes_files_that_load(pruned: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for package in ("onnx", "onnxscript", "onnxruntime", "openvino"):
+        pytest.importorskip(package)
+    capsys.readouterr()
     _run("--learner=channel", "--exec_mode=export", f"--workdir={pruned}", *SMALL)
-    assert (pruned / "pruned_model.onnx").stat().st_size > 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]] == [
+        "ONNX", "OpenVINO", "torch.export"
+    ]  # fmt: skip
+    images = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    net = pocketprune.load(pruned / "pruned_model.pt", create_net(
+        "resnet", num_classes=10, input_shape=(1, 8, 8), resnet_size=8)).eval()  # fmt: skip
     program = torch.export.load(str(pruned / "pruned_model.pt2"))
-    assert program.module()(torch.zeros(3, 1, 8, 8)).shape == (3, 10)
+    with torch.no_grad():
+        torch.testing.assert_close(program.module()(images), net(images), rtol=1e-4, atol=1e-5)
+    assert (pruned / "pruned_model.onnx").stat().st_size > 0
 
 
 def test_layers_writes_a_template_that_the_list_option_takes(

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from pocketprune.errors import UserError
 from pocketprune.layerwise import LayerResult, Progress, PruneResult, PruningRun, Settings, check_settings
@@ -19,24 +20,25 @@ from pocketprune.planning import planned_counts
 from pocketprune.structure.channel_groups import analyse
 from pocketprune.structure.layers import layers_of
 from pocketprune.structure.removal import refuse_pruned
-from pocketprune.structure.tracing import evaluation_mode
+from pocketprune.structure.tracing import ExampleInputs, evaluation_mode
 from pocketprune.structure.verification import check_groups
 
 __all__ = ["LayerResult", "PruneResult", "prune_channels"]
 
 
-def prune_channels(net: nn.Module, calibration_batches: Iterable[Tensor], *, preserve_ratio: float | None = None,
+def prune_channels(net: nn.Module, calibration_batches: Iterable[ExampleInputs], *, preserve_ratio: float | None = None,
                    ratios: Sequence[float] | None = None, macs: float | None = None, selection: str = "lasso",
                    shared_input: str = "sample", points_per_layer: int = 10, channel_multiple: int = 1,
-                   cache_gb: float = 4.0, refit: str = "all", branch_drift: bool = True, seed: int = 0,
-                   check: bool = True, progress: Progress | None = None,
+                   cache_gb: float = 4.0, layers: str = "conv2d", refit: str = "all", branch_drift: bool = True,
+                   seed: int = 0, check: bool = True, progress: Progress | None = None,
                    on_layer: Callable[[LayerResult], None] | None = None) -> PruneResult:
     """Prune a network's channels to a ratio, a list of ratios or a share of its MACs; no labels, no training.
 
     Exactly one of `preserve_ratio`, `ratios` and `macs` is given.
 
     Args:
-        calibration_batches: inputs of the network, a few hundred to a few thousand images in all.
+        calibration_batches: inputs of the network (a tensor, a tuple of arguments or a dict of keyword arguments
+            each), a few hundred to a few thousand images in all.
         preserve_ratio: share of each prunable layer's input channels that stays, in (0, 1].
         ratios: one share per prunable layer, in the order of `list_layers`.
         macs: share of the dense network's MACs to keep, by one common ratio.
@@ -46,6 +48,7 @@ def prune_channels(net: nn.Module, calibration_batches: Iterable[Tensor], *, pre
         points_per_layer: positions sampled per image and layer; 0 takes all.
         channel_multiple: kept counts are multiples of this.
         cache_gb: GiB of feature maps held in memory between layers; past it they go to disk.
+        layers: "conv2d" (PocketFlow's: Conv2d with groups=1) or "all" (other convolutions and linear layers too).
         refit: "all" layers, those with unpruned inputs too (they make up for what earlier layers lost), or "pruned".
         branch_drift: layers before an addition make up for the drift of its other operand.
         check: first permute every channel group and leave alone those that change the output.
@@ -55,19 +58,19 @@ def prune_channels(net: nn.Module, calibration_batches: Iterable[Tensor], *, pre
         UserError: ratios out of range or of the wrong number, unknown names, a network that cannot be traced or was
             pruned already.
     """
-    settings = Settings(selection, shared_input, points_per_layer, channel_multiple, cache_gb, refit, branch_drift,
-                        seed)
+    settings = Settings(selection, shared_input, points_per_layer, channel_multiple, cache_gb, layers, refit,
+                        branch_drift, seed)
     check_settings(settings)
     refuse_pruned(net)
     batches = _on_device(calibration_batches, net)
     start = time.perf_counter()
-    structure = analyse(net, batches[0][:2])
+    structure = analyse(net, _first_two(batches[0]))
     if check:
         check_groups(structure, structure.traced.example)
-    layers = layers_of(structure, shared_input)
-    counts = planned_counts(structure, layers, preserve_ratio=preserve_ratio, ratios=ratios, macs=macs,
+    listed = layers_of(structure, shared_input, layers)
+    counts = planned_counts(structure, listed, preserve_ratio=preserve_ratio, ratios=ratios, macs=macs,
                             multiple=channel_multiple)
-    run = PruningRun(structure, layers, counts, settings, batches, progress, on_layer)
+    run = PruningRun(structure, listed, counts, settings, batches, progress, on_layer)
     traced = time.perf_counter()
     with torch.no_grad(), evaluation_mode(net):
         result = run.prune()
@@ -76,12 +79,17 @@ def prune_channels(net: nn.Module, calibration_batches: Iterable[Tensor], *, pre
     return result
 
 
-def _on_device(batches: Iterable[Tensor], net: nn.Module) -> list[Tensor]:
+def _on_device(batches: Iterable[ExampleInputs], net: nn.Module) -> list[ExampleInputs]:
     device = next((t.device for t in net.parameters()), torch.device("cpu"))
-    moved = [batch.to(device) for batch in batches]
-    if not moved or not len(moved[0]):
+    moved = [pytree.tree_map_only(Tensor, lambda t: t.to(device), batch) for batch in batches]
+    if not moved or not all(t.numel() for t in pytree.tree_leaves(moved[0]) if isinstance(t, Tensor)):
         raise UserError("calibration_batches: empty; at least one batch of inputs is needed")
     return moved
+
+
+def _first_two(batch: ExampleInputs) -> ExampleInputs:
+    """Two inputs of a batch, enough to trace with."""
+    return pytree.tree_map_only(Tensor, lambda t: t[:2] if t.dim() else t, batch)
 
 
 def _restore_modes(net: nn.Module, pruned: nn.Module) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, fx
 
 from pocketprune.errors import UserError
 from pocketprune.numerics.moments import Moments
+from pocketprune.numerics.reconstruction import expand_blocks, refit, relative_error
 from pocketprune.structure.branches import following_norm, norm_scale
 from pocketprune.structure.cost_model import Decision
 from pocketprune.structure.propagation import Contraction
@@ -28,18 +29,26 @@ class Geometry:
     dilation: tuple[int, ...]
 
 
+Fit = tuple[Tensor, Tensor]
+"""A weight (|S| * block, n) and a bias (n,)."""
+
+
 class Consumer:
-    """A conv (groups=1) or linear layer whose input channels are chosen among and whose weight is refitted.
+    """A conv or linear layer whose input channels are chosen among and whose weight is refitted.
+
+    A convolution of several groups is as many small ones side by side (`parts`) that keep the same places; everything
+    below is a list with one entry a part.
 
     Attributes:
         block: rows of a patch that belong to one unit (channels per unit times kernel size).
-        output_weight: (n,) squared scale of the batch norm that follows, or None.
+        parts: groups of the convolution.
     """
 
     def __init__(self, traced: TracedNet, decision: Decision) -> None:
         self.traced, self.decision = traced, decision
         self.layer: Contraction = decision.layer.layer
         self.node: fx.Node = self.layer.node
+        self.parts = self.layer.groups
         self.geometry = geometry_of(self.node) if operator_name(self.node) != "linear" else None
         self.norm = following_norm(self.node)
         self._own = traced.named_tensors()
@@ -53,57 +62,78 @@ class Consumer:
         return self._own[self.layer.weight].detach()
 
     @property
-    def weight(self) -> Tensor:
-        """The dense weight as the moments see it, (d, n), rows in the order of the units."""
-        return self.weight_tensor.flatten(1).T[self._rows]
+    def weights(self) -> list[Tensor]:
+        """The dense weight of each part as the moments see it, (d, n), rows in the order of the units."""
+        return [part.flatten(1).T[self._rows] for part in self.weight_tensor.chunk(self.parts)]
 
     @property
-    def bias(self) -> Tensor:
-        """The dense bias (n,), zeros where the layer has none."""
+    def biases(self) -> list[Tensor]:
+        """The dense bias of each part (n,), zeros where the layer has none."""
         n = self.weight_tensor.shape[0]
-        return self._own[self.layer.bias].detach() if self.layer.bias else self.weight_tensor.new_zeros(n)
+        bias = self._own[self.layer.bias].detach() if self.layer.bias else self.weight_tensor.new_zeros(n)
+        return list(bias.double().chunk(self.parts))
 
     @property
-    def output_weight(self) -> Tensor | None:
+    def output_weights(self) -> list[Tensor | None]:
+        """Squared scale (n,) of the batch norm that follows each part's outputs, or None."""
         if self.norm is None:
-            return None
-        return norm_scale(self.norm, self.traced.tensor_names, self._own).square()
+            return [None] * self.parts
+        return list(norm_scale(self.norm, self.traced.tensor_names, self._own).square().chunk(self.parts))
 
-    def new_moments(self) -> Moments:
-        return Moments.zeros(len(self._rows), self.weight_tensor.shape[0], self.weight_tensor.device)
+    def new_moments(self) -> list[Moments]:
+        n, device = self.weight_tensor.shape[0] // self.parts, self.weight_tensor.device
+        return [Moments.zeros(len(self._rows), n, device) for _ in range(self.parts)]
 
-    def update(self, moments: Moments, x: Tensor, target: Tensor, points: int,
+    def update(self, moments: list[Moments], x: Tensor, target: Tensor, points: int,
                draw: Callable[[int, int], Tensor]) -> None:
         """Add a batch: the layer's input and the target of its output, at `points` positions an image (0 = all)."""
         if self.geometry is None:
-            moments.update(x.reshape(-1, x.shape[-1]), target.reshape(-1, target.shape[-1]))
+            moments[0].update(x.reshape(-1, x.shape[-1]), target.reshape(-1, target.shape[-1]))
             return
         places = target.shape[2:].numel()
         positions = draw(len(x), places) if 0 < points < places else None
         g = self.geometry
-        moments.update_conv(x, target, g.kernel, g.stride, g.padding, g.dilation, positions)
+        for part, x_part, y_part in zip(moments, x.chunk(self.parts, 1), target.chunk(self.parts, 1), strict=True):
+            part.update_conv(x_part, y_part, g.kernel, g.stride, g.padding, g.dilation, positions)
 
-    def ordered(self, moments: Moments) -> Moments:
+    def ordered(self, moments: list[Moments]) -> list[Moments]:
         """The moments with patch rows in the order of the units, each unit's rows together."""
         r = self._rows
         if bool((r == torch.arange(len(r), device=r.device)).all()):
             return moments
-        return Moments(moments.count, moments.mean_x[r], moments.mean_y, moments.A[r][:, r], moments.B[r],
-                       moments.sigma)
+        return [Moments(m.count, m.mean_x[r], m.mean_y, m.A[r][:, r], m.B[r], m.sigma) for m in moments]
 
-    def install(self, pruned: PrunedTensors, kept: Tensor, W: Tensor, bias: Tensor) -> None:
-        """Put a refitted weight (|S| * block, n) and bias (n,) into the pruned network, dropped channels zero."""
+    def dense(self, kept: Tensor) -> list[Fit]:
+        """The old weight on the kept units, and the old bias."""
+        rows = expand_blocks(kept, self.block)
+        return [(w[rows].double(), b) for w, b in zip(self.weights, self.biases, strict=True)]
+
+    def refit(self, moments: list[Moments], kept: Tensor, ridge: float) -> list[Fit]:
+        """The least-squares weight and bias on the kept units."""
+        return [refit(m, w, kept, self.block, ridge) for m, w in zip(moments, self.weights, strict=True)]
+
+    def error(self, moments: list[Moments], fits: list[Fit], kept: Tensor) -> float:
+        """Error of the kept units' output over the targets' variance, all parts together."""
+        total = variance = 0.0
+        for m, (W, b), scale in zip(moments, fits, self.output_weights, strict=True):
+            share = float((m.sigma if scale is None else m.sigma * scale).sum())
+            total += share * relative_error(m, W, kept, self.block, scale, b) if share > 0 else 0.0
+            variance += share
+        return total / variance if variance > 0 else 0.0
+
+    def install(self, pruned: PrunedTensors, kept: Tensor, fits: list[Fit]) -> None:
+        """Put refitted weights and biases into the pruned network, dropped channels zero."""
         dense = self.weight_tensor
-        full = dense.new_zeros(dense[0].numel(), dense.shape[0])
         rows = self._rows.view(-1, self.block)[kept].reshape(-1)
-        full[rows] = W.to(full.dtype)
+        full = dense.new_zeros(dense[0].numel(), dense.shape[0])
+        full[rows] = torch.cat([W for W, _ in fits], dim=1).to(full.dtype)
         pruned.tensors[self.layer.weight] = full.T.reshape(dense.shape).contiguous()
-        change = bias - self.bias.double()
+        bias = torch.cat([b for _, b in fits])
         if self.layer.bias is not None:
             pruned.tensors[self.layer.bias] = bias.to(dense.dtype)
         elif self.norm is not None:
             name = self.traced.tensor_names[self.norm.args[3]]
-            pruned.tensors[name] = (self._own[name].double() - change).to(self._own[name].dtype)
+            pruned.tensors[name] = (self._own[name].double() - bias).to(self._own[name].dtype)
         else:
             pruned.biases[self.node] = bias.to(dense.dtype)
 

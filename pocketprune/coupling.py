@@ -12,7 +12,7 @@ from pocketprune.consumers import Consumer
 from pocketprune.numerics.moments import Moments
 from pocketprune.numerics.selection import select
 from pocketprune.structure.channel_groups import ChannelGroup, Structure
-from pocketprune.structure.cost_model import Decision
+from pocketprune.structure.cost_model import whole_input
 from pocketprune.structure.layers import PrunableLayer, is_reused, layers_of, read_groups
 from pocketprune.structure.sweep import Sweep
 
@@ -29,7 +29,7 @@ def couple_groups(structure: Structure, layers: Sequence[PrunableLayer], counts:
     shares = _shares(structure, layers, counts)
     if not shares:
         return removed
-    readers = [layer for layer in layers_of(structure, settings.shared_input, linear=True)
+    readers = [layer for layer in layers_of(structure, settings.shared_input, "all")
                if not is_reused(structure, layer.layer) and layer.layer.in_ids is not None
                and any(g.name in shares for g in read_groups(structure, layer.layer))]
     moments = _dense_moments(structure, readers, batches, settings, draw, progress)
@@ -37,7 +37,7 @@ def couple_groups(structure: Structure, layers: Sequence[PrunableLayer], counts:
     for group in structure.groups:
         if group.name in shares:
             count = max(1, round(shares[group.name] * group.size))
-            parts = [part for consumer, m in moments if (part := _share_of(structure, group, consumer, m)) is not None]
+            parts = [part for consumer, m in moments for part in _shares_of(structure, group, consumer, m)]
             kept = select(settings.selection, [p[0] for p in parts], [p[1] for p in parts], [p[2] for p in parts],
                           count, output_weights=[p[3] for p in parts], generator=generator)
             dropped = np.setdiff1d(np.arange(group.size), kept.cpu().numpy())
@@ -59,10 +59,9 @@ def _shares(structure: Structure, layers: Sequence[PrunableLayer], counts: Mappi
 
 def _dense_moments(structure: Structure, readers: Sequence[PrunableLayer], batches: Sequence[Tensor], settings: Any,
                    draw: Callable[[int, int], Tensor], progress: Callable[[str, int, int], None]
-                   ) -> list[tuple[Consumer, Moments]]:
+                   ) -> list[tuple[Consumer, list[Moments]]]:
     """Every reader's moments on the dense network, in one pass."""
-    consumers = {r.layer.node: Consumer(structure.traced, Decision(
-        r, np.arange(r.channels)[:, None], np.zeros((r.channels, 0), dtype=np.int64))) for r in readers}
+    consumers = {r.layer.node: Consumer(structure.traced, whole_input(r)) for r in readers}
     sweep = Sweep(structure.traced, [r.layer for r in readers], batches, cache_gb=settings.cache_gb)
     found = []
     for number, layer in enumerate(sweep):
@@ -75,17 +74,24 @@ def _dense_moments(structure: Structure, readers: Sequence[PrunableLayer], batch
     return found
 
 
-def _share_of(structure: Structure, group: ChannelGroup, consumer: Consumer, moments: Moments
-              ) -> tuple[Moments, Tensor, int, Tensor | None] | None:
+Share = tuple[Moments, Tensor, int, Tensor | None]
+
+
+def _shares_of(structure: Structure, group: ChannelGroup, consumer: Consumer, moments: list[Moments]) -> list[Share]:
     """A reader's moments restricted to one group, the target being what the group itself contributes."""
-    labels = structure.class_of(consumer.layer.in_ids)
-    positions = [np.flatnonzero(labels == c) for c in group.classes]
-    if not len(positions[0]) or len({len(p) for p in positions}) > 1:
-        return None
-    taps = consumer.block
-    rows = torch.from_numpy(np.stack(positions))[:, :, None] * taps + torch.arange(taps)
+    labels = structure.class_of(consumer.layer.in_ids).reshape(consumer.parts, -1)
+    shares = []
+    for part, m, weight, scale in zip(labels, moments, consumer.weights, consumer.output_weights, strict=True):
+        positions = [np.flatnonzero(part == c) for c in group.classes]
+        if len(positions[0]) and len({len(p) for p in positions}) == 1:
+            shares.append(_share(m, weight, scale, np.stack(positions), consumer.block))
+    return shares
+
+
+def _share(moments: Moments, weight: Tensor, scale: Tensor | None, positions: np.ndarray, taps: int) -> Share:
+    rows = torch.from_numpy(positions)[:, :, None] * taps + torch.arange(taps)
     rows = rows.reshape(-1).to(moments.A.device)
-    A, W = moments.A[rows][:, rows], consumer.weight[rows].double()
+    A, W = moments.A[rows][:, rows], weight[rows].double()
     B = A @ W
     part = Moments(moments.count, moments.mean_x[rows], W.T @ moments.mean_x[rows], A, B, (W * B).sum(0))
-    return part, W, taps * len(positions[0]), consumer.output_weight
+    return part, W, taps * positions.shape[1], scale

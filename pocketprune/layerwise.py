@@ -13,11 +13,10 @@ from pocketprune.consumers import Consumer
 from pocketprune.coupling import couple_groups
 from pocketprune.errors import UserError
 from pocketprune.numerics.moments import Moments
-from pocketprune.numerics.reconstruction import expand_blocks, refit, relative_error
 from pocketprune.numerics.selection import METHODS, select
 from pocketprune.structure.channel_groups import Structure, analyse
 from pocketprune.structure.cost import count_params, traced_macs
-from pocketprune.structure.cost_model import Decision, decision_of
+from pocketprune.structure.cost_model import Decision, decision_of, whole_input
 from pocketprune.structure.layers import PrunableLayer, is_reused, layers_of
 from pocketprune.structure.naming import nearest
 from pocketprune.structure.removal import thin
@@ -78,6 +77,7 @@ class Settings:
     points_per_layer: int = 10
     channel_multiple: int = 1
     cache_gb: float = 4.0
+    layers: str = "conv2d"
     refit: str = "all"
     branch_drift: bool = True
     seed: int = 0
@@ -98,7 +98,7 @@ class PruningRun:
     """The sweep of one pruning: select, refit, go on; then thin."""
 
     def __init__(self, structure: Structure, layers: list[PrunableLayer], counts: Sequence[int], settings: Settings,
-                 batches: Sequence[Tensor], progress: Progress | None = None,
+                 batches: Sequence[Any], progress: Progress | None = None,
                  on_layer: Callable[[LayerResult], None] | None = None) -> None:
         self.structure, self.layers, self.settings, self.batches = structure, layers, settings, batches
         self.counts = {layer.layer.node: count for layer, count in zip(layers, counts, strict=True)}
@@ -108,6 +108,7 @@ class PruningRun:
         self.samplers: dict[str, list[int]] = {}
         self.results: dict[Any, LayerResult] = {}
         self.generator = torch.Generator().manual_seed(settings.seed)
+        self.device = next((t.device for t in structure.traced.named_tensors().values()), torch.device("cpu"))
 
     def prune(self) -> PruneResult:
         """Run the sweep and thin the network."""
@@ -125,7 +126,7 @@ class PruningRun:
 
     def _consumers(self) -> dict[Any, Consumer]:
         """The layers to stop at: those that lose channels and, with refit="all", all that can be refitted."""
-        every = layers_of(self.structure, self.settings.shared_input, linear=True)
+        every = layers_of(self.structure, self.settings.shared_input, "all")
         chosen = [layer for layer in every if not is_reused(self.structure, layer.layer) and (
             self.settings.refit == "all" or layer.way == "couple" or self._loses(layer))]
         listed = {layer.layer.node for layer in self.layers}
@@ -137,14 +138,14 @@ class PruningRun:
     def _decision(self, layer: PrunableLayer, listed: set[Any]) -> Decision:
         if layer.layer.node in listed and layer.way == "private":
             return decision_of(self.structure, layer)
-        return Decision(layer, np.arange(layer.channels)[:, None], np.zeros((layer.channels, 0), dtype=np.int64))
+        return whole_input(layer)
 
     def _draw(self, images: int, places: int) -> Tensor:
         """Random output positions, shared by the images of a batch."""
         count = min(self.settings.points_per_layer, places)
-        return torch.randperm(places, generator=self.generator)[:count].to(self.batches[0].device)
+        return torch.randperm(places, generator=self.generator)[:count].to(self.device)
 
-    def _moments(self, consumer: Consumer, sweep: Sweep) -> tuple[Moments, Moments]:
+    def _moments(self, consumer: Consumer, sweep: Sweep) -> tuple[list[Moments], list[Moments]]:
         """Moments of the images to fit on and of those held out."""
         fit, held, seen = consumer.new_moments(), consumer.new_moments(), 0
         for x, target in sweep.rows():
@@ -153,12 +154,12 @@ class PruningRun:
             for moments, part in ((fit, slice(0, cut)), (held, slice(cut, None))):
                 if len(x[part]):
                     consumer.update(moments, x[part], target[part], self.settings.points_per_layer, self._draw)
-        return consumer.ordered(fit), consumer.ordered(held if held.count else fit)
+        return consumer.ordered(fit), consumer.ordered(held if held[0].count else fit)
 
-    def _decide(self, consumer: Consumer, fit: Moments, held: Moments) -> None:
+    def _decide(self, consumer: Consumer, fit: list[Moments], held: list[Moments]) -> None:
         """Select the consumer's channels, refit its weight, remember both."""
         decision, layer = consumer.decision, consumer.decision.layer
-        both = _merged(fit, held)
+        both = [_merged(f, h) for f, h in zip(fit, held, strict=True)]
         kept = self._select(consumer, both)
         dropped = np.setdiff1d(np.arange(decision.size), kept.cpu().numpy())
         if layer.way == "private":
@@ -167,45 +168,42 @@ class PruningRun:
             self.samplers[layer.layer.weight] = kept.tolist()
         before, after = self._refit(consumer, fit, held, both, kept)
         if layer.layer.node in self.counts:
-            positions = np.sort(decision.units[kept.cpu().numpy()].ravel())
+            positions = decision.channels(kept.cpu().numpy())
             result = LayerResult(layer.index, layer.name, layer.channels, len(positions), tuple(positions.tolist()),
                                  len(positions) / layer.channels, before, after, layer.macs, layer.macs, layer.reason)
             self.results[layer.layer.node] = result
             self.on_layer(result)
 
-    def _select(self, consumer: Consumer, moments: Moments) -> Tensor:
+    def _select(self, consumer: Consumer, moments: list[Moments]) -> Tensor:
+        """The units the consumer keeps: its own choice, or what coupling has left of its input."""
         decision, layer = consumer.decision, consumer.decision.layer
-        device = moments.A.device
+        device = moments[0].A.device
         if layer.way in ("private", "sample") and layer.layer.node in self.counts:
             count = max(1, round(self.counts[layer.layer.node] * decision.size / layer.channels))
             if count < decision.size:
-                kept = select(self.settings.selection, [moments], [consumer.weight], [consumer.block], count,
-                              output_weights=[consumer.output_weight], ridge=RIDGES[0], generator=self.generator)
+                kept = select(self.settings.selection, moments, consumer.weights, [consumer.block] * consumer.parts,
+                              count, output_weights=consumer.output_weights, ridge=RIDGES[0],
+                              generator=self.generator)
                 return kept.to(device)
         if layer.layer.in_ids is None:
             return torch.arange(decision.size, device=device)
         labels = self.structure.class_of(layer.layer.in_ids)[decision.units[:, 0]]
         return torch.from_numpy(np.flatnonzero(~self.removed[labels])).to(device)
 
-    def _refit(self, consumer: Consumer, fit: Moments, held: Moments, both: Moments, kept: Tensor
+    def _refit(self, consumer: Consumer, fit: list[Moments], held: list[Moments], both: list[Moments], kept: Tensor
                ) -> tuple[float, float]:
         """Refit on the kept channels where that lowers the held-out error; that error with the old and new weight."""
-        scale, block = consumer.output_weight, consumer.block
-        old, bias = consumer.weight[expand_blocks(kept, block)].double(), consumer.bias.double()
-        before = relative_error(held, old, kept, block, scale, bias)
+        old = consumer.dense(kept)
+        before = consumer.error(held, old, kept)
         if len(kept) == consumer.decision.size and not self.pruned:
             return before, before  # nothing lost yet: the old weight is the answer
-        errors = {}
-        for ridge in RIDGES:
-            W, b = refit(fit, consumer.weight, kept, block, ridge)
-            errors[ridge] = relative_error(held, W, kept, block, scale, b)
-        after = min(errors.values())
-        if not after < before:
-            consumer.install(self.pruned, kept, old, bias)
-            return before, before
+        errors = {ridge: consumer.error(held, consumer.refit(fit, kept, ridge), kept) for ridge in RIDGES}
         ridge = min(errors, key=errors.__getitem__)
-        consumer.install(self.pruned, kept, *refit(both, consumer.weight, kept, block, ridge))
-        return before, after
+        if not errors[ridge] < before:
+            consumer.install(self.pruned, kept, old)
+            return before, before
+        consumer.install(self.pruned, kept, consumer.refit(both, kept, ridge))
+        return before, errors[ridge]
 
     def _finish(self) -> PruneResult:
         structure, dense = self.structure, self.structure.traced.net

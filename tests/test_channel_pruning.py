@@ -171,3 +171,38 @@ def test_progress_and_layers_are_reported() -> None:
                                         progress=lambda *step: steps.append(step), on_layer=layers.append)
     assert steps[-1][1] == steps[-1][2]
     assert [layer.name for layer in layers] == [layer.name for layer in result.layers]
+
+
+class Mixed(nn.Module):
+    """A grouped convolution, a one-dimensional one, an attention value path and an MLP, read from two inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.grouped, self.join = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3, groups=2), \
+            nn.Conv2d(16, 12, 1)
+        self.line, self.along = nn.Conv1d(12, 16, 3, padding=1), nn.Conv1d(16, 12, 3)
+        self.up, self.down, self.head = nn.Linear(12, 24), nn.Linear(24, 12), nn.Linear(12 + 2, 5)
+
+    def forward(self, x: torch.Tensor, extra: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.join(torch.relu(self.grouped(torch.relu(self.stem(x))))))
+        x = torch.relu(self.along(torch.relu(self.line(x.flatten(2))))).mean(2)
+        return self.head(torch.cat([x + self.down(torch.relu(self.up(x))), extra], dim=1))
+
+
+def test_all_kinds_of_layers_can_be_pruned_and_refitted_from_several_inputs() -> None:
+    torch.manual_seed(0)
+    net = Mixed().eval()
+    batches = [(images(seed=s)[0], torch.randn(16, 2)) for s in range(12)]
+    result = prune_channels(net, batches, preserve_ratio=0.5, shared_input="keep", layers="all", points_per_layer=0)
+    rows = {layer.name: layer for layer in result.layers}
+    for name in ("grouped", "join", "along", "down"):
+        assert rows[name].kept == rows[name].channels // 2
+        assert rows[name].error_after < rows[name].error_before
+    assert result.net.grouped.groups == 2
+    assert result.net.grouped.weight.shape[1] == 4
+    x = batches[0]
+    with torch.no_grad():
+        assert result.net(*x).shape == net(*x).shape
+        worse = prune_channels(net, batches, preserve_ratio=0.5, shared_input="keep", layers="all",
+                               selection="random", refit="pruned").net
+        assert (result.net(*x) - net(*x)).square().mean() < (worse(*x) - net(*x)).square().mean()

@@ -41,16 +41,27 @@ class Decision:
     def size(self) -> int:
         return len(self.units)
 
+    def channels(self, kept: np.ndarray) -> np.ndarray:
+        """Sorted input channels of the kept units; a unit of a grouped convolution stands in every group."""
+        groups = self.layer.layer.groups
+        inside = self.layer.channels // groups
+        return np.sort((self.units[kept].ravel()[None, :] + inside * np.arange(groups)[:, None]).ravel())
+
 
 def decision_of(structure: Structure, layer: PrunableLayer) -> Decision:
     """The units a removable, uncoupled layer chooses among; for a fixed one, its channels as they are."""
-    positions = np.arange(layer.channels)
     if layer.way != "private":
-        return Decision(layer, positions[:, None], np.zeros((layer.channels, 0), dtype=np.int64))
-    labels = structure.class_of(layer.layer.in_ids)
+        return whole_input(layer)
+    labels = structure.class_of(layer.layer.in_ids)[:layer.channels // layer.layer.groups]
     order = list(dict.fromkeys(labels.tolist()))
     units = np.stack([np.flatnonzero(labels == label) for label in order])
     return Decision(layer, units, np.array(order)[:, None])
+
+
+def whole_input(layer: PrunableLayer) -> Decision:
+    """Every input channel (of one group) a unit of its own, nothing else going with it."""
+    channels = layer.channels // layer.layer.groups
+    return Decision(layer, np.arange(channels)[:, None], np.zeros((channels, 0), dtype=np.int64))
 
 
 class CostModel:

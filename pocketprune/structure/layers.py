@@ -17,6 +17,8 @@ from .sampling import can_sample
 from .tracing import ExampleInputs, describe, node_shape, operator_name
 
 SHARED_INPUTS = ("sample", "couple", "keep")
+LAYERS = {"conv2d": frozenset({"conv2d"}), "all": frozenset({"conv1d", "conv2d", "conv3d", "linear"})}
+"""Which layers count as prunable: PocketFlow's (Conv2d with groups=1), or every conv and linear layer."""
 
 
 @dataclass(frozen=True)
@@ -45,36 +47,40 @@ class PrunableLayer:
     layer: Contraction = field(repr=False)
 
 
-def list_layers(net: nn.Module, example_inputs: ExampleInputs, shared_input: str = "sample") -> list[PrunableLayer]:
+def list_layers(net: nn.Module, example_inputs: ExampleInputs, shared_input: str = "sample",
+                layers: str = "conv2d") -> list[PrunableLayer]:
     """The prunable layers in forward order: every Conv2d with groups=1 (the first, and a last one that writes the
-    output, count and stay whole).
+    output, count and stay whole). With layers="all" also other convolutions, but depthwise ones, and linear layers.
 
     Raises:
-        UserError: unknown `shared_input`, or a network that cannot be traced.
+        UserError: unknown `shared_input` or `layers`, or a network that cannot be traced.
     """
-    return layers_of(analyse(net, example_inputs), shared_input)
+    return layers_of(analyse(net, example_inputs), shared_input, layers)
 
 
-def layers_of(structure: Structure, shared_input: str, *, linear: bool = False) -> list[PrunableLayer]:
-    """The prunable layers of an analysed network; with `linear`, linear layers count too."""
-    if shared_input not in SHARED_INPUTS:
-        raise UserError(f"shared_input: '{shared_input}' given{nearest(shared_input, SHARED_INPUTS)}")
-    chosen = [c for c in structure.contractions if is_prunable_kind(c) or (linear and c.kind == "linear")]
+def layers_of(structure: Structure, shared_input: str, layers: str = "conv2d") -> list[PrunableLayer]:
+    """The prunable layers of an analysed network; see `list_layers`."""
+    for name, value, accepted in (("shared_input", shared_input, SHARED_INPUTS), ("layers", layers, LAYERS)):
+        if value not in accepted:
+            raise UserError(f"{name}: '{value}' given{nearest(value, accepted)}")
+    chosen = [c for c in structure.contractions if is_prunable_kind(c, layers)]
     last = structure.contractions[-1] if structure.contractions else None
-    layers = []
+    found = []
     for index, layer in enumerate(chosen):
         weight = node_shape(layer.node.args[1])
         way, reason = _way(structure, layer, shared_input) if layer is not last else ("fixed", "it is the last layer")
-        layers.append(PrunableLayer(
-            index=index, name=layer_name(layer), channels=weight[1], out_channels=weight[0], kernel=weight[2:],
-            macs=node_macs(structure, layer.node), input_from=_source(structure, layer), removable=way != "fixed",
-            reason=reason, way=way, layer=layer))
-    return layers
+        found.append(PrunableLayer(
+            index=index, name=layer_name(layer), channels=weight[1] * layer.groups, out_channels=weight[0],
+            kernel=weight[2:], macs=node_macs(structure, layer.node), input_from=_source(structure, layer),
+            removable=way != "fixed", reason=reason, way=way, layer=layer))
+    return found
 
 
-def is_prunable_kind(layer: Contraction) -> bool:
-    """A Conv2d with groups=1 whose weight is a parameter of its own."""
-    return operator_name(layer.node) == "conv2d" and layer.groups == 1 and layer.weight is not None
+def is_prunable_kind(layer: Contraction, layers: str) -> bool:
+    """A convolution or linear layer, its weight a tensor of its own, that reads all channels it is given."""
+    plain = layer.groups == 1 or (layers == "all" and not layer.carrier)
+    own = layer.weight is not None and layer.node.args[1].op == "placeholder"
+    return operator_name(layer.node) in LAYERS[layers] and plain and own
 
 
 def _way(structure: Structure, layer: Contraction, shared_input: str) -> tuple[str, str]:
@@ -90,7 +96,7 @@ def _way(structure: Structure, layer: Contraction, shared_input: str) -> tuple[s
         return "private", ""
     if shared_input == "keep":
         return "fixed", _why_shared(groups)
-    if shared_input == "sample" and can_sample(structure.traced.net, layer_name(layer)):
+    if shared_input == "sample" and layer.groups == 1 and can_sample(structure.traced.net, layer_name(layer)):
         return "sample", f"sampled: {_why_shared(groups)}"
     free = [g for g in groups if g.prunable] if shared_input == "couple" else []
     return ("couple", f"coupled: {_why_shared(groups)}") if free else ("fixed", _why_shared(groups))
@@ -130,8 +136,9 @@ def _covers(structure: Structure, layer: Contraction, groups: Sequence[ChannelGr
 
 
 def _even(structure: Structure, layer: Contraction) -> bool:
-    """Whether every channel fills the same number of the layer's inputs."""
-    counts = np.unique(structure.class_of(layer.in_ids), return_counts=True)[1]
+    """Whether every channel fills the same number of the layer's inputs (of each group of a grouped one)."""
+    inside = len(layer.in_ids) // layer.groups
+    counts = np.unique(structure.class_of(layer.in_ids)[:inside], return_counts=True)[1]
     return len(set(counts.tolist())) == 1
 
 

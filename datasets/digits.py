@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 
 from datasets.memory import CropFlip, in_memory
 from datasets.split import Dataset, hold_out
@@ -18,6 +17,8 @@ def digits(
     val_fraction: float | None = None,
 ) -> Dataset:
     """10 classes, (1, 8, 8). The test set is the same, stratified, whatever the seed."""
+    from sklearn.datasets import load_digits  # here, as its import takes as long as that of torch
+
     pixels, labels = load_digits(return_X_y=True)
     images = np.rint(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
     train, test = hold_out(torch.from_numpy(labels), 10, seed=0, nb_smpls_val=TEST_SAMPLES)

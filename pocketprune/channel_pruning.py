@@ -64,6 +64,8 @@ def prune_channels(net: nn.Module, calibration_batches: Iterable[ExampleInputs],
     refuse_pruned(net)
     batches = _on_device(calibration_batches, net)
     start = time.perf_counter()
+    if progress is not None:
+        progress("tracing", 0, 1)
     structure = analyse(net, _first_two(batches[0]))
     if check:
         check_groups(structure, structure.traced.example)

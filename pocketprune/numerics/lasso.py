@@ -11,7 +11,6 @@ import warnings
 
 import numpy as np
 import torch
-from sklearn.linear_model import lars_path_gram
 from torch import Tensor
 
 _DEAD = 1e-14  # a channel whose diagonal is below this share of the largest carries no signal
@@ -71,6 +70,8 @@ def lasso_select(G: Tensor, g: Tensor, count: int) -> Tensor:
 
 def _path_supports(gram: np.ndarray, corr: np.ndarray, max_iter: int) -> tuple[dict[int, list[int]], bool]:
     """First active set of every size in max_iter steps of the LARS path, and whether the path ended there."""
+    from sklearn.linear_model import lars_path_gram  # here, as its import takes as long as that of torch
+
     diagonal = gram.diagonal()
     live = np.flatnonzero(diagonal > _DEAD * diagonal.max(initial=0.0))
     supports: dict[int, list[int]] = {0: []}

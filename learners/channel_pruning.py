@@ -27,10 +27,10 @@ class ChannelPruningLearner(Learner):
     def train(self) -> dict:
         ratios = self.preserve_ratios()  # before any work: a list may be wrong
         dense = self.dense_net()
-        stages = {"dense": self.accuracy(dense) | self.cost(dense)}
-
         result = self.prune(dense, ratios)
-        cost = self.cost(result.net)
+
+        dense_cost, cost = self.costs(dense, result.net)
+        stages = {"dense": self.accuracy(dense) | dense_cost}
         stages["before_finetune"] = stages["pruned"] = self.accuracy(result.net) | cost
 
         if self.config.train.nb_epochs_rat > 0:

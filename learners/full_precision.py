@@ -16,7 +16,7 @@ class FullPrecisionLearner(Learner):
         if self.config.net.init_checkpoint:
             self.load_dense()
         self.train_dense(share)
-        row = self.accuracy(self.net) | self.cost(self.net)
+        row = self.accuracy(self.net) | self.costs(self.net)[0]
         return self.finish({"dense": row, "layers": []})
 
     def trained_net(self) -> nn.Module:

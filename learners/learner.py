@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from statistics import median
 from typing import Any, ClassVar
 
 import torch
@@ -22,7 +23,8 @@ from pocketprune.training.distributed import is_main
 from pocketprune.training.loop import train
 from pocketprune.training.metrics import Recorder, create_recorder, evaluate
 
-LATENCY_SECONDS = 2.0  # a latency is measured for about this long
+LATENCY_SECONDS = 2.0  # each network is timed for about this long,
+LATENCY_ROUNDS = 11  # in this many turns
 
 
 class Learner(ABC):
@@ -51,7 +53,7 @@ class Learner(ABC):
     def evaluate(self) -> dict:
         """Measure the trained network on the test set: one row of a report, also printed."""
         net = self.trained_net()
-        row = self.accuracy(net) | self.cost(net)
+        row = self.accuracy(net) | self.costs(net)[0]
         self.say(report.stage_table({self.stage: row}, self.config.run.latency_batch))
         return row
 
@@ -111,18 +113,27 @@ class Learner(ABC):
             metrics = evaluate(net, self.dataset.test, self.config.data.batch_size_eval, device=self.device)
         return {"accuracy": metrics.accuracy, "loss": metrics.loss}
 
-    def cost(self, net: nn.Module) -> dict[str, float]:
-        """MACs of one image, parameters, and the median milliseconds of a batch of `latency_batch` images."""
+    def costs(self, *nets: nn.Module) -> list[dict[str, float]]:
+        """Each network's MACs for one image, parameters, and milliseconds for a batch of `latency_batch`.
+
+        The networks are timed in turns, so that whatever else the machine does slows all of them alike.
+        """
         batch = torch.zeros(self.config.run.latency_batch, *self.dataset.input_shape, device=self.device)
         with self.timed("evaluate"):
-            once = pocketprune.measure_latency(net, batch, repeats=1)
-            repeats = max(3, min(200, round(LATENCY_SECONDS * 1000 / once)))
-            latency = pocketprune.measure_latency(net, batch, repeats=repeats)
-        return {
-            "macs": pocketprune.count_macs(net, self.example),
-            "params": pocketprune.count_params(net),
-            "latency_ms": latency,
-        }
+            once = pocketprune.measure_latency(nets[0], batch, repeats=1)
+            repeats = max(1, min(10, round(LATENCY_SECONDS * 1000 / (LATENCY_ROUNDS * once))))
+            rounds = [
+                [pocketprune.measure_latency(net, batch, repeats=repeats) for net in nets]
+                for _ in range(LATENCY_ROUNDS)
+            ]
+        return [
+            {
+                "macs": pocketprune.count_macs(net, self.example),
+                "params": pocketprune.count_params(net),
+                "latency_ms": median(times),
+            }
+            for net, times in zip(nets, zip(*rounds, strict=True), strict=True)
+        ]
 
     def finish(self, results: dict[str, Any]) -> dict:
         """Complete the recipe's results (stages, layers) to a report, write it and print its table."""

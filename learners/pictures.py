@@ -12,16 +12,18 @@ DENSE, KEPT, PAPER = (200, 205, 212), (38, 98, 166), (255, 255, 255)
 
 
 def record_layers(recorder: Recorder, layers: Sequence[LayerResult]) -> None:
-    """Each layer's kept ratio and reconstruction error, their distributions, and a picture."""
-    ratios = np.array([layer.kept / layer.channels for layer in layers])
-    errors = np.array([np.nan if layer.error_after is None else layer.error_after for layer in layers])
-    for layer, ratio, error in zip(layers, ratios, errors, strict=True):
-        recorder.record(f"layer_kept_ratio/{layer.name}", float(ratio), 0)
-        if np.isfinite(error):
-            recorder.record(f"layer_error/{layer.name}", float(error), 0)
-    recorder.histogram("layers/kept_ratio", ratios, 0)
-    if np.isfinite(errors).any():
-        recorder.histogram("layers/error", errors[np.isfinite(errors)], 0)
+    """Kept ratio and reconstruction error as curves over the layers' index, their distributions, a picture."""
+    curves = {
+        "kept_ratio": {layer.index: layer.kept / layer.channels for layer in layers},
+        "error_without_refit": {layer.index: layer.error_before for layer in layers},
+        "error": {layer.index: layer.error_after for layer in layers},
+    }
+    for name, curve in curves.items():
+        values = {index: value for index, value in curve.items() if np.isfinite(value)}
+        for index, value in values.items():
+            recorder.record(f"layers/{name}", value, index)
+        if values:
+            recorder.histogram(f"distributions/{name}", np.array(list(values.values())), 0)
     recorder.image("layers/dense_against_kept", draw_layers(layers), 0)
 
 

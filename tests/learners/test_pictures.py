@@ -1,6 +1,7 @@
 """Dense against kept channels: what TensorBoard is given."""
 
 import importlib.util
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,9 +10,9 @@ import torch
 from learners import pictures
 
 LAYERS = [
-    SimpleNamespace(index=0, name="conv1", channels=3, kept=3, error_after=float("nan")),
-    SimpleNamespace(index=1, name="layer1.conv1", channels=16, kept=4, error_after=0.125),
-    SimpleNamespace(index=2, name="layer1.conv2", channels=16, kept=8, error_after=None),
+    SimpleNamespace(index=0, name="conv1", channels=3, kept=3, error_before=math.nan, error_after=math.nan),
+    SimpleNamespace(index=1, name="layer1.conv1", channels=16, kept=4, error_before=0.5, error_after=0.125),
+    SimpleNamespace(index=2, name="layer1.conv2", channels=16, kept=8, error_before=0.25, error_after=0.0625),
 ]
 
 
@@ -19,31 +20,30 @@ class Notes:
     """A recorder that remembers."""
 
     def __init__(self) -> None:
-        self.scalars: dict[str, float] = {}
-        self.histograms: dict[str, np.ndarray] = {}
+        self.scalars: dict[str, dict[int, float]] = {}
+        self.histograms: dict[str, list[float]] = {}
         self.images: dict[str, np.ndarray] = {}
 
     def record(self, key: str, value: float | torch.Tensor, step: int) -> None:
-        self.scalars[key] = float(value)
+        self.scalars.setdefault(key, {})[step] = float(value)
 
     def histogram(self, key: str, values: np.ndarray | torch.Tensor, step: int) -> None:
-        self.histograms[key] = np.asarray(values)
+        self.histograms[key] = np.asarray(values).tolist()
 
     def image(self, key: str, image: np.ndarray | torch.Tensor, step: int) -> None:
         self.images[key] = np.asarray(image)
 
 
-def test_layers_are_recorded_and_missing_errors_left_out() -> None:
+def test_layers_are_curves_and_missing_errors_are_left_out() -> None:
     notes = Notes()
     pictures.record_layers(notes, LAYERS)  # type: ignore[arg-type]
     assert notes.scalars == {
-        "layer_kept_ratio/conv1": 1.0,
-        "layer_kept_ratio/layer1.conv1": 0.25,
-        "layer_kept_ratio/layer1.conv2": 0.5,
-        "layer_error/layer1.conv1": 0.125,
+        "layers/kept_ratio": {0: 1.0, 1: 0.25, 2: 0.5},
+        "layers/error_without_refit": {1: 0.5, 2: 0.25},
+        "layers/error": {1: 0.125, 2: 0.0625},
     }
-    assert notes.histograms["layers/error"].tolist() == [0.125]
-    assert notes.histograms["layers/kept_ratio"].tolist() == [1.0, 0.25, 0.5]
+    assert notes.histograms["distributions/error"] == [0.125, 0.0625]
+    assert notes.histograms["distributions/kept_ratio"] == [1.0, 0.25, 0.5]
     assert notes.images["layers/dense_against_kept"].ndim == 3
 
 

@@ -8,20 +8,23 @@ from every tensor that touches it at the end.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from pocketprune.errors import UserError
-from pocketprune.layerwise import LayerResult, Progress, PruneResult, PruningRun, Settings, check_settings
+from pocketprune.layerwise import Progress, PruningRun, Settings, Tune, check_settings
+from pocketprune.outcome import LayerResult, PruneResult
 from pocketprune.planning import planned_counts
 from pocketprune.structure.channel_groups import analyse
 from pocketprune.structure.layers import layers_of
 from pocketprune.structure.removal import refuse_pruned
 from pocketprune.structure.tracing import ExampleInputs, evaluation_mode
 from pocketprune.structure.verification import check_groups
+from pocketprune.training.distributed import rank, world_size
 
 __all__ = ["LayerResult", "PruneResult", "prune_channels"]
 
@@ -30,8 +33,10 @@ def prune_channels(net: nn.Module, calibration_batches: Iterable[ExampleInputs],
                    ratios: Sequence[float] | None = None, macs: float | None = None, selection: str = "lasso",
                    shared_input: str = "sample", points_per_layer: int = 10, channel_multiple: int = 1,
                    cache_gb: float = 4.0, layers: str = "conv2d", refit: str = "all", branch_drift: bool = True,
-                   seed: int = 0, check: bool = True, progress: Progress | None = None,
-                   on_layer: Callable[[LayerResult], None] | None = None) -> PruneResult:
+                   seed: int = 0, check: bool = True, group_size: int | None = None, tune: Tune | None = None,
+                   together: bool = False, progress: Progress | None = None,
+                   on_layer: Callable[[LayerResult], None] | None = None, state: Mapping[str, Any] | None = None,
+                   on_state: Callable[[dict[str, Any]], None] | None = None) -> PruneResult:
     """Prune a network's channels to a ratio, a list of ratios or a share of its MACs; no labels, no training.
 
     Exactly one of `preserve_ratio`, `ratios` and `macs` is given.
@@ -52,14 +57,20 @@ def prune_channels(net: nn.Module, calibration_batches: Iterable[ExampleInputs],
         refit: "all" layers, those with unpruned inputs too (they make up for what earlier layers lost), or "pruned".
         branch_drift: layers before an addition make up for the drift of its other operand.
         check: first permute every channel group and leave alone those that change the output.
+        group_size, tune: group tuning: after every so many prunable layers, while others follow, `tune(net, number)`
+            trains the thinned network in place. Inputs then come from the network as tuned, targets from the dense one.
+        together: all processes of torch.distributed prune together, each on its own share of the images; all end with
+            the same network. To be called in each of them.
         progress: called with (what, done, total). on_layer: called after each prunable layer.
+        on_state: called after each layer and each tuning, in every process, with the run's state: plain values and
+            tensors, to be saved. state: such a state, to go on from, to the same result.
 
     Raises:
         UserError: ratios out of range or of the wrong number, unknown names, a network that cannot be traced or was
-            pruned already.
+            pruned already, or a state of another run.
     """
     settings = Settings(selection, shared_input, points_per_layer, channel_multiple, cache_gb, layers, refit,
-                        branch_drift, seed)
+                        branch_drift, seed, group_size)
     check_settings(settings)
     refuse_pruned(net)
     batches = _on_device(calibration_batches, net)
@@ -72,7 +83,8 @@ def prune_channels(net: nn.Module, calibration_batches: Iterable[ExampleInputs],
     listed = layers_of(structure, shared_input, layers)
     counts = planned_counts(structure, listed, preserve_ratio=preserve_ratio, ratios=ratios, macs=macs,
                             multiple=channel_multiple)
-    run = PruningRun(structure, listed, counts, settings, batches, progress, on_layer)
+    run = PruningRun(structure, listed, counts, settings, batches, progress, on_layer, tune=tune, state=state,
+                     on_state=on_state, rank=rank() if together else 0, world=world_size() if together else 1)
     traced = time.perf_counter()
     with torch.no_grad(), evaluation_mode(net):
         result = run.prune()

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pocketprune.calibration import Calibration
 from pocketprune.consumers import Consumer
 from pocketprune.numerics.moments import Moments
 from pocketprune.numerics.selection import select
@@ -18,7 +19,7 @@ from pocketprune.structure.sweep import Sweep
 
 
 def couple_groups(structure: Structure, layers: Sequence[PrunableLayer], counts: Mapping[Any, int],
-                  batches: Sequence[Tensor], settings: Any, draw: Callable[[int, int], Tensor],
+                  calibration: Calibration, settings: Any, draw: Callable[[int, int], Tensor],
                   progress: Callable[[str, int, int], None]) -> np.ndarray:
     """Classes to remove (boolean) from the groups that coupled layers read.
 
@@ -32,7 +33,7 @@ def couple_groups(structure: Structure, layers: Sequence[PrunableLayer], counts:
     readers = [layer for layer in layers_of(structure, settings.shared_input, "all")
                if not is_reused(structure, layer.layer) and layer.layer.in_ids is not None
                and any(g.name in shares for g in read_groups(structure, layer.layer))]
-    moments = _dense_moments(structure, readers, batches, settings, draw, progress)
+    moments = _dense_moments(structure, readers, calibration, settings, draw, progress)
     generator = torch.Generator().manual_seed(settings.seed)
     for group in structure.groups:
         if group.name in shares:
@@ -57,12 +58,12 @@ def _shares(structure: Structure, layers: Sequence[PrunableLayer], counts: Mappi
     return {name: share for name, share in shares.items() if share < 1}
 
 
-def _dense_moments(structure: Structure, readers: Sequence[PrunableLayer], batches: Sequence[Tensor], settings: Any,
+def _dense_moments(structure: Structure, readers: Sequence[PrunableLayer], calibration: Calibration, settings: Any,
                    draw: Callable[[int, int], Tensor], progress: Callable[[str, int, int], None]
                    ) -> list[tuple[Consumer, list[Moments]]]:
     """Every reader's moments on the dense network, in one pass."""
     consumers = {r.layer.node: Consumer(structure.traced, whole_input(r)) for r in readers}
-    sweep = Sweep(structure.traced, [r.layer for r in readers], batches, cache_gb=settings.cache_gb)
+    sweep = Sweep(structure.traced, [r.layer for r in readers], calibration.batches, cache_gb=settings.cache_gb)
     found = []
     for number, layer in enumerate(sweep):
         consumer = consumers[layer.node]
@@ -70,7 +71,7 @@ def _dense_moments(structure: Structure, readers: Sequence[PrunableLayer], batch
         moments = consumer.new_moments()
         for x, target in sweep.rows():
             consumer.update(moments, x, target, settings.points_per_layer, draw)
-        found.append((consumer, moments))
+        found.append((consumer, calibration.total(moments)))
     return found
 
 

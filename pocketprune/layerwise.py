@@ -1,71 +1,35 @@
 """The sweep of one pruning: at every layer select channels, refit the weight, go on; at the end thin the network."""
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pocketprune.calibration import Calibration, Positions
 from pocketprune.consumers import Consumer
 from pocketprune.coupling import couple_groups
 from pocketprune.errors import UserError
+from pocketprune.finishing import expanded, group_ends, result_of, thinned
 from pocketprune.numerics.moments import Moments
 from pocketprune.numerics.selection import METHODS, select
-from pocketprune.structure.channel_groups import Structure, analyse
-from pocketprune.structure.cost import count_params, traced_macs
+from pocketprune.outcome import LayerResult, PruneResult
+from pocketprune.pruning_state import identity_of, load_state, state_of
+from pocketprune.structure.channel_groups import Structure
 from pocketprune.structure.cost_model import Decision, decision_of, whole_input
 from pocketprune.structure.layers import PrunableLayer, is_reused, layers_of
 from pocketprune.structure.naming import nearest
-from pocketprune.structure.removal import thin
 from pocketprune.structure.sweep import PrunedTensors, Sweep
-from pocketprune.structure.thinning import recipe_for, thin_tensor
+
+__all__ = ["LayerResult", "PruneResult", "PruningRun", "Settings", "check_settings"]
 
 Progress = Callable[[str, int, int], None]
+Tune = Callable[[nn.Module, int], None]
 RIDGES = (1e-6, 1e-4, 1e-2, 1.0)
 """Strengths of the pull towards the old weight that are tried, relative to the mean diagonal of the moments."""
-HELD_OUT = 5
-"""One image in so many is held out of the fit and judges it."""
-
-
-@dataclass(frozen=True)
-class LayerResult:
-    """What became of one prunable layer.
-
-    Attributes:
-        channels, kept: input channels before and after; kept_index: which.
-        error_before, error_after: error of the layer's output relative to its variance on held-out images, with the
-            old weight on the kept channels and with the refitted one.
-        macs_before, macs_after: multiply-adds per single input, the latter in the thinned network.
-        note: why nothing was removed, or what was done instead.
-    """
-
-    index: int
-    name: str
-    channels: int
-    kept: int
-    kept_index: tuple[int, ...]
-    preserve_ratio: float
-    error_before: float
-    error_after: float
-    macs_before: int
-    macs_after: int
-    note: str
-
-
-@dataclass
-class PruneResult:
-    """The pruned network and what was done to it. MACs are per single input; seconds by phase."""
-
-    net: nn.Module
-    layers: list[LayerResult]
-    macs: int
-    dense_macs: int
-    params: int
-    dense_params: int
-    seconds: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -81,6 +45,7 @@ class Settings:
     refit: str = "all"
     branch_drift: bool = True
     seed: int = 0
+    group_size: int | None = None
 
 
 def check_settings(settings: Settings) -> None:
@@ -92,37 +57,100 @@ def check_settings(settings: Settings) -> None:
             raise UserError(f"{name}: '{value}' given{nearest(value, accepted)}")
     if settings.points_per_layer < 0:
         raise UserError(f"points_per_layer: {settings.points_per_layer} given; 0 (all) or more is accepted")
+    if settings.group_size is not None and settings.group_size < 1:
+        raise UserError(f"group_size: {settings.group_size} given; 1 or more is accepted")
 
 
 class PruningRun:
-    """The sweep of one pruning: select, refit, go on; then thin."""
+    """The sweep of one pruning: select, refit, go on; then thin.
+
+    With `settings.group_size` and `tune`, the network as pruned so far is thinned, tuned and expanded again after so
+    many prunable layers, and a new sweep goes on from there: what comes before its next layer is as tuned, what comes
+    after as in the dense network, whose outputs stay the targets.
+
+    Args:
+        batches: this process's calibration inputs.
+        rank, world: this process's number and how many prune together; all decide alike, on all their moments.
+        state: what `on_state` was given in an earlier life of this run; it is gone on from.
+        on_state: called after each layer and each tuning with all that decides the rest of the run.
+    """
 
     def __init__(self, structure: Structure, layers: list[PrunableLayer], counts: Sequence[int], settings: Settings,
                  batches: Sequence[Any], progress: Progress | None = None,
-                 on_layer: Callable[[LayerResult], None] | None = None) -> None:
-        self.structure, self.layers, self.settings, self.batches = structure, layers, settings, batches
+                 on_layer: Callable[[LayerResult], None] | None = None, *, tune: Tune | None = None, rank: int = 0,
+                 world: int = 1, state: Mapping[str, Any] | None = None,
+                 on_state: Callable[[dict[str, Any]], None] | None = None) -> None:
+        self.structure, self.layers, self.settings, self.tune = structure, layers, settings, tune
         self.counts = {layer.layer.node: count for layer, count in zip(layers, counts, strict=True)}
         self.progress, self.on_layer = progress or (lambda *_: None), on_layer or (lambda _: None)
+        self.on_state = on_state
+        self.device = next((t.device for t in structure.traced.named_tensors().values()), torch.device("cpu"))
+        self.calibration = Calibration(batches, rank=rank, world=world)
+        self.draw = Positions(settings.points_per_layer, settings.seed + rank, self.device)
+        self.generator = torch.Generator().manual_seed(settings.seed)  # of selections: the same in every process
         self.pruned = PrunedTensors()
         self.removed = np.zeros(int(structure.classes.max()) + 1, dtype=bool)
         self.samplers: dict[str, list[int]] = {}
         self.results: dict[Any, LayerResult] = {}
-        self.generator = torch.Generator().manual_seed(settings.seed)
-        self.device = next((t.device for t in structure.traced.named_tensors().values()), torch.device("cpu"))
+        self.done = self.tuned = 0
+        self.resumed = state is not None
+        self.identity = identity_of(self) if self.resumed or on_state is not None else {}
+        if state is not None:
+            load_state(self, state)
 
     def prune(self) -> PruneResult:
-        """Run the sweep and thin the network."""
+        """Run the sweep, group by group, and thin the network."""
         consumers = self._consumers()
-        self.removed |= couple_groups(self.structure, self.layers, self.counts, self.batches, self.settings,
-                                      self._draw, self.progress)
-        sweep = Sweep(self.structure.traced, [c.layer for c in consumers.values()], self.batches,
-                      cache_gb=self.settings.cache_gb, branch_drift=self.settings.branch_drift, pruned=self.pruned)
+        if not self.resumed:
+            self.removed |= couple_groups(self.structure, self.layers, self.counts, self.calibration, self.settings,
+                                          self.draw, self.progress)
+            self._tell_state()
+        sweep = self._sweep(consumers)
+        losing = [self._loses(consumers[stop.node].decision.layer) for stop in sweep.stops]
+        listed = [stop.node in self.counts for stop in sweep.stops]
+        ends = group_ends(listed, losing, self.settings.group_size if self.tune else None)
+        for end in ends[self.tuned:]:
+            self._prune_until(end, consumers)
+            self._tune_group(sweep.names_before(end))
+        self._prune_until(len(sweep.stops), consumers)
+        self.progress("thinning", len(consumers), len(consumers))
+        return result_of(self)
+
+    def _sweep(self, consumers: Mapping[Any, Consumer]) -> Sweep:
+        return Sweep(self.structure.traced, [c.layer for c in consumers.values()], self.calibration.batches,
+                     cache_gb=self.settings.cache_gb, branch_drift=self.settings.branch_drift, pruned=self.pruned)
+
+    def _prune_until(self, end: int, consumers: Mapping[Any, Consumer]) -> None:
+        """Decide the layers up to stop `end`; a fresh sweep first advances to where the run stands."""
+        if self.done >= end:
+            return
+        sweep = self._sweep(consumers)
         for number, layer in enumerate(sweep):
             consumer = consumers[layer.node]
+            if number < self.done:
+                self.progress(f"reaching {consumer.decision.layer.name}", number, len(consumers))
+                for _ in sweep.rows():
+                    pass
+                continue
             self.progress(f"pruning {consumer.decision.layer.name}", number, len(consumers))
             self._decide(consumer, *self._moments(consumer, sweep))
-        self.progress("thinning", len(consumers), len(consumers))
-        return self._finish()
+            self.done += 1
+            self._tell_state()
+            if self.done == end:
+                return
+
+    def _tune_group(self, names: set[str]) -> None:
+        """Tune the thinned network; of what that changed, keep the tensors `names`, in dense shapes."""
+        net, recipe = thinned(self)
+        with torch.enable_grad():
+            self.tune(net, self.tuned)
+        expanded(self, net, recipe, names)
+        self.tuned += 1
+        self._tell_state()
+
+    def _tell_state(self) -> None:
+        if self.on_state is not None:
+            self.on_state(state_of(self))
 
     def _consumers(self) -> dict[Any, Consumer]:
         """The layers to stop at: those that lose channels and, with refit="all", all that can be refitted."""
@@ -140,20 +168,15 @@ class PruningRun:
             return decision_of(self.structure, layer)
         return whole_input(layer)
 
-    def _draw(self, images: int, places: int) -> Tensor:
-        """Random output positions, shared by the images of a batch."""
-        count = min(self.settings.points_per_layer, places)
-        return torch.randperm(places, generator=self.generator)[:count].to(self.device)
-
     def _moments(self, consumer: Consumer, sweep: Sweep) -> tuple[list[Moments], list[Moments]]:
-        """Moments of the images to fit on and of those held out."""
-        fit, held, seen = consumer.new_moments(), consumer.new_moments(), 0
-        for x, target in sweep.rows():
-            cut = len(x) - (seen + len(x)) // HELD_OUT + seen // HELD_OUT
-            seen += len(x)
+        """Moments of all processes' images: of those to fit on and of those held out."""
+        fit, held = consumer.new_moments(), consumer.new_moments()
+        for number, (x, target) in enumerate(sweep.rows()):
+            cut = self.calibration.cut(number, len(x))
             for moments, part in ((fit, slice(0, cut)), (held, slice(cut, None))):
                 if len(x[part]):
-                    consumer.update(moments, x[part], target[part], self.settings.points_per_layer, self._draw)
+                    consumer.update(moments, x[part], target[part], self.settings.points_per_layer, self.draw)
+        fit, held = self.calibration.total(fit), self.calibration.total(held)
         return consumer.ordered(fit), consumer.ordered(held if held[0].count else fit)
 
     def _decide(self, consumer: Consumer, fit: list[Moments], held: list[Moments]) -> None:
@@ -204,33 +227,6 @@ class PruningRun:
             return before, before
         consumer.install(self.pruned, kept, consumer.refit(both, kept, ridge))
         return before, errors[ridge]
-
-    def _finish(self) -> PruneResult:
-        structure, dense = self.structure, self.structure.traced.net
-        kept = {g.name: [i for i, c in enumerate(g.classes) if not self.removed[c]] for g in structure.groups
-                if self.removed[list(g.classes)].any()}
-        recipe = recipe_for(structure, kept, self.samplers)
-        tensors = dict(self.pruned.tensors)
-        for layer in structure.contractions:
-            if layer.node in self.pruned.biases:
-                path = layer.weight.removesuffix(".weight")
-                recipe.new_biases.append(path)
-                outputs = {a: k for a, k in recipe.kept.get(layer.weight, {}).items() if a == 0}
-                tensors[f"{path}.bias"] = thin_tensor(self.pruned.biases[layer.node], outputs)
-        net = thin(structure, recipe, tensors=tensors)
-        after = analyse(net, structure.traced.example)
-        macs = {layer.name: layer.macs for layer in layers_of(after, "keep")}
-        results = [self._row(layer, macs) for layer in self.layers]
-        return PruneResult(net, results, traced_macs(after.traced), traced_macs(structure.traced),
-                           count_params(net), count_params(dense))
-
-    def _row(self, layer: PrunableLayer, macs: dict[str, int]) -> LayerResult:
-        """A layer's result with its MACs in the thinned network; layers not visited stayed as they were."""
-        everything = tuple(range(layer.channels))
-        row = self.results.get(layer.layer.node) or LayerResult(
-            layer.index, layer.name, layer.channels, layer.channels, everything, 1.0, 0.0, 0.0, layer.macs, layer.macs,
-            layer.reason)
-        return replace(row, macs_after=macs.get(layer.name, layer.macs))
 
 
 def _merged(fit: Moments, held: Moments) -> Moments:

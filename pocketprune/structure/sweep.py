@@ -72,6 +72,12 @@ class Sweep:
             last.pop(source, None)
         return last
 
+    def names_before(self, number: int) -> set[str]:
+        """Parameters and buffers that are read before stop `number`."""
+        nodes = self.order[:self._places[number]]
+        return {self.traced.tensor_names[source] for node in nodes for source in node.all_input_nodes
+                if source in self.traced.tensor_names}
+
     def __iter__(self) -> Iterator[Contraction]:
         """Stop at the layers in order. At each, `rows` must be read through once; then `pruned` may be changed."""
         for number, stop in enumerate(self.stops):

@@ -64,9 +64,9 @@ def identity_of(run: PruningRun) -> dict[str, Any]:
     settings = asdict(run.settings)
     del settings["cache_gb"]  # where values are held does not touch them
     counts = {f"kept channels of {layer.name}": run.counts[layer.layer.node] for layer in run.layers}
-    images = (t for t in pytree.tree_leaves(run.calibration.batches) if isinstance(t, Tensor))
+    images = [("", t) for t in pytree.tree_leaves(run.calibration.batches) if isinstance(t, Tensor)]
     return settings | counts | {
-        "processes": run.calibration.world, "dense network": _digest(run.structure.traced.named_tensors().values()),
+        "processes": run.calibration.world, "dense network": _digest(run.structure.traced.named_tensors().items()),
         "calibration inputs": _everyones(run, _digest(images))}
 
 
@@ -75,9 +75,10 @@ def _everyones(run: PruningRun, value: Any) -> list[Any]:
     return gather_objects(value) if run.calibration.world > 1 else [value]
 
 
-def _digest(tensors: Iterable[Tensor]) -> str:
-    """A few characters that differ where the tensors do."""
+def _digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """A few characters that differ where the named tensors do."""
     known = hashlib.sha256()
-    for tensor in tensors:
+    for name, tensor in tensors:
+        known.update(name.encode())
         known.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return known.hexdigest()[:16]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from pocketprune import prune_channels
 from pocketprune.errors import UserError
 from pocketprune.training import distributed
 from pocketprune.training.checkpoint import Checkpoints
@@ -17,6 +18,7 @@ from pocketprune.training.metrics import evaluate
 from pocketprune.training.schedules import Cosine
 from pocketprune.training.state import TrainSettings
 from pocketprune.training.tasks import Classification, Task
+from tests.structure import small
 from tests.training.tiny import TinySplit, conv_net
 
 ALONE = TrainSettings(
@@ -115,7 +117,37 @@ def stuck(folder: Path) -> None:
     time.sleep(60)
 
 
+PRUNING = {"preserve_ratio": 0.5, "points_per_layer": 0, "seed": 1}
+PRUNED = {
+    "sample": {"shared_input": "sample"},
+    "couple": {"shared_input": "couple", "selection": "obs"},
+    "groups": {"shared_input": "keep", "group_size": 3, "tune": lambda net, _: net.conv1.weight.data.mul_(1.01)},
+}
+
+
+def pruning_net() -> torch.nn.Module:
+    return small.resnet(1, "projection").double()
+
+
+def prune(folder: Path) -> None:
+    """Pruning shared by the processes, each with its part of every batch; each writes what it ended with."""
+    rank, world = distributed.rank(), distributed.world_size()
+    batches = [batch[rank::world].double() for batch in small.images(50, 10)]
+    states: list[dict] = []
+    for name, options in PRUNED.items():
+        result = prune_channels(
+            pruning_net(), batches, together=True, on_state=states.append, **PRUNING, **options)
+        if name == "sample":  # interrupted after four layers, and gone on with
+            result = prune_channels(
+                pruning_net(), batches, together=True, state=states[4], **PRUNING, **options)
+        saved = {"net": result.net.state_dict(),
+                 "kept": [list(layer.kept_index) for layer in result.layers],
+                 "errors": [layer.error_after for layer in result.layers]}
+        torch.save(saved, folder / f"{name}-{rank}.pt")
+
+
 MODES = {
+    "prune": prune,
     "train": single,
     "together": together,
     "preempted": preempted,

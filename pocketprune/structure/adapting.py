@@ -1,7 +1,7 @@
 """Where every value becomes thinner, and the arguments that count channels rewritten accordingly."""
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,6 +10,7 @@ from torch import Tensor, fx
 
 from .channel_groups import Structure
 from .propagation import Identified, varying
+from .propagation.rules import identified_in
 from .tracing import operator_name
 
 Kept = dict[int, Tensor]
@@ -31,7 +32,8 @@ class Builder(Protocol):
         """The old node's operator applied to these arguments."""
 
 
-Rewrite = Callable[["Adapter", fx.Node, Builder], fx.Node]
+Rewrite = Callable[["Adapter", fx.Node, Builder], Any]
+"""What takes a node's place: a node, or a tuple of nodes for an operator with several results."""
 
 
 class Adapter:
@@ -40,27 +42,39 @@ class Adapter:
     def __init__(self, structure: Structure, removed: np.ndarray, rewrites: Mapping[str, Rewrite]) -> None:
         self.rewrites = rewrites
         self.values = structure.values
-        self.removed = torch.from_numpy(removed)
-        self.classes = torch.from_numpy(structure.classes)
+        gone = removed[structure.classes]
+        self._gone = torch.from_numpy(gone)
+        self._free = self._gone.clone()
+        self._free[0] = True  # padded zeros go with whatever channel they lie in
+        self._kept: dict[int, Kept] = {}
         self.numbers: dict[fx.Node, Any] = {}
 
     def kept(self, value: Any) -> Kept:
         """Kept positions along each axis of a value that loses some."""
+        if not isinstance(value, Identified):
+            return {}
+        if id(value) not in self._kept:
+            self._kept[id(value)] = self._kept_positions(value)
+        return self._kept[id(value)]
+
+    def _kept_positions(self, value: Identified) -> Kept:
         result: Kept = {}
-        for facet in value.facets if isinstance(value, Identified) else []:
+        for facet in value.facets:
             axes = varying(facet)
             core = facet[tuple(slice(None) if d in axes else 0 for d in range(facet.dim()))]
-            gone = self.removed[self.classes[core]]
+            if not bool(self._gone[core].any()):
+                continue
             for position, axis in enumerate(axes):
-                others = [d for d in range(gone.dim()) if d != position]
-                lost = gone.all(dim=tuple(others)) if others else gone
+                others = tuple(d for d in range(core.dim()) if d != position)
+                lost = self._free[core].amin(dim=others) & self._gone[core].amax(dim=others) if others else \
+                    self._gone[core]
                 if bool(lost.any()):
                     result[axis] = torch.nonzero(~lost).flatten()
         return result
 
     def thin(self, tensor: Tensor, kept: Kept) -> Tensor:
         for axis, positions in kept.items():
-            tensor = tensor.index_select(axis, positions)
+            tensor = tensor.index_select(axis, positions.to(tensor.device))
         return tensor
 
     def shape(self, value: Identified) -> tuple[int, ...]:
@@ -70,9 +84,8 @@ class Adapter:
 
     def touched(self, node: fx.Node) -> bool:
         """Whether the node's value or any of its arguments becomes thinner."""
-        values = [self.values.get(n) for n in (node, *node.all_input_nodes)]
-        flat = [v for value in values for v in (value if isinstance(value, (tuple, list)) else (value,))]
-        return any(self.kept(v) for v in flat)
+        values = identified_in([self.values.get(n) for n in (node, *node.all_input_nodes)])
+        return any(self.kept(v) for v in values)
 
     def number(self, item: Any) -> Any:
         """An integer argument's value in the thinned network."""
@@ -80,22 +93,45 @@ class Adapter:
             return self.numbers[item] if item in self.numbers else self.values[item]
         return item
 
-    def emit(self, node: fx.Node, builder: Builder) -> fx.Node:
+    def emit(self, node: fx.Node, builder: Builder) -> Any:
         """The node in the new graph."""
-        name = operator_name(node)
-        if not isinstance(self.values.get(node), (Identified, tuple)):
+        name, value = operator_name(node), self.values.get(node)
+        if not isinstance(value, (Identified, tuple)):
             self._count(node, name)
+        if name == "getitem" and isinstance(parts := builder.value(node.args[0]), tuple):
+            return parts[node.args[1]]
+        if not self.touched(node):
+            return builder.copy(node, node.args, node.kwargs)
         rewrite = self.rewrites.get(name)
-        if rewrite is not None and self.touched(node):
+        if rewrite is not None:
             return rewrite(self, node, builder)
-        return builder.copy(node, node.args, node.kwargs)
+        made = builder.copy(node, node.args, node.kwargs)
+        if isinstance(value, Identified) and not identified_in([self.values[n] for n in node.all_input_nodes]):
+            return selected(builder, made, self.kept(value))  # a constant the network makes itself
+        return made
 
     def _count(self, node: fx.Node, name: str) -> None:
         """Follow integers computed from thinned shapes."""
-        if name in ("sym_size", "size") and isinstance(source := self.values[node.args[0]], Identified):
+        source = self.values.get(node.args[0]) if node.args and isinstance(node.args[0], fx.Node) else None
+        if name in ("sym_size", "size") and isinstance(source, Identified):
             self.numbers[node] = self.shape(source)[node.args[1]]
         elif all(not isinstance(self.values.get(n), Identified) for n in node.all_input_nodes):
             self.numbers[node] = node.target(*fx.map_arg(node.args, self.number), **node.kwargs)
+
+
+def selected(builder: Builder, made: fx.Node, kept: Kept) -> fx.Node:
+    """Only the kept positions of a value."""
+    for axis, positions in kept.items():
+        made = select_along(builder, made, axis, positions)
+    return made
+
+
+def select_along(builder: Builder, source: fx.Node, axis: int, index: Tensor) -> fx.Node:
+    """A slice where the positions are consecutive, else a gather."""
+    start, length = int(index[0]) if len(index) else 0, len(index)
+    if torch.equal(index, torch.arange(start, start + length)):
+        return builder.graph.call_function(torch.ops.aten.slice.Tensor, (source, axis, start, start + length))
+    return builder.graph.call_function(torch.ops.aten.index_select.default, (source, axis, builder.constant(index)))
 
 
 def replaced(node: fx.Node, **changes: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -110,9 +146,9 @@ def replaced(node: fx.Node, **changes: Any) -> tuple[tuple[Any, ...], dict[str, 
     return tuple(args), kwargs
 
 
-def resized(adapter: Adapter, sizes: Any, expected: tuple[int, ...]) -> list[Any]:
-    """Sizes for the thinned shape, symbolic and inferred ones left alone where they still hold."""
-    result = []
+def resized(adapter: Adapter, sizes: Sequence[Any], expected: Sequence[int]) -> list[Any]:
+    """Sizes for the thinned shape; symbolic and inferred ones are left alone where they still hold."""
+    result: list[Any] = []
     for old, new in zip(sizes, expected, strict=True):
         if isinstance(old, int) and old == -1 and -1 not in result:
             result.append(-1)

@@ -9,8 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from .propagation import Contraction, Identified, Slice, propagate, varying
+from pocketprune.errors import UserError
+
+from .grouping import Group, find_groups, make_rectangular
+from .naming import nearest
+from .propagation import Contraction, Slice, State, propagate
 from .tracing import ExampleInputs, TracedNet, module_path, trace
+
+ATTENTION = ("heads", "widths")
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,7 @@ class ChannelGroup:
         exact: False where a normalisation mixes the channels, so that removal changes its statistics.
         channels: per channel, its slices `(tensor, axis, index)`.
         producers, consumers: names of the weights that write and read it, in forward order.
+        products: operators that read it without a weight (the scores of an attention, a sum over channels).
     """
 
     name: str
@@ -35,12 +42,14 @@ class ChannelGroup:
     producers: tuple[str, ...]
     consumers: tuple[str, ...]
     classes: tuple[int, ...] = field(default=(), repr=False)
+    products: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        state = "" if self.prunable else f"  [stays: {self.reason}]"
-        inexact = "" if self.exact else "  [inexact]"
-        return f"{self.name}: {self.size} channels, {' + '.join(self.producers)} -> " \
-               f"{' + '.join(self.consumers) or 'nothing'}{inexact}{state}"
+        """One line for people: size, what writes and reads it, and why it stays if it does."""
+        channels = f"{self.size} channel{'s' if self.size > 1 else ''}"
+        readers = _listed((*self.consumers, *self.products)) or "nothing"
+        notes = ("" if self.exact else "  [inexact]") + ("" if self.prunable else f"  [stays: {self.reason}]")
+        return f"{self.name}: {channels}, {_listed(self.producers)} -> {readers}{notes}"
 
     def slices(self, channels: Sequence[int]) -> dict[tuple[str, int], list[int]]:
         """(tensor, axis) -> indices that belong to these channels."""
@@ -51,13 +60,21 @@ class ChannelGroup:
         return found
 
 
+def _listed(names: Sequence[str], most: int = 4) -> str:
+    """Names joined for people, a long list cut."""
+    shown = " + ".join(names[:most])
+    return f"{shown} + {len(names) - most} more" if len(names) > most else shown
+
+
 @dataclass
 class Structure:
     """A traced network with its identities resolved.
 
     Attributes:
         groups: all channel groups in forward order, those that stay included.
-        contractions: every layer that sums over channels, in forward order.
+        contractions: every layer that sums over channels with a weight, in forward order.
+        products: what reads channels without one, in forward order.
+        made: (first identity, size, node, axis) of every axis of the constants that the network makes itself.
         values: node -> identity tensors. `classes[identity]` is its class; a group lists its classes.
     """
 
@@ -67,6 +84,8 @@ class Structure:
     values: dict[fx.Node, Any]
     classes: np.ndarray
     axes: list[tuple[int, int, str, int]]
+    products: list[Contraction] = field(default_factory=list)
+    made: list[tuple[int, int, fx.Node, int]] = field(default_factory=list)
 
     def class_of(self, ids: Tensor) -> np.ndarray:
         """Classes of a vector of identities."""
@@ -94,125 +113,40 @@ def find_channel_groups(net: nn.Module, example_inputs: ExampleInputs, *, attent
 def analyse(net: nn.Module, example_inputs: ExampleInputs, *, attention: str = "heads",
             allow_inexact: bool = False) -> Structure:
     """Trace a network and resolve its identities into channel groups."""
+    if attention not in ATTENTION:
+        raise UserError(f"attention: '{attention}' given{nearest(attention, ATTENTION)}")
     traced = trace(net, example_inputs)
     with torch.no_grad():
         state, values = propagate(traced, attention, allow_inexact)
-        _make_rectangular(state.identities, values)
+        make_rectangular(state.identities, values)
     classes = state.identities.classes()
-    finder = _GroupFinder(state.contractions, classes, state.identities)
-    return Structure(traced, finder.groups(), state.contractions, values, classes, state.identities.axes())
+    layers = [c for c in state.contractions if c.kind != "product"]
+    return Structure(traced, channel_groups(state, values, classes), layers, values, classes, state.identities.axes(),
+                     [c for c in state.contractions if c.kind == "product"], state.identities.made)
 
 
-def _make_rectangular(identities: Any, values: dict[fx.Node, Any]) -> None:
-    """What is removed from a tensor must be whole hyperplanes: where a facet still varies along several axes with
-    channels of their own, unite along the axis that leaves more channels."""
-    wide = [f for v in values.values() for one in (v if isinstance(v, tuple) else (v,))
-            if isinstance(one, Identified) for f in one.facets if len(varying(f)) > 1]
-    changed = bool(wide)
-    while changed:
-        changed = False
-        classes = torch.from_numpy(identities.classes())
-        for facet in wide:
-            labels = classes[_distinct(facet)]
-            if not _is_rectangular(labels):
-                _unite_for_most(identities, _distinct(facet), labels)
-                changed = True
-                break
+def channel_groups(state: State, values: dict[fx.Node, Any], classes: np.ndarray) -> list[ChannelGroup]:
+    """The groups of resolved identities with their names; a layer that writes several numbers them."""
+    found = find_groups(state, values, classes)
+    bases = [layer_name(group.producers[0]) for group in found]
+    groups = []
+    for number, (base, group) in enumerate(zip(bases, found, strict=True)):
+        suffix = f"#{bases[:number].count(base) + 1}" if bases.count(base) > 1 else ""
+        groups.append(_named(base + suffix, group))
+    return groups
 
 
-def _distinct(facet: Tensor) -> Tensor:
-    """The facet with constant axes dropped."""
-    return facet[tuple(slice(None) if d in varying(facet) else 0 for d in range(facet.dim()))]
+def _named(name: str, group: Group) -> ChannelGroup:
+    readers = [c for c in group.readers if c.weight is not None]
+    products = [c for c in group.readers if c.weight is None]
+    return ChannelGroup(
+        name=name, size=len(group.classes), prunable=not group.reason, reason=group.reason, exact=group.exact,
+        channels=tuple(tuple(pieces) for pieces in group.channels), producers=_names(group.producers),
+        consumers=_names(readers), classes=tuple(group.classes), products=_names(products))
 
 
-def _is_rectangular(labels: Tensor) -> bool:
-    """Whether every class fills whole hyperplanes of one axis."""
-    for axis in range(labels.dim()):
-        first = labels
-        for other in range(labels.dim()):
-            if other != axis:
-                first = first.narrow(other, 0, 1)
-        if bool((labels == first).all()):
-            return True
-    return False
-
-
-def _unite_for_most(identities: Any, field_: Tensor, labels: Tensor) -> None:
-    def leave(axis: int) -> tuple[Tensor, int]:
-        first, first_label = field_, labels
-        for other in range(field_.dim()):
-            if other != axis:
-                first, first_label = first.narrow(other, 0, 1), first_label.narrow(other, 0, 1)
-        return first, len(first_label.unique())
-    best = max(range(field_.dim()), key=lambda a: leave(a)[1])
-    identities.unite(field_, leave(best)[0].expand(field_.shape))
-
-
-class _GroupFinder:
-    """Classes with the same footprint form one channel group."""
-
-    def __init__(self, contractions: list[Contraction], classes: np.ndarray, identities: Any) -> None:
-        self.contractions, self.classes = contractions, classes
-        self.slices = identities.slices(classes)
-        self.reasons = identities.pin_reasons(classes)
-        self.inexact = {int(c) for ids in identities.inexact for c in np.unique(classes[ids])}
-        self.writes, self.reads = self._roles()
-
-    def _roles(self) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
-        """class -> contractions (by number) that write it, that read it."""
-        writes: dict[int, list[int]] = {}
-        reads: dict[int, list[int]] = {}
-        for number, layer in enumerate(self.contractions):
-            if layer.out_ids is not None and not layer.carrier:
-                for c in np.unique(self.classes[layer.out_ids.numpy()]):
-                    writes.setdefault(int(c), []).append(number)
-            if layer.in_ids is not None and not layer.carrier:
-                for c in np.unique(self.classes[layer.in_ids.numpy()]):
-                    reads.setdefault(int(c), []).append(number)
-        return writes, reads
-
-    def groups(self) -> list[ChannelGroup]:
-        families: dict[Any, list[int]] = {}
-        for label in sorted(set(self.writes) & set(self.slices), key=self._first_slice):
-            families.setdefault(self._footprint(label), []).append(label)
-        ordered = sorted(families.values(), key=lambda labels: (self.writes[labels[0]], self._first_slice(labels[0])))
-        bases = [self._base(labels[0]) for labels in ordered]
-        groups = []
-        for number, labels in enumerate(ordered):
-            same = [n for n, base in enumerate(bases) if base == bases[number]]
-            suffix = f"#{same.index(number) + 1}" if len(same) > 1 else ""
-            groups.append(self._group(bases[number] + suffix, labels))
-        return groups
-
-    def _footprint(self, label: int) -> Any:
-        counts: dict[tuple[str, int], int] = {}
-        for piece in self.slices[label]:
-            counts[piece.tensor, piece.axis] = counts.get((piece.tensor, piece.axis), 0) + 1
-        return (tuple(sorted(counts.items())), tuple(self.writes.get(label, ())), tuple(self.reads.get(label, ())),
-                self.reasons.get(label, ""))
-
-    def _first_slice(self, label: int) -> tuple[int, int]:
-        layer = self.contractions[self.writes[label][0]]
-        position = int(np.flatnonzero(self.classes[layer.out_ids.numpy()] == label)[0])
-        return self.writes[label][0], position
-
-    def _base(self, label: int) -> str:
-        return layer_name(self.contractions[self.writes[label][0]])
-
-    def _group(self, name: str, labels: list[int]) -> ChannelGroup:
-        def weights(numbers: list[int]) -> tuple[str, ...]:
-            return tuple(dict.fromkeys(layer_name(self.contractions[n]) for n in numbers))
-        first = labels[0]
-        reason = self.reasons.get(first, "")
-        if not reason and first not in self.reads:
-            reason = "no layer reads it"
-        if not reason and len(labels) < 2:
-            reason = "it has one channel"
-        return ChannelGroup(name=name, size=len(labels), prunable=not reason, reason=reason,
-                            exact=first not in self.inexact,
-                            channels=tuple(tuple(self.slices[c]) for c in labels),
-                            producers=weights(self.writes[first]), consumers=weights(self.reads.get(first, [])),
-                            classes=tuple(labels))
+def _names(layers: Sequence[Contraction]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(layer_name(c) for c in layers))
 
 
 def layer_name(layer: Contraction) -> str:

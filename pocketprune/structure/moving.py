@@ -6,7 +6,7 @@ are, then with thinned sizes, then as a plain selection along one axis; the firs
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,118 +14,173 @@ from torch import Tensor, fx
 
 from pocketprune.errors import UserError
 
-from .adapting import Adapter, Builder, replaced, resized
+from .adapting import Adapter, Builder, Kept, replaced, resized, select_along
 from .propagation import Identified
-from .propagation.rules import argument
+from .propagation.movement import call_movement
+from .propagation.rules import argument, field_like
 from .tracing import describe, operator_name
+
+Call = tuple[Any, tuple[Any, ...], dict[str, Any]]
+"""An operator and its arguments, in terms of the old graph's nodes."""
 
 
 class _Mover:
     """One movement node with its labels before and after."""
 
     def __init__(self, adapter: Adapter, node: fx.Node) -> None:
-        self.adapter, self.node = adapter, node
+        self.adapter, self.node, self.name = adapter, node, operator_name(node)
         self.source: Identified = adapter.values[node.args[0]]
-        labels = torch.arange(math.prod(self.source.shape)).view(self.source.shape) + 1
+        labels = torch.arange(1, math.prod(self.source.shape) + 1).view(self.source.shape)
         self.thin_labels = adapter.thin(labels, adapter.kept(self.source))
         outputs = adapter.values[node]
-        self.outputs = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
-        moved = self._run(labels, node.args, node.kwargs, adapter.values.__getitem__)
+        self.outputs: list[Identified] = list(outputs) if isinstance(outputs, (tuple, list)) else [outputs]
+        moved = self._run(labels, (node.target, node.args, node.kwargs), adapter.values.__getitem__, thin=False)
         self.expected = [adapter.thin(m, adapter.kept(o)) for m, o in zip(moved, self.outputs, strict=True)]
 
-    def _run(self, labels: Tensor, args: Any, kwargs: Any, number: Callable[[Any], Any]) -> list[Tensor]:
-        def lookup(n: fx.Node) -> Any:
-            v = number(n)
-            return v.data if isinstance(v, Identified) and v.data is not None else v
-        rest = fx.map_arg(tuple(args[1:]), lookup)
-        made = self.node.target(labels, *rest, **fx.map_arg(kwargs, lookup))
+    def _run(self, labels: Tensor, call: Call, number: Callable[[Any], Any], *, thin: bool) -> list[Tensor]:
+        """The labels moved by a call; other tensors among its arguments are known indices or only lend a shape."""
+        def lookup(node: fx.Node) -> Any:
+            value = number(node)
+            if not isinstance(value, Identified):
+                return value
+            return value.data if value.data is not None else field_like(
+                self.adapter.shape(value) if thin else value.shape)
+        target, args, kwargs = call
+        rest, options = fx.map_arg(tuple(args[1:]), lookup), fx.map_arg(kwargs, lookup)
+        made = call_movement(self.node, labels, rest, options) if target is self.node.target else \
+            target(labels, *rest, **options)
         return [made] if isinstance(made, Tensor) else list(made)
 
-    def holds(self, args: Any, kwargs: Any) -> bool:
+    def holds(self, call: Call) -> bool:
         """Whether these arguments move the thinned labels to where they belong."""
         try:
-            made = self._run(self.thin_labels, args, kwargs, self.adapter.number)
-        except (RuntimeError, IndexError, ValueError):
+            made = self._run(self.thin_labels, call, self.adapter.number, thin=True)
+        except (RuntimeError, IndexError, ValueError, TypeError):
             return False
         return len(made) == len(self.expected) and all(
             m.shape == e.shape and bool((m == e).all()) for m, e in zip(made, self.expected, strict=True))
 
-    def candidates(self) -> Iterator[tuple[Any, Any]]:
-        node, name = self.node, operator_name(self.node)
-        yield node.args, node.kwargs
-        names = [a.name for a in node.target._schema.arguments]
-        for key in ("size", "shape", "sizes"):
-            if key in names and isinstance(argument(node, node.args, node.kwargs, key), (list, tuple)):
-                sizes = argument(node, node.args, node.kwargs, key)
-                if len(sizes) == self.expected[0].dim():
-                    yield replaced(node, **{key: resized(self.adapter, sizes, tuple(self.expected[0].shape))})
-        if name == "slice":
-            yield from self._slices()
-        if name == "select":
-            yield from self._selects()
-        if name in ("pad", "constant_pad_nd"):
-            yield self._padded()
+    def calls(self) -> Iterator[Call]:
+        """Ways to say the same of thinner tensors, the plainest first."""
+        node = self.node
+        yield node.target, node.args, node.kwargs
+        for args, kwargs in CANDIDATES.get(self.name, _none)(self):
+            yield node.target, args, kwargs
+        if self.name in RESHAPES:
+            yield torch.ops.aten.reshape.default, (node.args[0], self.symbolic_shape()), {}
 
-    def _slices(self) -> Iterator[tuple[Any, Any]]:
-        dim = argument(self.node, self.node.args, self.node.kwargs, "dim") % self.source.dim
-        for start in range(self.thin_labels.shape[dim] - self.expected[0].shape[dim] + 1):
-            yield replaced(self.node, start=start, end=start + self.expected[0].shape[dim], step=1)
+    def symbolic_shape(self) -> list[Any]:
+        """The thinned output shape, its dynamic axes taken from the source."""
+        result: list[Any] = []
+        for size, symbol in zip(self.expected[0].shape, self.node.meta["val"].shape, strict=True):
+            dynamic = not isinstance(symbol, int)
+            result.append(-1 if dynamic and -1 not in result else int(size))
+        return result
 
-    def _selects(self) -> Iterator[tuple[Any, Any]]:
-        dim = argument(self.node, self.node.args, self.node.kwargs, "dim")
-        for index in range(self.thin_labels.shape[dim]):
-            yield replaced(self.node, index=index)
-
-    def _padded(self) -> tuple[Any, Any]:
-        widths = list(self.node.args[1])
-        for k in range(len(widths) // 2):
-            axis = self.source.dim - 1 - k
-            kept = self.adapter.kept(self.outputs[0]).get(axis)
-            if kept is not None:
-                inside = self.source.shape[axis] + widths[2 * k]
-                widths[2 * k], widths[2 * k + 1] = int((kept < widths[2 * k]).sum()), int((kept >= inside).sum())
-        return (self.node.args[0], widths, *self.node.args[2:]), self.node.kwargs
-
-    def selections(self) -> list[tuple[int, Tensor]]:
+    def selections(self) -> list[tuple[int, Tensor]] | None:
         """Per output, an axis and the positions of the thinned source that make it, where there are such."""
-        return [found for e in self.expected if (found := _selection(self.thin_labels, e)) is not None]
+        dynamic = {d for d, size in enumerate(self.node.args[0].meta["val"].shape) if not isinstance(size, int)}
+        axes = sorted(set(range(self.source.dim)) - dynamic, key=lambda d: d not in self.adapter.kept(self.source))
+        found = [_selection(self.thin_labels, e, axes) for e in self.expected]
+        return None if any(f is None for f in found) else found
 
 
-def _selection(source: Tensor, target: Tensor) -> tuple[int, Tensor] | None:
+def _none(mover: _Mover) -> Iterator[tuple[Any, Any]]:
+    return iter(())
+
+
+def _sized(key: str) -> Callable[[_Mover], Iterator[tuple[Any, Any]]]:
+    """Candidates of an operator that lists its output's sizes."""
+    def candidates(mover: _Mover) -> Iterator[tuple[Any, Any]]:
+        sizes = argument(mover.node, mover.node.args, mover.node.kwargs, key)
+        yield replaced(mover.node, **{key: resized(mover.adapter, sizes, mover.expected[0].shape)})
+    return candidates
+
+
+def _unflattened(mover: _Mover) -> Iterator[tuple[Any, Any]]:
+    sizes = argument(mover.node, mover.node.args, mover.node.kwargs, "sizes")
+    dim = argument(mover.node, mover.node.args, mover.node.kwargs, "dim") % mover.source.dim
+    yield replaced(mover.node, sizes=resized(mover.adapter, sizes, mover.expected[0].shape[dim:dim + len(sizes)]))
+
+
+def _dim(mover: _Mover, rank: int) -> int:
+    return argument(mover.node, mover.node.args, mover.node.kwargs, "dim") % rank
+
+
+def _before(kept: Kept, dim: int, place: int) -> int:
+    """How many kept positions lie before a place."""
+    return int((kept[dim] < place).sum()) if dim in kept else place
+
+
+def _sliced(mover: _Mover) -> Iterator[tuple[Any, Any]]:
+    dim, kept = _dim(mover, mover.source.dim), mover.adapter.kept(mover.source)
+    start, end, _ = slice(*(argument(mover.node, mover.node.args, mover.node.kwargs, n) for n in ("start", "end"))
+                          ).indices(mover.source.shape[dim])
+    yield replaced(mover.node, start=_before(kept, dim, start), end=_before(kept, dim, end), step=1)
+
+
+def _picked(mover: _Mover) -> Iterator[tuple[Any, Any]]:
+    dim, kept = _dim(mover, mover.source.dim), mover.adapter.kept(mover.source)
+    index = argument(mover.node, mover.node.args, mover.node.kwargs, "index") % mover.source.shape[dim]
+    yield replaced(mover.node, index=_before(kept, dim, index))
+
+
+def _split_in(mover: _Mover) -> Iterator[tuple[Any, Any]]:
+    dim = _dim(mover, mover.source.dim)
+    sizes = [e.shape[dim] for e in mover.expected]
+    yield replaced(mover.node, split_sizes=sizes)
+    yield replaced(mover.node, split_size=sizes if operator_name(mover.node) == "split_with_sizes" else max(sizes))
+
+
+def _padded(mover: _Mover) -> Iterator[tuple[Any, Any]]:
+    node, widths = mover.node, list(mover.node.args[1])
+    for k in range(len(widths) // 2):
+        axis = mover.source.dim - 1 - k
+        kept = mover.adapter.kept(mover.outputs[0]).get(axis)
+        if kept is not None:
+            inside = mover.source.shape[axis] + widths[2 * k]
+            widths[2 * k], widths[2 * k + 1] = int((kept < widths[2 * k]).sum()), int((kept >= inside).sum())
+    yield (node.args[0], widths, *node.args[2:]), node.kwargs
+
+
+CANDIDATES: dict[str, Callable[[_Mover], Iterator[tuple[Any, Any]]]] = {
+    **dict.fromkeys(("view", "_unsafe_view", "_reshape_alias", "expand", "broadcast_to"), _sized("size")),
+    "reshape": _sized("shape"), "unflatten": _unflattened, "slice": _sliced, "select": _picked,
+    **dict.fromkeys(("split", "split_with_sizes"), _split_in),
+    **dict.fromkeys(("pad", "constant_pad_nd"), _padded),
+}
+"""Operator name -> its arguments for thinner tensors."""
+
+RESHAPES = frozenset(("view", "_unsafe_view", "_reshape_alias", "reshape", "view_as", "reshape_as", "flatten",
+                      "unflatten", "ravel"))
+
+
+def _selection(source: Tensor, target: Tensor, axes: Sequence[int]) -> tuple[int, Tensor] | None:
+    """The first of some axes along which the source has positions that make the target, and those."""
     if source.dim() != target.dim() or source.numel() == 0 or target.numel() == 0:
         return None
-    for axis in range(source.dim()):
+    for axis in axes:
+        if any(source.shape[d] != target.shape[d] for d in range(source.dim()) if d != axis):
+            continue
         line = tuple(slice(None) if d == axis else 0 for d in range(source.dim()))
-        have = {int(label): i for i, label in enumerate(source[line])}
-        wanted = [int(label) for label in target[line]]
-        if all(w in have for w in wanted):
-            index = torch.tensor([have[w] for w in wanted])
-            made = source.index_select(axis, index)
-            if made.shape == target.shape and bool((made == target).all()):
-                return axis, index
+        have, order = source[line].sort()
+        place = torch.searchsorted(have, target[line].contiguous()).clamp_max(len(have) - 1)
+        index = order[place]
+        if bool((source.index_select(axis, index) == target).all()):
+            return axis, index
     return None
 
 
-def rewrite_movement(adapter: Adapter, node: fx.Node, builder: Builder) -> fx.Node:
+def rewrite_movement(adapter: Adapter, node: fx.Node, builder: Builder) -> Any:
+    """The node, or what takes its place, in the new graph."""
     mover = _Mover(adapter, node)
-    for args, kwargs in mover.candidates():
-        if mover.holds(args, kwargs):
-            return builder.copy(node, args, kwargs)
+    for target, args, kwargs in mover.calls():
+        if mover.holds((target, args, kwargs)):
+            made = builder.copy(node, args, kwargs)
+            made.target = target
+            return made
     selections = mover.selections()
-    if len(selections) != len(mover.expected):
+    if selections is None:
         raise UserError(f"{describe(node)}: what is left after removing these channels cannot be expressed by it")
-    parts = [_select(builder, builder.value(node.args[0]), axis, index) for axis, index in selections]
-    return parts[0] if isinstance(adapter.values[node], Identified) else builder.graph.call_function(_pack, tuple(parts))
-
-
-def _select(builder: Builder, source: fx.Node, axis: int, index: Tensor) -> fx.Node:
-    """A slice where the positions are consecutive, else a gather."""
-    start, length = int(index[0]), len(index)
-    if index.tolist() == list(range(start, start + length)):
-        return builder.graph.call_function(torch.ops.aten.slice.Tensor, (source, axis, start, start + length))
-    return builder.graph.call_function(torch.ops.aten.index_select.default, (source, axis, builder.constant(index)))
-
-
-def _pack(*parts: Any) -> tuple[Any, ...]:
-    """Several values as one."""
-    return parts
+    parts = [select_along(builder, builder.value(node.args[0]), axis, index) for axis, index in selections]
+    return parts[0] if isinstance(adapter.values[node], Identified) else tuple(parts)

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+import operator
 from typing import Any
 
 import numpy as np
@@ -13,16 +13,20 @@ from torch.utils import _pytree as pytree
 from .adapting import Adapter
 from .channel_groups import Structure
 from .counting import REWRITES
+from .propagation.rules import argument
 from .thinning import Recipe, thin_modules
 from .tracing import TracedNet, module_path, operator_name
 
 LEAVES: dict[type[nn.Module], frozenset[str]] = {
-    nn.modules.conv._ConvNd: frozenset("conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d".split()),
+    nn.modules.conv._ConvNd: frozenset({"conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d",
+                                        "conv_transpose3d"}),
     nn.Linear: frozenset({"linear"}),
     nn.modules.batchnorm._NormBase: frozenset({"batch_norm", "instance_norm"}),
     nn.modules.dropout._DropoutNd: frozenset({"dropout", "feature_dropout", "alpha_dropout"}),
 }
 """Modules that the rewritten network still calls, so that modes, hooks and samplers keep working."""
+
+DROPOUTS = {"dropout": nn.Dropout, "feature_dropout": nn.Dropout2d, "alpha_dropout": nn.AlphaDropout}
 
 
 def thin_graph(structure: Structure, recipe: Recipe) -> nn.Module:
@@ -51,6 +55,7 @@ class _Emitter:
         self.graph = fx.Graph()
         self.made: dict[fx.Node, Any] = {}
         self.adapter = Adapter(structure, removed_by(structure, recipe), REWRITES)
+        self.added = 0
 
     def emit(self) -> nn.Module:
         self._inputs()
@@ -58,37 +63,55 @@ class _Emitter:
             if node in self.traced.tensor_names and node.users:
                 self.made[node] = None  # read where it is used, if it is
             elif node in self.traced.constants:
-                self.made[node] = self.constant(self.traced.constants[node])
+                kept = self.adapter.kept(self.structure.values[node])
+                self.made[node] = self.constant(self.adapter.thin(self.traced.constants[node], kept))
             elif node.op == "call_function":
                 self.made[node] = self._call(node)
         leaves = [self.value(n) for n in pytree.tree_leaves(self.traced.output_node.args[0])]
         self.graph.output(pytree.tree_unflatten(leaves, self.traced.out_spec))
+        for node in reversed(list(self.graph.nodes)):
+            if node.op not in ("placeholder", "output") and not node.users:
+                self.graph.erase_node(node)
+        self._keep_unused()
         module = fx.GraphModule(self.root, self.graph, class_name=type(self.traced.net).__name__)
-        module.graph.eliminate_dead_code()
-        module.recompile()
         module.train(self.traced.net.training)
         return module
+
+    def _keep_unused(self) -> None:
+        """Mention tensors that the graph does not use, so that the state dict has every key of the original."""
+        used = {str(n.target) for n in self.graph.nodes if n.op in ("get_attr", "call_module")}
+        first = next(n for n in self.graph.nodes if n.op != "placeholder")
+        tensors = [*self.root.named_parameters(remove_duplicate=False), *self.root.named_buffers(remove_duplicate=False)]
+        with self.graph.inserting_before(first):
+            for name, _ in tensors:
+                if name not in used and not any(name.startswith(f"{module}.") for module in used):
+                    self.graph.get_attr(name)
 
     def _inputs(self) -> None:
         """One placeholder per argument of the network's own forward; nested values are taken from it."""
         args, kwargs = self.traced.example
-        names = list(inspect.signature(self.traced.net.forward).parameters)
-        tops = [self.graph.placeholder(n) for n in names[:len(args)]] + \
-               [self.graph.placeholder(n) for n in kwargs]
+        tops = {("args", i): self.graph.placeholder(name) for i, name in enumerate(self._argument_names(len(args)))}
+        tops |= {("kwargs", key): self.graph.placeholder(key) for key in kwargs}
         flat = pytree.tree_flatten_with_path((args, kwargs))[0]
-        order = {("a", i): tops[i] for i in range(len(args))}
-        order |= {("k", key): tops[len(args) + i] for i, key in enumerate(kwargs)}
         for node, (path, _) in zip(self.traced.input_nodes, flat, strict=True):
             side, top, *rest = [getattr(p, "idx", getattr(p, "key", None)) for p in path]
-            value = order["k" if side else "a", top]
+            value = tops["kwargs" if side else "args", top]
             for key in rest:
-                value = self.graph.call_function(_take, (value, key))
+                value = self.graph.call_function(operator.getitem, (value, key))
             self.made[node] = value
+
+    def _argument_names(self, count: int) -> list[str]:
+        """Names of the network's positional arguments, those gathered by *args numbered."""
+        parameters = inspect.signature(self.traced.net.forward).parameters.values()
+        names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][:count]
+        return names + [f"input_{i}" for i in range(len(names), count)]
 
     def constant(self, tensor: Tensor) -> fx.Node:
         """A node that holds a tensor, stored with the network but not in its state dict."""
-        name = f"_constant_{sum(1 for n, _ in self.root.named_buffers() if n.startswith('_constant_'))}"
-        self.root.register_buffer(name, tensor, persistent=False)
+        name = f"_constant_{self.added}"
+        self.added += 1
+        own = next(self.traced.net.parameters(), tensor)
+        self.root.register_buffer(name, tensor.to(own.device), persistent=False)
         return self.graph.get_attr(name)
 
     def value(self, node: Any) -> Any:
@@ -105,61 +128,44 @@ class _Emitter:
 
     def _call(self, node: fx.Node) -> fx.Node:
         path = self._leaf(node)
+        if path is None and operator_name(node) in DROPOUTS and not argument(node, node.args, node.kwargs, "train"):
+            path = self._dropout(node)
         if path is not None:
             return self.graph.call_module(path, (self.value(node.args[0]),))
         return self.adapter.emit(node, self)
+
+    def _dropout(self, node: fx.Node) -> str:
+        """A module in place of a functional dropout, so that it heeds the network's mode."""
+        path = f"_dropout_{self.added}"
+        self.added += 1
+        self.root.add_module(path, DROPOUTS[operator_name(node)](argument(node, node.args, node.kwargs, "p")))
+        return path
 
     def _leaf(self, node: fx.Node) -> str | None:
         """Path of the module that does exactly what this node does, if one does."""
         path = module_path(node)
         try:
-            module = self.root.get_submodule(path) if path else None
+            module = self.traced.net.get_submodule(path) if path else None
         except AttributeError:
             return None
-        for kind, names in LEAVES.items():
-            if isinstance(module, kind) and operator_name(node) in names and self._owns(path, module, node):
-                return path
-        return None
+        kind = next((k for k in LEAVES if isinstance(module, k)), None)
+        if kind is None or operator_name(node) not in LEAVES[kind] or not self._does_no_more(module, node):
+            return None
+        return path
 
-    def _owns(self, path: str, module: nn.Module, node: fx.Node) -> bool:
-        """Whether the node uses the module's own tensors and nothing else of its forward lies outside the node."""
-        if getattr(module, "padding_mode", "zeros") != "zeros":
+    def _does_no_more(self, module: nn.Module, node: fx.Node) -> bool:
+        """Whether the module runs torch's own forward on its own tensors, all of it in this one node."""
+        definer = next(c for c in type(module).__mro__ if "forward" in vars(c))
+        if not definer.__module__.startswith("torch.nn.modules") or getattr(module, "padding_mode", "zeros") != "zeros":
             return False
+        if getattr(module, "transposed", False):
+            if list(module.output_padding) != list(argument(node, node.args, node.kwargs, "output_padding")):
+                return False
         mine = {id(t) for t in [*module._parameters.values(), *module._buffers.values()] if t is not None}
-        used = {id(_attribute(self.root, self.traced.tensor_names[a])) for a in node.all_input_nodes
-                if a in self.traced.tensor_names}
-        return used <= mine
-
-
-def _take(container: Any, key: Any) -> Any:
-    """Item of a nested input."""
-    return container[key]
+        return all(a in self.traced.tensor_names and id(_attribute(self.traced.net, self.traced.tensor_names[a])) in mine
+                   for a in node.all_input_nodes if a is not node.args[0])
 
 
 def _attribute(root: nn.Module, name: str) -> Tensor:
     path, _, leaf = name.rpartition(".")
     return getattr(root.get_submodule(path), leaf)
-
-
-def same_output(a: nn.Module, b: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    """Whether two networks in evaluation mode give the same output, to single precision."""
-    from .tracing import evaluation_mode
-    with torch.no_grad(), evaluation_mode(a), evaluation_mode(b):
-        try:
-            first = pytree.tree_leaves(a(*args, **kwargs))
-        except Exception:  # the network's own code may fail in any way once its widths no longer fit
-            return False
-        second = pytree.tree_leaves(b(*args, **kwargs))
-    return len(first) == len(second) and all(close(x, y) for x, y in zip(first, second, strict=True))
-
-
-def close(x: Any, y: Any, tolerance: float = 1e-4) -> bool:
-    """Equal shapes and a largest difference small against the largest value."""
-    if not isinstance(x, Tensor) or not isinstance(y, Tensor):
-        return bool(x == y)
-    if x.shape != y.shape:
-        return False
-    if not x.is_floating_point():
-        return bool(torch.equal(x, y))
-    scale = max(float(x.abs().max()) if x.numel() else 0.0, 1e-12)
-    return x.numel() == 0 or float((x - y).abs().max()) <= tolerance * scale

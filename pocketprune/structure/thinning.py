@@ -19,7 +19,6 @@ from pocketprune.errors import UserError
 
 from .channel_groups import ChannelGroup, Structure
 from .naming import nearest
-from .propagation.contraction import removes_whole_groups
 from .sampling import add_sampler
 
 RECIPE = "_pocketprune_recipe"
@@ -116,13 +115,15 @@ def thin_tensor(tensor: Tensor, kept: Mapping[int, Sequence[int]]) -> Tensor:
 def thin_modules(net: nn.Module, recipe: Recipe) -> nn.Module:
     """A copy of the network with thinner tensors, its modules' declared widths adjusted, samplers in place."""
     thin = copy.deepcopy(net)
-    thinner = {id(t := _tensor(thin, name)): _thin_like(t, kept) for name, kept in recipe.kept.items()}
+    kept = {id(_tensor(thin, name)): axes for name, axes in recipe.kept.items()}
+    thinner: dict[int, Tensor] = {}
     for module in thin.modules():
+        rows = kept.get(id(getattr(module, "weight", None)), {}).get(0)
         for table in (module._parameters, module._buffers):
             for key, tensor in table.items():
-                if id(tensor) in thinner:
-                    table[key] = thinner[id(tensor)]
-        adjust_widths(module)
+                if id(tensor) in kept:
+                    table[key] = thinner.setdefault(id(tensor), _thin_like(tensor, kept[id(tensor)]))
+        adjust_widths(module, rows)
     for name in recipe.new_biases:
         layer = thin.get_submodule(name)
         layer.bias = nn.Parameter(layer.weight.new_zeros(layer.weight.shape[0]))
@@ -141,21 +142,23 @@ def _thin_like(tensor: Tensor, kept: Mapping[int, Sequence[int]]) -> Tensor:
     return nn.Parameter(thin, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else thin
 
 
-def adjust_widths(module: nn.Module) -> None:
-    """Make a module's declared widths those of its tensors."""
+def adjust_widths(module: nn.Module, rows: Sequence[int] | None = None) -> None:
+    """Make a module's declared widths those of its tensors.
+
+    Args:
+        rows: indices kept along the first axis of its weight; None: all.
+    """
     weight = getattr(module, "weight", None)
     if isinstance(module, nn.modules.conv._ConvNd):
-        _adjust_convolution(module)
+        _adjust_convolution(module, rows)
     elif isinstance(module, nn.Linear):
         module.out_features, module.in_features = weight.shape
-    elif isinstance(module, (nn.modules.batchnorm._NormBase,)):
+    elif isinstance(module, nn.modules.batchnorm._NormBase):
         known = weight if weight is not None else module.running_mean
         if known is not None:
             module.num_features = known.shape[0]
     elif isinstance(module, nn.GroupNorm) and weight is not None:
-        per_group = module.num_channels // module.num_groups
-        if weight.shape[0] % per_group == 0:
-            module.num_groups = weight.shape[0] // per_group
+        module.num_groups = groups_left(rows, module.num_channels, module.num_groups)
         module.num_channels = weight.shape[0]
     elif isinstance(module, nn.LayerNorm) and weight is not None:
         module.normalized_shape = tuple(weight.shape)
@@ -165,14 +168,17 @@ def adjust_widths(module: nn.Module) -> None:
         module.num_embeddings, module.embedding_dim = weight.shape
 
 
-def _adjust_convolution(module: Any) -> None:
-    per_group_in, per_group_out = module.in_channels // module.groups, module.out_channels // module.groups
-    whole = removes_whole_groups(module.in_channels, module.groups)
+def groups_left(kept: Sequence[int] | Tensor | None, channels: int, groups: int) -> int:
+    """How many groups of channels still have one."""
+    if kept is None:
+        return groups
+    return len(np.unique(np.asarray(kept) // (channels // groups)))
+
+
+def _adjust_convolution(module: Any, rows: Sequence[int] | None) -> None:
+    first = module.in_channels if module.transposed else module.out_channels
+    module.groups = groups_left(rows, first, module.groups)
     if module.transposed:
-        inputs, narrow_out = module.weight.shape[:2]
-        module.groups = inputs // per_group_in if whole else module.groups
-        module.in_channels, module.out_channels = inputs, narrow_out * module.groups
+        module.in_channels, module.out_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
     else:
-        outputs, narrow_in = module.weight.shape[:2]
-        module.groups = outputs // per_group_out if whole else module.groups
-        module.in_channels, module.out_channels = narrow_in * module.groups, outputs
+        module.in_channels, module.out_channels = module.weight.shape[1] * module.groups, module.weight.shape[0]

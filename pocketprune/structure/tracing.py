@@ -6,6 +6,8 @@ In-place operators are replaced by their pure twins, so that a value, once compu
 from __future__ import annotations
 
 import io
+import inspect
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
@@ -14,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.export.graph_signature import OutputKind
 from torch.utils import _pytree as pytree
 
 from pocketprune.errors import UserError
@@ -127,18 +130,59 @@ def trace(net: nn.Module, example_inputs: ExampleInputs) -> TracedNet:
     """Export `net` in evaluation mode, with a dynamic batch dimension where the network allows it.
 
     Raises:
-        UserError: the network cannot be traced (data-dependent control flow, wrong example inputs, ...).
+        UserError: the example inputs do not fit, or the network cannot be traced (data-dependent control flow, ...).
     """
-    if not isinstance(net, nn.Module):
-        raise UserError(f"net: {type(net).__name__} given; a torch.nn.Module is accepted")
+    refuse_untraceable(net)
     args, kwargs = split_inputs(example_inputs)
+    _try_forward(net, args, kwargs)
     failure: Exception | None = None
     for call in _attempts(args, kwargs):
         try:
             return _to_traced(net, *_export(net, *call))
+        except UserError:
+            raise
         except Exception as error:  # torch.export raises anything a network's forward can raise
-            failure = failure or error
+            failure = error
     raise UserError(f"network {type(net).__name__} cannot be traced: {_first_line(failure)}") from failure
+
+
+def refuse_untraceable(net: nn.Module) -> None:
+    """Raise UserError for what is not a plain floating-point module."""
+    if not isinstance(net, nn.Module):
+        raise UserError(f"net: {type(net).__name__} given; a torch.nn.Module is accepted")
+    if isinstance(net, torch.jit.ScriptModule):
+        raise UserError(f"net: {type(net).__name__} is a TorchScript module; the Python module it was made from "
+                        "is accepted")
+    for name, module in net.named_modules():
+        kind = type(module)
+        if "quantized" in kind.__module__ or any(t.is_quantized for t in module.buffers(recurse=False)):
+            raise UserError(f"net: layer '{name}' ({kind.__name__}) is quantised; prune the floating-point network "
+                            "first and quantise the result")
+        if any(isinstance(t, nn.parameter.UninitializedTensorMixin) for t in module.parameters(recurse=False)):
+            raise UserError(f"net: layer '{name}' ({kind.__name__}) has no weights yet; run the network once first")
+
+
+def _try_forward(net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Run the network once: its own error reads better than the exporter's."""
+    try:
+        with evaluation_mode(net), torch.no_grad():
+            net(*copied((args, kwargs))[0], **copied((args, kwargs))[1])
+    except Exception as error:  # a network's forward can raise anything
+        shapes = ", ".join(describe_input(v) for v in pytree.tree_leaves((args, kwargs)))
+        raise UserError(f"example_inputs ({shapes}) do not fit network {type(net).__name__}: {_first_line(error)}"
+                        ) from error
+
+
+def copied(inputs: Any) -> Any:
+    """Inputs that a network working in place may change."""
+    return pytree.tree_map(lambda v: v.clone() if isinstance(v, Tensor) else v, inputs)
+
+
+def describe_input(value: Any) -> str:
+    """Shape and type of an input, for messages."""
+    if isinstance(value, Tensor):
+        return f"{'x'.join(map(str, value.shape)) or 'scalar'} {str(value.dtype).removeprefix('torch.')}"
+    return type(value).__name__
 
 
 def _attempts(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[tuple[Any, ...], dict[str, Any], bool]]:
@@ -155,17 +199,16 @@ def _attempts(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[t
 def _export(net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic: bool
             ) -> tuple[torch.export.ExportedProgram, tuple[Any, Any]]:
     shapes = _dynamic_shapes(net, args, kwargs) if dynamic else None
+    given = copied((args, kwargs))
     # Gradients stay enabled: without them attention modules take a fused inference path that hides their structure.
     with evaluation_mode(net), torch.enable_grad(), warnings.catch_warnings(), _quiet_export():
         warnings.simplefilter("ignore")
-        net(*args, **kwargs)  # the network's own error, if any, reads better than the exporter's
-        return torch.export.export(net, args, kwargs, dynamic_shapes=shapes, strict=False), (args, kwargs)
+        return torch.export.export(net, *given, dynamic_shapes=shapes, strict=False), (args, kwargs)
 
 
 @contextmanager
 def _quiet_export() -> Iterator[None]:
     """torch.export logs and prints graphs and guards on failure; the caller gets one line instead."""
-    import logging
     logger = logging.getLogger("torch")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -177,14 +220,16 @@ def _quiet_export() -> Iterator[None]:
 
 
 def _dynamic_shapes(net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The first axis of every input tensor may vary; told by the names of the arguments."""
     def leaf(value: Any) -> Any:
         return {0: torch.export.Dim.AUTO} if isinstance(value, Tensor) and value.dim() > 0 else None
-    shapes = pytree.tree_map(leaf, args)
-    if not kwargs:
-        return shapes
-    import inspect
-    names = list(inspect.signature(net.forward).parameters)[:len(args)]
-    return dict(zip(names, shapes, strict=True)) | pytree.tree_map(leaf, kwargs)
+    shapes = pytree.tree_map(leaf, (args, kwargs))
+    bound = inspect.signature(net.forward).bind(*shapes[0], **shapes[1])
+    flat = dict(bound.arguments)
+    for parameter in bound.signature.parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD and parameter.name in flat:
+            flat |= flat.pop(parameter.name)
+    return flat
 
 
 def _first_line(error: Exception | None) -> str:
@@ -196,6 +241,8 @@ def _to_traced(net: nn.Module, program: torch.export.ExportedProgram, example: t
     if not _purify(program.graph):
         program = program.run_decompositions({})
     signature, graph = program.graph_signature, program.graph
+    _clean(net, graph, {spec.arg.name for spec in signature.output_specs if spec.kind is not OutputKind.USER_OUTPUT
+                        and hasattr(spec.arg, "name")}, len(signature.output_specs))
     first_name = _canonical_names(net)
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     constants = signature.inputs_to_lifted_tensor_constants
@@ -208,6 +255,22 @@ def _to_traced(net: nn.Module, program: torch.export.ExportedProgram, example: t
         example=example, out_spec=program.call_spec.out_spec)
 
 
+def _clean(net: nn.Module, graph: fx.Graph, side_effects: set[str], outputs: int) -> None:
+    """Drop what the outputs do not need: assertions, dead values, changes to buffers and inputs."""
+    output = next(iter(reversed(graph.nodes)))
+    if side_effects:
+        kept = list(output.args[0])[-(outputs - len(side_effects)):] if outputs > len(side_effects) else []
+        output.args = (tuple(kept),)
+    for node in reversed(list(graph.nodes)):
+        if node.op not in ("placeholder", "output") and not node.users:
+            graph.erase_node(node)
+    for node in graph.nodes:
+        if node.op not in ("placeholder", "output", "call_function") or isinstance(
+                node.target, torch._ops.HigherOrderOperator):
+            raise UserError(f"network {type(net).__name__} cannot be traced: {describe(node)}: control flow that "
+                            "depends on the data is not supported")
+
+
 def _canonical_names(net: nn.Module) -> dict[str, str]:
     """Every tensor name -> the first name of the same tensor, so that tied tensors are one."""
     first: dict[int, str] = {}
@@ -217,6 +280,8 @@ def _canonical_names(net: nn.Module) -> dict[str, str]:
 
 def _purify(graph: fx.Graph) -> bool:
     """Replace in-place operators by their pure twins; False where aliasing makes that unsafe."""
+    if any(node.op == "get_attr" for node in graph.nodes):
+        return False  # nested graphs (a region without gradients, say), which decomposition makes flat
     for node in list(graph.nodes):
         schema = getattr(node.target, "_schema", None)
         if node.op != "call_function" or schema is None or not schema.is_mutable:
@@ -239,7 +304,10 @@ def _pure_twin(node: fx.Node) -> Callable[..., Any] | None:
 
 _VIEWS = {"view", "reshape", "slice", "select", "split", "split_with_sizes", "chunk", "unbind", "permute", "transpose",
           "t", "squeeze", "unsqueeze", "expand", "flatten", "unflatten", "narrow", "alias", "detach", "contiguous",
-          "getitem", "view_as", "reshape_as", "expand_as", "movedim", "diagonal", "unfold", "to", "real"}
+          "getitem", "view_as", "reshape_as", "expand_as", "movedim", "moveaxis", "swapaxes", "swapdims", "diagonal",
+          "unfold", "to", "real", "type_as", "dropout", "feature_dropout", "alpha_dropout", "broadcast_to", "tensor_split",
+          "hsplit", "vsplit", "dsplit", "numpy_T", "mT", "mH", "adjoint", "ravel", "float", "double", "half", "bfloat16",
+          "positive", "lift_fresh", "meshgrid", "unsafe_chunk", "unsafe_split", "rot90", "channel_shuffle", "index"}
 
 
 def _has_aliases(node: fx.Node) -> bool:

@@ -1,18 +1,20 @@
 """Carrying channel identities through a traced network."""
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.utils import _pytree as pytree
 
 from ..tracing import TracedNet, operator_name
-from . import contraction, elementwise, movement, reduction
-from .rules import Contraction, Rule, State, identified_in, opaque_result
+from . import contraction, elementwise, joining, movement, normalisation, products, reduction
+from .rules import REFUSALS, Contraction, Rule, State, identified_in, opaque_result
 from .values import Identified, Identities, Slice, varying
 
-__all__ = ["RULES", "Contraction", "Identified", "Identities", "Slice", "State", "propagate", "varying"]
+__all__ = ["REFUSALS", "RULES", "Contraction", "Identified", "Identities", "Slice", "State", "propagate", "varying"]
 
 
 def _table(names: Iterable[str], rule: Rule) -> dict[str, Rule]:
@@ -21,27 +23,34 @@ def _table(names: Iterable[str], rule: Rule) -> dict[str, Rule]:
 
 RULES: dict[str, Rule] = {
     **_table(movement.MOVEMENT, movement.move),
-    **_table(("pad", "constant_pad_nd"), movement.pad),
-    **_table(("cat", "concat", "concatenate", "stack"), movement.concatenate),
+    **_table(("tril", "triu"), movement.positional),
+    **_table(("pad", "constant_pad_nd"), joining.pad),
+    **_table(("cat", "concat", "concatenate", "stack"), joining.concatenate),
+    "slice_scatter": joining.write_slice,
+    "select_scatter": joining.write_index,
     **_table(elementwise.ELEMENTWISE, elementwise.elementwise),
-    **_table(("batch_norm", "instance_norm", "_native_batch_norm_legit_no_training", "native_batch_norm",
-              "_native_batch_norm_legit", "cudnn_batch_norm", "prelu", "_prelu_kernel"), elementwise.batch_norm),
-    **_table(("layer_norm", "native_layer_norm", "rms_norm"), elementwise.layer_norm),
-    **_table(("group_norm", "native_group_norm"), elementwise.group_norm),
     "glu": elementwise.gated_halves,
+    **_table(("batch_norm", "instance_norm", "_native_batch_norm_legit_no_training", "native_batch_norm",
+              "_native_batch_norm_legit", "cudnn_batch_norm", "prelu", "_prelu_kernel"), normalisation.batch_norm),
+    **_table(("layer_norm", "native_layer_norm", "rms_norm"), normalisation.layer_norm),
+    **_table(("group_norm", "native_group_norm"), normalisation.group_norm),
     **_table(reduction.REDUCTION, reduction.reduction),
     **_table(reduction.SPATIAL, reduction.spatial),
     **_table(reduction.ALONG_ONE_AXIS, reduction.along_one_axis),
     **_table(("conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d",
               "conv_transpose3d"), contraction.convolution),
     "linear": contraction.linear,
-    **_table(("matmul", "mm", "bmm"), contraction.matmul),
-    "addmm": contraction.addmm,
-    "einsum": contraction.einsum,
-    "scaled_dot_product_attention": contraction.attention,
     "embedding": contraction.embedding,
+    **_table(("matmul", "mm", "bmm", "mv", "dot"), products.matmul),
+    **_table(("addmm", "baddbmm"), products.added_product),
+    "einsum": products.einsum,
+    "scaled_dot_product_attention": products.attention,
 }
-"""Operator name -> rule. A new operator is one line here and, at most, one function."""
+"""Operator name (with its overload where that matters) -> rule. A new operator is one line here and, at most, one
+function; an operator that is not listed pins what it touches."""
+
+_FOLDED = 1 << 22
+"""Constants of up to this many elements are computed while propagating, so that they can serve as indices."""
 
 
 def propagate(traced: TracedNet, attention: str = "heads", allow_inexact: bool = False
@@ -61,19 +70,32 @@ def propagate(traced: TracedNet, attention: str = "heads", allow_inexact: bool =
     return state, values
 
 
+def rule_of(node: fx.Node) -> Rule | None:
+    """The rule for a node's operator."""
+    name = operator_name(node)
+    return RULES.get(f"{name}.{getattr(node.target, '_overloadname', '')}") or RULES.get(name)
+
+
 def _placeholders(traced: TracedNet, state: State) -> dict[fx.Node, Any]:
     values: dict[fx.Node, Any] = {}
     own, facets = traced.named_tensors(), {}
-    buffers = {name for name, _ in traced.net.named_buffers(remove_duplicate=False)}
+    buffers = dict(traced.net.named_buffers(remove_duplicate=False))
     for node, name in traced.tensor_names.items():
         if name not in facets:
             facets[name] = state.identities.of_tensor(name, own[name].shape)
-        values[node] = Identified(tuple(own[name].shape), facets[name], own[name] if name in buffers else None)
+        data = buffers[name].detach().cpu() if name in buffers else None
+        values[node] = Identified(tuple(own[name].shape), facets[name], data, constant=True)
     for node, tensor in traced.constants.items():
-        values[node] = Identified(tuple(tensor.shape), [], tensor)
+        values[node] = _generated(state, node, tensor)
     for node in traced.input_nodes:
-        values[node] = opaque_result(node)
+        values[node] = opaque_result(node, origin="a network input")
     return values
+
+
+def _generated(state: State, node: fx.Node, tensor: Tensor) -> Identified:
+    """A constant the network makes itself: free to shrink along every axis."""
+    return Identified(tuple(tensor.shape), state.identities.generated(tensor.shape, node), tensor.detach().cpu(),
+                      constant=True)
 
 
 def _value(state: State, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
@@ -83,27 +105,37 @@ def _value(state: State, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
         return args[0][args[1]]
     if name in ("sym_size", "size"):
         return args[0].shape[args[1]]
+    if name in ("sym_numel", "numel"):
+        return math.prod(args[0].shape)
     if not tensors:
-        return _made(state, node, args, kwargs)
+        made = node.target(*args, **kwargs)
+        return _generated(state, node, made) if isinstance(made, Tensor) else made
     if name.startswith("new_"):
-        return _uniform(state, node) if name != "new_empty" else opaque_result(node)
-    rule = RULES.get(name)
-    if rule is None:
-        return state.opaque(node, tensors, "this operator is not known to keep channels apart")
-    return rule(state, node, args, kwargs)
+        return _new(state, node)
+    rule = rule_of(node)
+    made = rule(state, node, args, kwargs) if rule else state.opaque(node, tensors, "unknown")
+    if all(value.constant for value in tensors):
+        _fold(node, args, kwargs, made)
+    return made
 
 
-def _uniform(state: State, node: fx.Node) -> Identified:
+def _new(state: State, node: fx.Node) -> Identified:
     result: Identified = opaque_result(node)
-    result.facets = state.identities.generated(result.shape)
+    result.facets, result.constant = state.identities.generated(result.shape, node), True
     return result
 
 
-def _made(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """A value made from no tensor: a number, a uniform constant (free to shrink), or one that varies (stays)."""
-    made = node.target(*args, **kwargs)
-    if not isinstance(made, Tensor):
-        return made
-    if made.numel() > 1 and bool((made == made.reshape(-1)[0]).all()) and not torch.is_complex(made):
-        return Identified(tuple(made.shape), state.identities.generated(made.shape), made)
-    return Identified(tuple(made.shape), [], made)
+def _fold(node: fx.Node, args: Any, kwargs: Any, made: Any) -> None:
+    """Mark what follows from constants as constant, with its numbers where they are known."""
+    results = identified_in(made)
+    for value in results:
+        value.constant = True
+    tensors = identified_in((args, kwargs))
+    if any(v.data is None or v.data.numel() > _FOLDED for v in tensors) or any(
+            math.prod(v.shape) > _FOLDED for v in results):
+        return
+    numbers = pytree.tree_map(lambda v: v.data if isinstance(v, Identified) else v, (args, kwargs),
+                              is_leaf=lambda v: isinstance(v, Identified))
+    computed = node.target(*numbers[0], **numbers[1])
+    for value, data in zip(results, pytree.tree_leaves(computed), strict=False):
+        value.data = data.cpu()

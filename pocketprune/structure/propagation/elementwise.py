@@ -1,14 +1,13 @@
-"""Operators that work element by element (after broadcasting), and what normalises per channel."""
+"""Operators that work element by element, after broadcasting."""
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, fx
 
-from ..tracing import describe
-from .rules import State, argument, identified_in
-from .values import Identified, compress, varying
+from .rules import State, argument, identified_in, opaque_result, origin_of
+from .values import Identified, compress, tie, varying
 
 ELEMENTWISE = frozenset("""
     relu relu6 hardtanh hardsigmoid hardswish sigmoid tanh silu gelu elu selu celu leaky_relu mish softplus softsign
@@ -18,31 +17,45 @@ ELEMENTWISE = frozenset("""
     floor ceil round trunc frac maximum minimum max.other min.other fmax fmin where masked_fill lerp addcmul addcdiv
     dropout alpha_dropout feature_dropout native_dropout logical_and logical_or logical_not bitwise_and bitwise_or
     bitwise_not eq ne lt le gt ge isnan isinf nan_to_num copysign atan2 hypot xlogy zeros_like ones_like full_like
-    empty_like rand_like randn_like bernoulli heaviside logit copy fill positive
+    empty_like rand_like randn_like bernoulli heaviside logit copy fill positive logaddexp sinc
+    __and__ __or__ __xor__ sgn deg2rad rad2deg erfinv lgamma float_power special_expit special_erf
 """.split())
 
 
 def elementwise(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Rule of all of them: identities that meet in an element are one."""
-    result = unite_elementwise(state, node, identified_in((args, kwargs)))
-    if isinstance(node.meta.get("val"), (tuple, list)):  # native_dropout: output, mask
-        return (result, *[None] * (len(node.meta["val"]) - 1))
-    return result
+    """Identities that meet in an element are one."""
+    return with_extras(node, unite_elementwise(state, node, identified_in((args, kwargs))))
+
+
+def with_extras(node: fx.Node, result: Identified) -> Any:
+    """The result, and its operator's further results (masks, saved statistics) without identities."""
+    made = opaque_result(node)
+    return (result, *made[1:]) if isinstance(made, tuple) else result
 
 
 def unite_elementwise(state: State, node: fx.Node, values: list[Identified]) -> Identified:
-    """Broadcast the values against one another and unite what meets; pin what meets something that cannot go."""
-    shape = tuple(torch.broadcast_shapes(*[v.shape for v in values]))
+    """Broadcast the values against one another and unite what meets; what meets a value that cannot go stays."""
+    shape = _broadcast([v.shape for v in values])
     own = [(1,) * (len(shape) - v.dim) + v.shape for v in values]
     facets = [[_lift(f, v.shape, shape) for f in v.facets] for v in values]
-    pool: list[Tensor] = []
-    for i, mine in enumerate(facets):
+    pool: list[_Met] = []
+    for index, mine in enumerate(facets):
         for facet in mine:
-            if _fits(facet, i, own, facets, shape):
-                _merge(state, pool, facet)
+            bare = {a: o for o in range(len(values)) if o != index for a in varying(facet)
+                    if own[o][a] > 1 and not any(a in varying(g) for g in facets[o])}
+            left = tie(state.identities, facet, bare)
+            if varying(left):
+                _merge(state, node, pool, _Met(left, values[index].constant))
             else:
-                state.identities.pin(facet, f"{describe(node)}: combined with a value that cannot be thinned alike")
-    return Identified(shape, pool)
+                other = values[next(iter(bare.values()))] if bare else values[index]
+                state.refuse(node, facet, "combined", other=origin_of(other))
+    return Identified(shape, [met.facet for met in pool], origin=next((v.origin for v in values if v.origin), ""))
+
+
+def _broadcast(shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
+    rank = max(len(s) for s in shapes)
+    padded = [(1,) * (rank - len(s)) + s for s in shapes]
+    return tuple(next((size for size in sizes if size != 1), 1) for sizes in zip(*padded, strict=True))
 
 
 def _lift(facet: Tensor, own: tuple[int, ...], shape: tuple[int, ...]) -> Tensor:
@@ -50,95 +63,38 @@ def _lift(facet: Tensor, own: tuple[int, ...], shape: tuple[int, ...]) -> Tensor
     return facet.view((1,) * (len(shape) - len(own)) + own).expand(shape) if facet.shape != shape else facet
 
 
-def _fits(facet: Tensor, index: int, own: list[tuple[int, ...]], facets: list[list[Tensor]],
-          shape: tuple[int, ...]) -> bool:
-    """Whether every other operand either broadcasts along the facet's axes or has identities there."""
-    axes = set(varying(facet))
-    if not axes:
-        return max(own[index], default=1) == 1 and max(shape, default=1) == 1
-    for other, size in enumerate(own):
-        if other != index and any(size[a] > 1 for a in axes):
-            if not any(axes & set(varying(g)) for g in facets[other]):
-                return False
-    return True
+@dataclass(frozen=True)
+class _Met:
+    """A facet of the result so far, and whether it comes from constants alone."""
+
+    facet: Tensor
+    constant: bool
+
+    @property
+    def axes(self) -> set[int]:
+        return set(varying(self.facet))
 
 
-def _merge(state: State, pool: list[Tensor], facet: Tensor) -> None:
-    """Add a facet to the result, one with those that vary along the same axes."""
-    axes = set(varying(facet))
-    meeting = [g for g in pool if axes & set(varying(g))]
-    for other in meeting:
-        state.identities.unite(facet, other)
-    kept = min([facet, *meeting], key=lambda f: len(varying(f)))
-    pool[:] = [g for g in pool if not any(g is m for m in meeting)] + [kept]
+def _merge(state: State, node: fx.Node, pool: list[_Met], new: _Met) -> None:
+    """Add a facet to the result, made one with those that vary along the same axes."""
+    meeting = [met for met in pool if met.axes & new.axes]
+    pool[:] = [met for met in pool if not met.axes & new.axes]
+    for met in meeting:
+        new = _meet(state, node, *sorted((met, new), key=lambda m: len(m.axes)))
+    pool.append(new)
 
 
-def per_channel(value: Identified | None, rank: int, axis: int) -> Identified | None:
-    """A vector of parameters laid along one axis of a value of some rank."""
-    if value is None:
-        return None
-    shape = tuple(value.shape[0] if d == axis else 1 for d in range(rank))
-    return Identified(shape, [facet.view(shape) for facet in value.facets])
+def _meet(state: State, node: fx.Node, narrow: _Met, wide: _Met) -> _Met:
+    """Two facets with an axis in common become one.
 
-
-def batch_norm(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Batch and instance norm, PReLU: one parameter a channel, channels do not mix."""
-    source: Identified = args[0]
-    extra = [per_channel(v, source.dim, 1) for v in args[1:5] if isinstance(v, Identified) and v.dim == 1]
-    result = unite_elementwise(state, node, [source, *[v for v in extra if v is not None]])
-    if isinstance(node.meta.get("val"), (tuple, list)):
-        return (result, *[None] * (len(node.meta["val"]) - 1))
-    return result
-
-
-def layer_norm(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Statistics over the last axes: channels there mix, so they stay, unless inexact removal is asked for."""
-    source: Identified = args[0]
-    shape = args[1] if len(args) > 1 else kwargs["normalized_shape"]
-    normalized = set(range(source.dim - len(shape), source.dim))
-    values = [source, *[v for v in identified_in(args[2:4])]]
-    _guard_statistics(state, node, values, normalized)
-    result = unite_elementwise(state, node, values)
-    if isinstance(node.meta.get("val"), (tuple, list)):
-        return (result, *[None] * (len(node.meta["val"]) - 1))
-    return result
-
-
-def _guard_statistics(state: State, node: fx.Node, values: list[Identified], normalized: set[int]) -> None:
-    for facet in values[0].facets:
-        if normalized & set(varying(facet)):
-            if state.allow_inexact:
-                state.identities.mark_inexact(facet)
-            else:
-                state.identities.pin(facet, f"{describe(node)}: its statistics mix these channels "
-                                            "(allow_inexact=True removes them all the same)")
-
-
-def group_norm(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Whole normalisation groups can go exactly; parts of them only when inexact removal is asked for."""
-    source: Identified = args[0]
-    native = node.target._schema.name.endswith("native_group_norm")
-    groups = argument(node, args, kwargs, "group" if native else "num_groups")
-    weights = [v for v in (argument(node, args, kwargs, "weight"), argument(node, args, kwargs, "bias"))
-               if isinstance(v, Identified)]
-    result = unite_elementwise(state, node, [source, *[per_channel(w, source.dim, 1) for w in weights]])
-    channels = source.shape[1]
-    for facet in result.facets:
-        if 1 in varying(facet) and groups < channels:
-            grouped = facet.reshape(facet.shape[0], groups, channels // groups, *facet.shape[2:])
-            _tie_groups(state, node, compress(grouped), groups)
-    return (result, *[None] * (len(node.meta["val"]) - 1)) if native else result
-
-
-def _tie_groups(state: State, node: fx.Node, grouped: Tensor, groups: int) -> None:
-    if state.allow_inexact:
-        state.identities.mark_inexact(grouped)
-        state.identities.unite(grouped, grouped.narrow(1, 0, 1).expand(grouped.shape))
-    elif groups == 1:
-        state.identities.pin(grouped, f"{describe(node)}: its statistics mix these channels "
-                                      "(allow_inexact=True removes them all the same)")
-    else:
-        state.identities.unite(grouped, grouped.narrow(2, 0, 1).expand(grouped.shape))
+    Channels seen as heads times widths may meet a constant vector of widths (rotary embeddings, a norm within each
+    head). With attention="heads" the heads are what can go, and the vector stays; otherwise the widths are.
+    """
+    if state.attention == "heads" and narrow.constant and not wide.constant and narrow.axes < wide.axes:
+        state.refuse(node, narrow.facet, "heads")
+        return _Met(tie(state.identities, wide.facet, narrow.axes), False)
+    state.identities.unite(narrow.facet, wide.facet)
+    return _Met(tie(state.identities, narrow.facet, narrow.axes - wide.axes), narrow.constant and wide.constant)
 
 
 def gated_halves(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -147,5 +103,6 @@ def gated_halves(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dic
     dim = argument(node, args, kwargs, "dim") % source.dim
     half = source.shape[dim] // 2
     shape = tuple(half if d == dim else s for d, s in enumerate(source.shape))
-    halves = [Identified(shape, [compress(f.narrow(dim, k * half, half)) for f in source.facets]) for k in (0, 1)]
+    halves = [Identified(shape, [compress(f.narrow(dim, k * half, half)) for f in source.facets], origin=source.origin)
+              for k in (0, 1)]
     return unite_elementwise(state, node, halves)

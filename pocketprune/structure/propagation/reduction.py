@@ -5,27 +5,29 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from ..tracing import describe
-from .rules import State, argument, flat_axes, opaque_result
-from .values import Identified, compress, only_along, varying
+from .normalisation import across_statistics
+from .rules import Contraction, State, argument, flat_axes, opaque_result
+from .values import Identified, compress, core, tie, varying
 
-REDUCTION = frozenset("""
-    mean sum amax amin max min prod std var var_mean std_mean norm linalg_vector_norm logsumexp any all argmax argmin
-    count_nonzero nansum median
-""".split())
+STATISTICS = frozenset("mean var std var_mean std_mean".split())
+SUMS = frozenset("sum linalg_vector_norm norm nansum".split())
+REDUCTION = STATISTICS | SUMS | frozenset(
+    "amax amin max min prod logsumexp any all argmax argmin count_nonzero median aminmax".split())
 SPATIAL = frozenset("""
     max_pool1d max_pool2d max_pool3d max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices
     avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
     _adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d
     upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_bilinear2d upsample_bicubic2d
     upsample_trilinear3d upsample_linear1d _upsample_nearest_exact1d _upsample_nearest_exact2d
-    _upsample_bilinear2d_aa _upsample_bicubic2d_aa lp_pool2d
+    _upsample_nearest_exact3d _upsample_bilinear2d_aa _upsample_bicubic2d_aa grid_sampler grid_sampler_2d
+    grid_sampler_3d
 """.split())
-ALONG_ONE_AXIS = frozenset("softmax log_softmax _softmax _log_softmax cumsum cumprod sort argsort topk logcumsumexp".split())
+ALONG_ONE_AXIS = frozenset("softmax log_softmax _softmax _log_softmax cumsum cumprod cummax cummin logcumsumexp sort "
+                           "argsort topk kthvalue".split())
 
 
 def reduction(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """mean, sum, max, ... over some axes."""
+    """Over axes without channels they pass; pieces that are reduced together go together."""
     source: Identified = args[0]
     names = {a.name for a in node.target._schema.arguments}
     dims = argument(node, args, kwargs, "dim") if "dim" in names else None
@@ -40,53 +42,60 @@ def reduction(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[s
 
 
 def _reduced(state: State, node: fx.Node, facet: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor | None:
-    mixed, rest = set(axes) & set(varying(facet)), set(varying(facet)) - set(axes)
-    if mixed and not rest:
-        state.identities.pin(facet, f"{describe(node)}: it mixes these channels")
+    name = node.target._schema.name.split("::")[1]
+    mixed = set(axes) & set(varying(facet))
+    if mixed and mixed == set(varying(facet)):
+        if name in SUMS:  # a removed channel adds nothing: the sum reads it like a layer does
+            state.contractions.append(Contraction(node, "product", node.args[0], None, None, core(facet), None))
+        elif name in STATISTICS:
+            across_statistics(state, node, facet, axes)
+        else:
+            state.refuse(node, facet, "mixed")
         return None
-    if mixed:  # e.g. a maximum over pieces of one map: the pieces go together
-        first = facet
-        for axis in mixed:
-            first = first.narrow(axis, 0, 1)
-        state.identities.unite(facet, first.expand(facet.shape))
-        facet = first.expand(facet.shape)
+    facet = tie(state.identities, facet, mixed)  # e.g. a maximum over pieces of one map
     for axis in sorted(axes, reverse=True):
         facet = facet.narrow(axis, 0, 1) if keep else facet.select(axis, 0)
     return compress(facet)
 
 
 def spatial(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Pooling and resizing: every map is treated alike, channels stay where they are."""
+    """Pooling and resizing treat every map alike; channels stay where they are."""
     source: Identified = args[0]
+    name = node.target._schema.name
+    rank = next((int(c) for c in name if c.isdigit()), source.dim - 2)
     result = opaque_result(node)
-    first = result[0] if isinstance(result, tuple) else result
-    channel = 1 if len(first.shape) == source.dim and source.dim > 2 else 0
+    shape = (result[0] if isinstance(result, tuple) else result).shape
+    facets = []
     for facet in source.facets:
-        axis = channel if channel in varying(facet) else (varying(facet) or (channel,))[0]
-        if axis > channel:
-            state.identities.pin(facet, f"{describe(node)}: it mixes these channels")
-        elif varying(facet):
-            ids = only_along(state.identities, facet, axis)
-            view = [-1 if d == axis else 1 for d in range(len(first.shape))]
-            first.facets.append(ids.view(view).expand(first.shape))
+        left = tie(state.identities, facet, range(source.dim - rank, source.dim))
+        if varying(left):
+            index = tuple(slice(0, 1) if d >= source.dim - rank else slice(None) for d in range(source.dim))
+            facets.append(left[index].expand(shape))
+        else:
+            state.refuse(node, facet, "mixed")
+    for other in args[1:]:
+        for facet in other.facets if isinstance(other, Identified) else []:
+            state.refuse(node, facet, "mixed")
+    for value in result if isinstance(result, tuple) else (result,):
+        value.facets = facets
     return result
 
 
 def along_one_axis(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """softmax, cumulative sums, sorting: everything along the axis mixes, the other axes pass."""
+    """Everything along the axis mixes, the other axes pass."""
     source: Identified = args[0]
     names = {a.name for a in node.target._schema.arguments}
     axis = (argument(node, args, kwargs, "dim") if "dim" in names else -1) % max(source.dim, 1)
     passing = []
     for facet in source.facets:
-        if axis in varying(facet):
-            state.identities.pin(facet, f"{describe(node)}: it mixes these channels")
+        left = tie(state.identities, facet, (axis,))
+        if varying(left):
+            passing.append(left)
         else:
-            passing.append(facet)
+            state.refuse(node, facet, "mixed")
     result = opaque_result(node)
     for value in result if isinstance(result, tuple) else (result,):
-        if value.shape == source.shape:
-            value.facets = passing
+        if len(value.shape) == source.dim:
+            index = tuple(slice(0, 1) if d == axis else slice(None) for d in range(source.dim))
+            value.facets = [f[index].expand(value.shape) for f in passing]
     return result
-
-

@@ -12,18 +12,37 @@ from ..tracing import concrete_shape, describe
 from .values import Identified, Identities
 
 
+REFUSALS = {
+    "unknown": "this operator is not known to keep channels apart",
+    "mixed": "it mixes these channels",
+    "statistics": "its statistics mix these channels (allow_inexact=True removes them all the same)",
+    "combined": "combined with {other}, which cannot be thinned alike",
+    "joined": "joined along another axis with {other}, which cannot be thinned alike",
+    "read": "read together with {other}, which cannot be thinned alike",
+    "axis": "channels are read along another axis",
+    "index": "its indices depend on the data or on channels",
+    "overlap": "two kinds of channels share one axis",
+    "sequence": "{other} of channels is not followed",
+    "heads": "whole heads are removed (attention='widths' removes widths within every head)",
+    "groups": "whole groups are removed, not parts of them",
+}
+"""Why a node's channels must stay, in words; a message is the node's description, a colon and one of these."""
+
+
 @dataclass(frozen=True)
 class Contraction:
     """A node that sums over channels with a weight: a consumer of `in_ids`, a producer of `out_ids`.
 
     Attributes:
-        node: the graph node; `kind`: "conv" | "conv_transpose" | "linear" | "matmul".
+        node: the graph node; `kind`: "conv" | "conv_transpose" | "linear" | "matmul" | "embedding" | "product" (of two
+            activations, without a weight).
         source: the node whose value is read.
         weight: name of the weight tensor; `bias`: of the bias, or None.
         in_ids: identity of every input channel, shape (c,), or None where the input carries none.
         out_ids: identity of every output channel, shape (n,), or None.
         groups: of a convolution.
         carrier: channels pass through one by one (depthwise): what goes in decides what comes out.
+        plain: the weight argument is the named tensor itself, not something computed from it.
     """
 
     node: fx.Node
@@ -35,6 +54,7 @@ class Contraction:
     out_ids: Tensor | None
     groups: int = 1
     carrier: bool = False
+    plain: bool = True
 
 
 @dataclass
@@ -47,21 +67,35 @@ class State:
     contractions: list[Contraction] = field(default_factory=list)
     tensor_of_node: dict[fx.Node, str] = field(default_factory=dict)
 
-    def opaque(self, node: fx.Node, values: list[Identified], why: str) -> Any:
+    def reason(self, node: fx.Node, why: str, **words: str) -> str:
+        """A refusal in words, naming the node."""
+        return f"{describe(node)}: {REFUSALS[why].format(**words)}"
+
+    def refuse(self, node: fx.Node, facet: Tensor, why: str, **words: str) -> None:
+        """Pin a facet's identities."""
+        self.identities.pin(facet, self.reason(node, why, **words))
+
+    def opaque(self, node: fx.Node, values: list[Identified], why: str, **words: str) -> Any:
         """Pin everything a node touches; its value carries no identities."""
-        reason = f"{describe(node)}: {why}"
         for value in values:
             for facet in value.facets:
-                self.identities.pin(facet, reason)
+                self.refuse(node, facet, why, **words)
         return opaque_result(node)
 
 
-def opaque_result(node: fx.Node) -> Any:
+def opaque_result(node: fx.Node, origin: str = "") -> Any:
     """The node's value(s) without identities."""
     def one(meta: Any) -> Any:
-        return Identified(concrete_shape(meta.shape)) if isinstance(meta, Tensor) else meta
+        if not isinstance(meta, Tensor):
+            return meta
+        return Identified(concrete_shape(meta.shape), origin=origin or f"the result of {describe(node)}")
     meta = node.meta.get("val")
     return tuple(one(m) for m in meta) if isinstance(meta, (tuple, list)) else one(meta)
+
+
+def origin_of(value: Identified) -> str:
+    """What a value is, for messages."""
+    return value.origin or "a value of fixed width"
 
 
 def identified_in(args: Any) -> list[Identified]:
@@ -103,5 +137,5 @@ def flat_axes(axes: Any, rank: int) -> tuple[int, ...]:
 
 
 def field_like(shape: tuple[int, ...]) -> Tensor:
-    """A throw-away field of a shape, to ask an operator for its output shape."""
+    """A throw-away field of a shape, in place of a tensor of which only the shape matters."""
     return torch.zeros((), dtype=torch.int64).expand(shape)

@@ -7,8 +7,9 @@ removed. Directions along which a facet is constant have stride 0, which keeps l
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,11 +26,15 @@ class Identified:
         shape: the value's shape at the traced inputs.
         facets: int64 tensors of that shape, varying along disjoint axes; none = nothing in it can be removed.
         data: the numbers, where they are known and may serve as indices.
+        constant: whether it follows from parameters, buffers and literals alone, not from the network's inputs.
+        origin: for a value without facets, what it is ("a network input"), for messages.
     """
 
     shape: tuple[int, ...]
     facets: list[Tensor] = field(default_factory=list)
     data: Tensor | None = None
+    constant: bool = False
+    origin: str = ""
 
     @property
     def dim(self) -> int:
@@ -54,6 +59,7 @@ class Identities:
         self._pairs: list[np.ndarray] = []
         self._pins: list[tuple[np.ndarray, str]] = []
         self._axes: list[tuple[int, int, str, int]] = []  # first id, size, tensor, axis
+        self.made: list[tuple[int, int, Any, int]] = []  # first id, size, whoever made the constant, axis
 
     def fresh(self, count: int) -> Tensor:
         ids = torch.arange(self.count, self.count + count)
@@ -69,9 +75,14 @@ class Identities:
                 facets.append(along_axis(self.fresh(size), shape, axis))
         return facets
 
-    def generated(self, shape: Sequence[int]) -> list[Tensor]:
-        """Facets of a uniform constant the network makes itself: free to shrink along every axis."""
-        return [along_axis(self.fresh(size), shape, axis) for axis, size in enumerate(shape) if size > 1]
+    def generated(self, shape: Sequence[int], maker: Any) -> list[Tensor]:
+        """Facets of a constant the network makes itself: free to shrink along every axis."""
+        facets = []
+        for axis, size in enumerate(shape):
+            if size > 1:
+                self.made.append((self.count, size, maker, axis))
+                facets.append(along_axis(self.fresh(size), shape, axis))
+        return facets
 
     def pinned_id(self, reason: str) -> Tensor:
         ids = self.fresh(1)
@@ -110,18 +121,16 @@ class Identities:
                 reasons.setdefault(int(label), reason)
         return reasons
 
-    def slices(self, classes: np.ndarray) -> dict[int, list[Slice]]:
-        """class -> the tensor slices that go with it."""
-        result: dict[int, list[Slice]] = {}
+    def slices(self, classes: np.ndarray, wanted: Iterable[int]) -> dict[int, list[Slice]]:
+        """wanted class -> the tensor slices that go with it."""
+        result: dict[int, list[Slice]] = {label: [] for label in wanted}
+        asked = np.zeros(int(classes.max(initial=0)) + 1, dtype=bool)
+        asked[list(result)] = True
         for start, size, name, axis in self._axes:
-            for index in range(size):
-                result.setdefault(int(classes[start + index]), []).append(Slice(name, axis, index))
+            labels = classes[start:start + size]
+            for index in np.flatnonzero(asked[labels]).tolist():
+                result[int(labels[index])].append(Slice(name, axis, index))
         return result
-
-    def owner(self, facet: Tensor) -> str | None:
-        """Name of the tensor whose axis the facet's identities were made for; None for others."""
-        first = int(core(facet)[0])
-        return next((name for start, size, name, _ in self._axes if start <= first < start + size), None)
 
     def axes(self) -> list[tuple[int, int, str, int]]:
         """(first identity, size, tensor name, axis) of every tensor axis."""
@@ -154,13 +163,18 @@ def compress(facet: Tensor) -> Tensor:
     return facet
 
 
-def only_along(identities: Identities, facet: Tensor, axis: int) -> Tensor:
+def tie(identities: Identities, facet: Tensor, axes: Iterable[int]) -> Tensor:
+    """Unite what differs along some axes; the facet left, constant along them."""
+    axes = tuple(axis for axis in axes if axis in varying(facet))
+    if not axes:
+        return facet
+    distinct = facet[tuple(slice(None) if facet.stride(d) else slice(0, 1) for d in range(facet.dim()))]
+    first = distinct.amax(dim=axes, keepdim=True)  # any identity but 0, which stands for padded zeros
+    identities.unite(distinct, first.expand(distinct.shape))
+    return first.expand(facet.shape)
+
+
+def vector(identities: Identities, facet: Tensor, axis: int) -> Tensor:
     """Make a facet vary along `axis` alone, uniting what differs along the others; its vector along `axis`."""
-    first = facet
-    for other in varying(facet):
-        if other != axis:
-            first = first.narrow(other, 0, 1)
-    if first.shape != facet.shape:
-        identities.unite(facet, first.expand(facet.shape))
-    index = tuple(slice(None) if d == axis else 0 for d in range(facet.dim()))
-    return first[index]
+    facet = tie(identities, facet, [a for a in varying(facet) if a != axis])
+    return facet[tuple(slice(None) if d == axis else 0 for d in range(facet.dim()))]

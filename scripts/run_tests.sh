@@ -9,5 +9,6 @@ set -euo pipefail
 
 cd "$repo"
 find_python dev export plots
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # the tensors are small: more threads only wait for each other
 "$python" -m ruff check .
 exec "$python" -m pytest "$@"

@@ -14,8 +14,10 @@ from .propagation.rules import identified_in
 from .propagation.values import tie
 from .tracing import operator_name
 
-JOINS = frozenset("cat concat concatenate stack slice select split split_with_sizes chunk unbind narrow getitem "
-                  "unsafe_split unsafe_chunk tensor_split slice_scatter select_scatter".split())
+JOINS = frozenset((
+    "cat", "concat", "concatenate", "stack", "slice", "select", "split", "split_with_sizes", "chunk", "unbind",
+    "narrow", "getitem", "unsafe_split", "unsafe_chunk", "tensor_split", "slice_scatter", "select_scatter"
+))
 """Operators that a tensor of no channels at all passes without harm."""
 
 
@@ -153,7 +155,7 @@ def presence(values: dict[fx.Node, Any], classes: np.ndarray) -> np.ndarray:
     Channels of one group have the same number, so that keeping one of the group leaves none of these tensors empty.
     """
     marks = np.zeros(int(classes.max(initial=0)) + 1, dtype=np.uint64)
-    for position, (node, value) in enumerate(_worked_on(values)):
+    for position, value in enumerate(_worked_on(values)):
         mark = np.random.default_rng(position).integers(1, 1 << 63, dtype=np.uint64)
         for facet in value.facets:
             core = facet[tuple(slice(None) if facet.stride(d) else slice(0, 1) for d in range(facet.dim()))]
@@ -161,9 +163,9 @@ def presence(values: dict[fx.Node, Any], classes: np.ndarray) -> np.ndarray:
     return marks
 
 
-def _worked_on(values: dict[fx.Node, Any]) -> Iterator[tuple[fx.Node, Identified]]:
+def _worked_on(values: dict[fx.Node, Any]) -> Iterator[Identified]:
     """The values with channels that some operator reads as a whole."""
     for node, value in values.items():
-        if isinstance(value, Identified) and node.op == "call_function":
-            if any(user.op == "output" or operator_name(user) not in JOINS for user in node.users):
-                yield node, value
+        if isinstance(value, Identified) and node.op == "call_function" and any(
+                user.op == "output" or operator_name(user) not in JOINS for user in node.users):
+            yield value

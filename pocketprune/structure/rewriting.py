@@ -6,7 +6,6 @@ import operator
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
@@ -81,7 +80,8 @@ class _Emitter:
         """Mention tensors that the graph does not use, so that the state dict has every key of the original."""
         used = {str(n.target) for n in self.graph.nodes if n.op in ("get_attr", "call_module")}
         first = next(n for n in self.graph.nodes if n.op != "placeholder")
-        tensors = [*self.root.named_parameters(remove_duplicate=False), *self.root.named_buffers(remove_duplicate=False)]
+        tensors = [*self.root.named_parameters(remove_duplicate=False),
+                   *self.root.named_buffers(remove_duplicate=False)]
         with self.graph.inserting_before(first):
             for name, _ in tensors:
                 if name not in used and not any(name.startswith(f"{module}.") for module in used):
@@ -158,12 +158,12 @@ class _Emitter:
         definer = next(c for c in type(module).__mro__ if "forward" in vars(c))
         if not definer.__module__.startswith("torch.nn.modules") or getattr(module, "padding_mode", "zeros") != "zeros":
             return False
-        if getattr(module, "transposed", False):
-            if list(module.output_padding) != list(argument(node, node.args, node.kwargs, "output_padding")):
-                return False
+        if getattr(module, "transposed", False) and list(module.output_padding) != list(
+                argument(node, node.args, node.kwargs, "output_padding")):
+            return False
         mine = {id(t) for t in [*module._parameters.values(), *module._buffers.values()] if t is not None}
-        return all(a in self.traced.tensor_names and id(_attribute(self.traced.net, self.traced.tensor_names[a])) in mine
-                   for a in node.all_input_nodes if a is not node.args[0])
+        names = [self.traced.tensor_names.get(a) for a in node.all_input_nodes if a is not node.args[0]]
+        return all(name is not None and id(_attribute(self.traced.net, name)) in mine for name in names)
 
 
 def _attribute(root: nn.Module, name: str) -> Tensor:

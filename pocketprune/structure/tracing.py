@@ -5,8 +5,8 @@ In-place operators are replaced by their pure twins, so that a value, once compu
 """
 from __future__ import annotations
 
-import io
 import inspect
+import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -305,9 +305,9 @@ def _pure_twin(node: fx.Node) -> Callable[..., Any] | None:
 _VIEWS = {"view", "reshape", "slice", "select", "split", "split_with_sizes", "chunk", "unbind", "permute", "transpose",
           "t", "squeeze", "unsqueeze", "expand", "flatten", "unflatten", "narrow", "alias", "detach", "contiguous",
           "getitem", "view_as", "reshape_as", "expand_as", "movedim", "moveaxis", "swapaxes", "swapdims", "diagonal",
-          "unfold", "to", "real", "type_as", "dropout", "feature_dropout", "alpha_dropout", "broadcast_to", "tensor_split",
-          "hsplit", "vsplit", "dsplit", "numpy_T", "mT", "mH", "adjoint", "ravel", "float", "double", "half", "bfloat16",
-          "positive", "lift_fresh", "meshgrid", "unsafe_chunk", "unsafe_split", "rot90", "channel_shuffle", "index"}
+          "unfold", "to", "real", "type_as", "dropout", "feature_dropout", "alpha_dropout", "broadcast_to", "hsplit",
+          "tensor_split", "vsplit", "dsplit", "numpy_T", "mT", "mH", "adjoint", "ravel", "float", "double", "half",
+          "bfloat16", "positive", "lift_fresh", "meshgrid", "unsafe_chunk", "unsafe_split", "channel_shuffle"}
 
 
 def _has_aliases(node: fx.Node) -> bool:

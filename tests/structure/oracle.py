@@ -66,7 +66,7 @@ def zeroed(net: nn.Module, dropped: Sequence[tuple[ChannelGroup, Sequence[int]]]
     for group, channels in dropped:
         everything = bool(group.products)
         for (name, axis), indices in group.slices(channels).items():
-            if everything or reads_along(copied, name, axis):
+            if everything or name in group.consumers or reads_along(copied, name, axis):
                 own[name].data.index_fill_(axis, torch.tensor(indices), 0)
     return copied
 

@@ -1,9 +1,8 @@
 """How the toy networks are written down: named layers and a forward function."""
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -32,17 +31,13 @@ class Toy:
 
     Attributes:
         build: makes the network; its parts' numbers come from torch's global generator.
-        inputs: shapes of the example inputs, or a function that makes them.
-        sizes: size of every prunable group, in forward order; `stays`: words that appear among the refusals.
+        inputs: shapes of the example inputs, or a function that makes them at a batch size (None: the usual one).
         attention, allow_inexact: options of the analysis.
         batches: whether the network takes another batch size than the traced one.
-        covers: operators and situations the toy stands for, for the report.
     """
 
     build: Callable[[], nn.Module]
     inputs: Any = ((2, 3, 8, 8),)
-    sizes: list[int] = field(default_factory=list)
-    stays: tuple[str, ...] = ()
     attention: str = "heads"
     allow_inexact: bool = False
     batches: bool = True
@@ -54,14 +49,12 @@ class Toy:
         return tuple(torch.randn(batch or shape[0], *shape[1:], dtype=torch.float64) for shape in self.inputs)
 
 
-def toy(compute: Callable[..., Any], inputs: Any = None, sizes: list[int] | None = None, *,
-        stays: tuple[str, ...] = (), attention: str = "heads", allow_inexact: bool = False, batches: bool = True,
-        **parts: Callable[[], Any]) -> Toy:
+def toy(compute: Callable[..., Any], inputs: Any = None, *, attention: str = "heads", allow_inexact: bool = False,
+        batches: bool = True, **parts: Callable[[], Any]) -> Toy:
     """A toy from its forward function and its parts' constructors."""
     def build() -> nn.Module:
         return Net(compute, {name: make() for name, make in parts.items()})
-    assert len(inspect.signature(compute).parameters) >= 2
-    return Toy(build, inputs or ((2, 3, 8, 8),), sizes or [], stays, attention, allow_inexact, batches)
+    return Toy(build, inputs or ((2, 3, 8, 8),), attention, allow_inexact, batches)
 
 
 class Head(nn.Module):

@@ -79,6 +79,54 @@ def _unet(n, x):
     return n.out(n.c(torch.cat([up, a], 1)).relu())
 
 
+def _res2net(n, x):
+    parts = list(n.conv(x).chunk(4, 1))
+    parts[1] = n.k1(parts[1]).relu()
+    parts[2] = n.k2(parts[2] + parts[1]).relu()
+    return n.head(torch.cat(parts, 1))
+
+
+def _selective(n, x):
+    both = torch.stack([n.a(x).relu(), n.b(x).relu()], 1)
+    weights = n.fc(both.sum(1).mean((2, 3))).view(-1, 2, 8).softmax(1)
+    return n.head((both * weights[..., None, None]).sum(1))
+
+
+def _transformed(n, x):
+    y = n.a(x).relu()
+    theta = n.theta(y.mean((2, 3))).view(-1, 2, 3)
+    return n.head(F.grid_sample(y, F.affine_grid(theta, list(y.shape), align_corners=False), align_corners=False))
+
+
+def _non_local(n, x):
+    y = n.a(x)
+    theta, phi, g = (layer(y).flatten(2) for layer in (n.theta, n.phi, n.g))
+    mixed = torch.bmm((theta.transpose(1, 2) @ phi).softmax(-1), g.transpose(1, 2)).transpose(1, 2)
+    return n.head(y + n.back(mixed.reshape(-1, 4, 8, 8)))
+
+
+def _linear_attention(n, x):
+    y = n.a(x)
+    q, k, v = (layer(y).flatten(2) for layer in (n.q, n.k, n.v))
+    context = k.softmax(-1) @ v.transpose(1, 2)
+    return n.head((context.transpose(1, 2) @ q).view(-1, 10, 8, 8))
+
+
+def _written(n, x):
+    y = n.a(x)
+    y[:, 2:5] = n.b(x)
+    y[:, 0] = 0
+    y[:, :, 1:3] *= 2
+    return n.head(y)
+
+
+def _no_gradient(n, x):
+    y = n.a(x).relu()
+    with torch.no_grad():
+        scale = y.amax((2, 3), keepdim=True)
+    return n.head(n.b(y / (scale + 1)))
+
+
 PERMUTATION = [3, 15, 0, 7, 8, 1, 12, 5, 2, 10, 14, 4, 13, 6, 9, 11]
 
 CHAINS: dict[str, Toy] = {
@@ -125,7 +173,7 @@ CHAINS: dict[str, Toy] = {
                          norm=lambda: nn.InstanceNorm2d(16, affine=True), head=head(16)),
     "group_norm": toy(lambda n, x: n.head(n.norm(n.conv(x)).relu()), conv=conv(3, 16),
                       norm=lambda: nn.GroupNorm(4, 16), head=head(16)),
-    "group_norm_of_one": toy(lambda n, x: n.head(n.norm(n.conv(x)).relu()), conv=conv(3, 16), stays=("statistics",),
+    "group_norm_of_one": toy(lambda n, x: n.head(n.norm(n.conv(x)).relu()), conv=conv(3, 16),
                              norm=lambda: nn.GroupNorm(1, 16), head=head(16)),
     "shared_conv": toy(lambda n, x: n.head(n.twice(n.twice(n.conv(x)).relu()).relu()), conv=conv(3, 16),
                        twice=conv(16, 16), head=head(16)),
@@ -205,8 +253,7 @@ JOINS: dict[str, Toy] = {
     "maxout": toy(lambda n, x: n.head(n.conv(x).view(-1, 16, 2, 8, 8).amax(2)), conv=conv(3, 32), head=head(16)),
     "maxout_first": toy(lambda n, x: n.head(n.conv(x).view(-1, 2, 16, 8, 8).max(1)[0]), conv=conv(3, 32),
                         head=head(16)),
-    "residual_on_input": toy(lambda n, x: n.head(n.b(n.a(x).relu()) + x), a=conv(3, 8), b=conv(8, 3), head=head(3),
-                             stays=("network input",)),
+    "residual_on_input": toy(lambda n, x: n.head(n.b(n.a(x).relu()) + x), a=conv(3, 8), b=conv(8, 3), head=head(3)),
     "repeat": toy(lambda n, x: n.head(n.a(x).repeat(1, 2, 1, 1) + n.b(x).repeat_interleave(2, 1)), a=conv(3, 8),
                   b=conv(3, 8), head=head(16)),
     "unfold_patches": toy(lambda n, x: n.out(F.unfold(n.conv(x), 3, padding=1).transpose(1, 2)).mean(1),
@@ -214,11 +261,39 @@ JOINS: dict[str, Toy] = {
     "tensor_unfold": toy(lambda n, x: n.head(n.conv(x).unfold(2, 2, 2).unfold(3, 2, 2).amax((4, 5))), conv=conv(3, 8),
                          head=head(8)),
     "broadcast_gate": toy(lambda n, x: n.head(n.a(x) * n.b(x).amax(1, keepdim=True).sigmoid()), a=conv(3, 8),
-                          b=conv(3, 6), head=head(8), stays=("mixes",)),
+                          b=conv(3, 6), head=head(8)),
     "buffer_scale": toy(lambda n, x: n.head(n.conv(x) * n.scale), conv=conv(3, 16), head=head(16),
                         scale=lambda: torch.rand(1, 16, 1, 1)),
     "arange_shift": toy(lambda n, x: n.head(n.conv(x) + torch.arange(16.0, dtype=x.dtype).view(1, 16, 1, 1)),
                         conv=conv(3, 16), head=head(16)),
-    "literal_scale": toy(lambda n, x: n.head(n.conv(x) * torch.tensor([0.5, 1, 2, 3] * 4, dtype=x.dtype)[:, None, None]),
-                         conv=conv(3, 16), head=head(16)),
+    "literal_scale": toy(lambda n, x: n.head(n.conv(x) * torch.tensor([0.5, 1, 2, 3] * 4, dtype=x.dtype)[:, None, None]
+                                             ), conv=conv(3, 16), head=head(16)),
+    "split_left_over": toy(lambda n, x: n.head(torch.cat([(s := n.conv(x).split([6, 6, 4], 1))[0] + s[1], s[2]], 1)),
+                           conv=conv(3, 16), head=head(10)),
+    "res2net": toy(_res2net, conv=conv(3, 16), k1=conv(4, 4), k2=conv(4, 4), head=head(16)),
+    "selective_kernel": toy(_selective, a=conv(3, 8), b=conv(3, 8), fc=linear(8, 16), head=head(8)),
+    "energy_gate": toy(lambda n, x: n.head(n.a(x) * (n.a(x) * n.b(x)).sum(1, keepdim=True).sigmoid()), a=conv(3, 8),
+                       b=conv(3, 8), head=head(8)),
+    "unit_length": toy(lambda n, x: n.head(F.normalize(n.a(x), dim=1)), a=conv(3, 8), head=head(8)),
+    "statistics": toy(lambda n, x: n.head((y := n.a(x)) / (y.var((2, 3), keepdim=True) + 1).sqrt()), a=conv(3, 8),
+                      head=head(8)),
+    "grid_sample": toy(_transformed, a=conv(3, 8), theta=linear(8, 6), head=head(8)),
+    "non_local": toy(_non_local, a=conv(3, 8), theta=point(8, 6), phi=point(8, 6), g=point(8, 4), back=point(4, 8),
+                     head=head(8)),
+    "linear_attention": toy(_linear_attention, a=conv(3, 8), q=point(8, 6), k=point(8, 6), v=point(8, 10),
+                            head=head(10)),
+    "computed_weight": toy(lambda n, x: n.head(F.conv2d(x, n.weight * n.scale[:, None, None, None], padding=1)),
+                           weight=parameter(8, 3, 3, 3), scale=parameter(8), head=head(8)),
+    "unused_layers": toy(lambda n, x: n.head(n.a(x).relu()), a=conv(3, 8), spare=conv(8, 5), extra=parameter(7),
+                         head=head(8)),
+    "single_channel": toy(lambda n, x: n.b(n.a(x).relu()), a=conv(3, 8), b=conv(8, 1)),
+    "functional_dropout": toy(lambda n, x: n.head(F.dropout(n.a(x).roll(3, 1), 0.5, n.training)), a=conv(3, 8),
+                              head=head(8)),
+    "written_slices": toy(_written, a=conv(3, 8), b=conv(3, 3), head=head(8)),
+    "regions_without_gradient": toy(_no_gradient, a=conv(3, 8), b=conv(8, 6), head=head(6)),
+    "spatial_pyramid": toy(lambda n, x: n.head(torch.cat([y := n.a(x), F.max_pool2d(y, 3, 1, 1)], 1)), a=conv(3, 8), head=head(16)),
+    "pieces_of_one_producer": toy(lambda n, x: n.head(torch.cat([F.max_pool2d(c, 2) for c in n.a(x).chunk(4, 1)], 1)),
+                                  a=conv(3, 8), head=head(8)),
+    "one_channel_slices": toy(lambda n, x: n.head(F.max_pool2d((y := n.a(x))[:, :1], 2) * F.max_pool2d(y, 2)),
+                              a=conv(3, 8), head=head(8)),
 }

@@ -44,7 +44,7 @@ def _sdpa(n, x, heads=4):
 
 
 def _packed(n, x):
-    b, t, c = x.shape
+    b, t, _ = x.shape
     q, k, v = n.qkv(x).reshape(b, t, 3, 4, 6).permute(2, 0, 3, 1, 4).unbind(0)
     y = (((q * 6 ** -0.5) @ k.transpose(-2, -1)).softmax(-1) @ v).transpose(1, 2).reshape(b, t, 24)
     return n.out(y).mean(1)
@@ -108,6 +108,51 @@ def _lstm_cell(n, x):
     return n.out(h)
 
 
+def _tied():
+    """Two modules with one weight between them."""
+    net = toy(lambda n, x: n.out(n.b(n.a(n.first(x)).relu()).relu()), first=linear(6, 8), a=linear(8, 8),
+              b=linear(8, 8), out=linear(8, 5)).build()
+    net.b.weight = net.a.weight
+    return net
+
+
+def _head_norm(n, x):
+    q, k, v = (_heads(layer(x), 4) for layer in (n.q, n.k, n.v))
+    return n.out(F.scaled_dot_product_attention(n.nq(q), n.nk(k), v).transpose(1, 2).flatten(2)).mean(1)
+
+
+def _rms(n, x):
+    y = n.a(x)
+    return n.out(y * (y.pow(2).mean(-1, keepdim=True) + 1e-6).rsqrt() * n.scale)
+
+
+def _cosine(n, x):
+    q, k, v = (_heads(layer(x), 4) for layer in (n.q, n.k, n.v))
+    scores = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1) * n.tau.exp()
+    return n.out((scores.softmax(-1) @ v).transpose(1, 2).flatten(2)).mean(1)
+
+
+def _windows(n, x):
+    b, h, w, _ = x.shape
+    y = n.inner(x).roll((-1, -1), (1, 2)).view(b, h // 2, 2, w // 2, 2, 16).permute(0, 1, 3, 2, 4, 5).reshape(-1, 4, 16)
+    q, k, v = n.qkv(y).reshape(-1, 4, 3, 4, 4).permute(2, 0, 3, 1, 4)
+    y = n.back((F.softmax(q @ k.transpose(-2, -1) / 2, -1) @ v).transpose(1, 2).reshape(-1, 4, 16))
+    y = y.view(b, h // 2, w // 2, 2, 2, 16).permute(0, 1, 3, 2, 4, 5).reshape(b, h, w, 16).roll((1, 1), (1, 2))
+    return n.out(y.mean((1, 2)))
+
+
+def _einsum_projections(n, x):
+    q, k, v = (torch.einsum("btc,hcd->bhtd", x, w) for w in (n.wq, n.wk, n.wv))
+    weights = torch.einsum("...id,...jd->...ij", q, k).softmax(-1)
+    return torch.einsum("bhtd,hdo->bto", weights @ v, n.wo).mean(1)
+
+
+def _picked_tokens(n, x):
+    y = n.a(x)
+    best = n.score(y).squeeze(-1).mean(0).topk(3).indices
+    return n.out(y.index_select(1, best)).mean(1)
+
+
 def _shared_stream(n, x):
     y = n.embed(x)
     for block in (n.b1, n.b2):
@@ -158,8 +203,7 @@ LINEAR: dict[str, Toy] = {
                  bias=parameter(10), weight=parameter(8, 10), out=linear(10, 5)),
     "tied_autoencoder": toy(lambda n, x: F.linear(F.linear(x, n.weight).relu(), n.weight.t()), ((2, 6),),
                             weight=parameter(8, 6)),
-    "tied_modules": toy(lambda n, x: n.out(n.b(n.a(x).relu()).relu()), ((2, 8),),
-                        a=linear(8, 8), b=linear(8, 8), out=linear(8, 5)),
+    "tied_modules": Toy(_tied, ((2, 6),)),
     "embedding": toy(lambda n, x: n.out(n.hidden(n.table(x)).relu().mean(1)), _tokens,
                      table=lambda: nn.Embedding(11, 12), hidden=linear(12, 8), out=linear(8, 5)),
     "tied_embedding": toy(lambda n, x: F.linear(n.back(n.hidden(n.table(x)).relu()), n.table.weight), _tokens,
@@ -168,20 +212,28 @@ LINEAR: dict[str, Toy] = {
     "swiglu_packed": toy(lambda n, x: n.out(F.silu((h := n.inner(x).chunk(2, -1))[0]) * h[1]), TOKENS,
                          inner=linear(12, 32), out=linear(16, 12)),
     "layer_norm": toy(lambda n, x: n.out(n.norm(n.a(x)).relu()), TOKENS, a=linear(12, 16),
-                      norm=lambda: nn.LayerNorm(16), out=linear(16, 5), stays=("statistics",)),
-    "transformer_mlp": toy(_shared_stream, TOKENS, embed=linear(12, 12), b1=_mlp(), b2=_mlp(), out=linear(12, 5),
-                           stays=("statistics",)),
+                      norm=lambda: nn.LayerNorm(16), out=linear(16, 5)),
+    "transformer_mlp": toy(_shared_stream, TOKENS, embed=linear(12, 12), b1=_mlp(), b2=_mlp(), out=linear(12, 5)),
     "mixer": toy(_mixer, TOKENS, inner=linear(12, 10), t1=linear(7, 14), t2=linear(14, 7), out=linear(10, 5)),
     "softmax_gate": toy(lambda n, x: n.out(n.a(x).softmax(-1) * n.b(x)), TOKENS, a=linear(12, 8), b=linear(12, 8),
-                        out=linear(8, 5), stays=("mixes",)),
+                        out=linear(8, 5)),
     "lstm": toy(lambda n, x: n.out(n.lstm(n.a(x))[0][:, -1]), ((2, 5, 12),), a=linear(12, 10), out=linear(12, 5),
-                lstm=lambda: nn.LSTM(10, 12, batch_first=True), stays=("lstm",)),
+                lstm=lambda: nn.LSTM(10, 12, batch_first=True)),
     "lstm_both_ways": toy(lambda n, x: n.out(n.lstm(n.a(x))[0][:, -1]), ((2, 5, 12),), a=linear(12, 10),
-                          out=linear(24, 5), lstm=lambda: nn.LSTM(10, 12, batch_first=True, bidirectional=True),
-                          stays=("lstm",)),
+                          out=linear(24, 5), lstm=lambda: nn.LSTM(10, 12, batch_first=True, bidirectional=True)),
     "hand_written_lstm": toy(_lstm_cell, ((2, 5, 12),), wx=linear(12, 24), wh=linear(6, 24), out=linear(6, 5)),
     "position_table": toy(lambda n, x: n.out(n.hidden(n.embed(x) + n.position).relu().mean(1)), TOKENS,
                           embed=linear(12, 10), position=parameter(1, 7, 10), hidden=linear(10, 8), out=linear(8, 5)),
+    "rms_norm": toy(_rms, TOKENS, a=linear(12, 16), scale=parameter(16), out=linear(16, 5)),
+    "matrix_times_vector": toy(lambda n, x: (n.a(x).relu() @ n.w, n.b(x) @ n.w2), TOKENS, a=linear(12, 8),
+                               w=parameter(8), b=linear(12, 6), w2=parameter(6, 3)),
+    "batched_norm": toy(lambda n, x: n.out(n.bn(n.a(x)).relu()), ((4, 12),), a=linear(12, 8),
+                        bn=lambda: nn.BatchNorm1d(8), out=linear(8, 5)),
+    "picked_tokens": toy(_picked_tokens, TOKENS, a=linear(12, 8), score=linear(8, 1), out=linear(8, 5)),
+    "outer_product": toy(lambda n, x: n.out((n.a(x)[:, :, None] * n.b(x)[:, None, :]).flatten(1)), ((2, 6),),
+                         a=linear(6, 8), b=linear(6, 4), out=linear(32, 5)),
+    "unknown_operator": toy(lambda n, x: n.out(torch.fft.rfft(n.a(x)).abs()), ((2, 6),), a=linear(6, 8),
+                            out=linear(5, 5)),
     "class_token": toy(lambda n, x: n.out(torch.cat([n.token.expand(x.shape[0], -1, -1), n.embed(x)], 1)[:, 0]
                                           + n.embed(x).mean(1)), TOKENS, embed=linear(12, 10),
                        token=parameter(1, 1, 10), out=linear(10, 5)),
@@ -206,6 +258,13 @@ ATTENTION: dict[str, Toy] = {
     "rotary": toy(_rotary, TOKENS, **_qkv(), cos=lambda: torch.rand(7, 6), sin=lambda: torch.rand(7, 6)),
     "rotary_widths": toy(_rotary, TOKENS, attention="widths", **_qkv(), cos=lambda: torch.rand(7, 6),
                          sin=lambda: torch.rand(7, 6)),
+    "norm_in_heads": toy(_head_norm, TOKENS, **_qkv(), nq=lambda: nn.LayerNorm(6), nk=lambda: nn.LayerNorm(6)),
+    "cosine": toy(_cosine, TOKENS, **_qkv(), tau=parameter(4, 1, 1)),
+    "cosine_widths": toy(_cosine, TOKENS, attention="widths", **_qkv(q=16, k=16), tau=parameter(4, 1, 1)),
+    "windows": toy(_windows, ((2, 4, 4, 12),), inner=linear(12, 16), qkv=linear(16, 48), back=linear(16, 16),
+                   out=linear(16, 5)),
+    "einsum_projections": toy(_einsum_projections, TOKENS, wq=parameter(4, 12, 6), wk=parameter(4, 12, 6),
+                              wv=parameter(4, 12, 8), wo=parameter(4, 8, 5)),
     "multihead": toy(_multihead, TOKENS, inner=linear(12, 16), out=linear(16, 5),
                      attend=lambda: nn.MultiheadAttention(16, 4, batch_first=True)),
     "multihead_widths": toy(_multihead, TOKENS, attention="widths", inner=linear(12, 16), out=linear(16, 5),

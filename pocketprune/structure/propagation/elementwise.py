@@ -9,17 +9,21 @@ from torch import Tensor, fx
 from .rules import State, argument, identified_in, opaque_result, origin_of
 from .values import Identified, compress, tie, varying
 
-ELEMENTWISE = frozenset("""
-    relu relu6 hardtanh hardsigmoid hardswish sigmoid tanh silu gelu elu selu celu leaky_relu mish softplus softsign
-    logsigmoid log_sigmoid rrelu threshold hardshrink softshrink tanhshrink clamp clamp_min clamp_max clip
-    add sub rsub subtract mul multiply div divide true_divide floor_divide remainder fmod pow exp exp2 expm1 log log2
-    log10 log1p sqrt rsqrt square abs neg negative sign sin cos tan asin acos atan sinh cosh erf erfc reciprocal
-    floor ceil round trunc frac maximum minimum max.other min.other fmax fmin where masked_fill lerp addcmul addcdiv
-    dropout alpha_dropout feature_dropout native_dropout logical_and logical_or logical_not bitwise_and bitwise_or
-    bitwise_not eq ne lt le gt ge isnan isinf nan_to_num copysign atan2 hypot xlogy zeros_like ones_like full_like
-    empty_like rand_like randn_like bernoulli heaviside logit copy fill positive logaddexp sinc
-    __and__ __or__ __xor__ sgn deg2rad rad2deg erfinv lgamma float_power special_expit special_erf
-""".split())
+ELEMENTWISE = frozenset((
+    "relu", "relu6", "hardtanh", "hardsigmoid", "hardswish", "sigmoid", "tanh", "silu", "gelu", "elu", "selu", "celu",
+    "leaky_relu", "mish", "softplus", "softsign", "logsigmoid", "log_sigmoid", "rrelu", "threshold", "hardshrink",
+    "softshrink", "tanhshrink", "clamp", "clamp_min", "clamp_max", "clip", "add", "sub", "rsub", "subtract", "mul",
+    "multiply", "div", "divide", "true_divide", "floor_divide", "remainder", "fmod", "pow", "exp", "exp2", "expm1",
+    "log", "log2", "log10", "log1p", "sqrt", "rsqrt", "square", "abs", "neg", "negative", "sign", "sin", "cos", "tan",
+    "asin", "acos", "atan", "sinh", "cosh", "erf", "erfc", "reciprocal", "floor", "ceil", "round", "trunc", "frac",
+    "maximum", "minimum", "max.other", "min.other", "fmax", "fmin", "where", "masked_fill", "lerp", "addcmul",
+    "addcdiv", "dropout", "alpha_dropout", "feature_dropout", "native_dropout", "logical_and", "logical_or",
+    "logical_not", "bitwise_and", "bitwise_or", "bitwise_not", "eq", "ne", "lt", "le", "gt", "ge", "isnan", "isinf",
+    "nan_to_num", "copysign", "atan2", "hypot", "xlogy", "zeros_like", "ones_like", "full_like", "empty_like",
+    "rand_like", "randn_like", "bernoulli", "heaviside", "logit", "copy", "fill", "positive", "logaddexp", "sinc",
+    "__and__", "__or__", "__xor__", "sgn", "deg2rad", "rad2deg", "erfinv", "lgamma", "float_power", "special_expit",
+    "special_erf"
+))
 
 
 def elementwise(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -8,23 +8,29 @@ from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from .rules import State, argument, field_like, identified_in, opaque_result
-from .values import Identified, compress, varying
+from .values import Identified, along_axis, compress, core, varying
 
-MOVEMENT = frozenset("""
-    view reshape _unsafe_view _reshape_alias view_as reshape_as flatten unflatten permute transpose t numpy_T mT mH
-    adjoint ravel movedim moveaxis swapaxes swapdims squeeze unsqueeze expand expand_as broadcast_to slice select narrow
-    split split_with_sizes split_copy chunk unsafe_chunk unsafe_split unsafe_split_with_sizes tensor_split hsplit
-    vsplit dsplit unbind flip fliplr flipud roll rot90 index_select index pixel_shuffle pixel_unshuffle
-    channel_shuffle native_channel_shuffle unfold im2col repeat repeat_interleave tile clone contiguous detach
-    alias to _to_copy type_as lift_fresh_copy lift_fresh diagonal take_along_dim gather squeeze_copy detach_copy
-    real reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d
-    float double half bfloat16
-""".split())
+MOVEMENT = frozenset((
+    "view", "reshape", "_unsafe_view", "_reshape_alias", "view_as", "reshape_as", "flatten", "unflatten", "permute",
+    "transpose", "t", "numpy_T", "mT", "mH", "adjoint", "ravel", "movedim", "moveaxis", "swapaxes", "swapdims",
+    "squeeze", "unsqueeze", "expand", "expand_as", "broadcast_to", "slice", "select", "narrow", "split",
+    "split_with_sizes", "split_copy", "chunk", "unsafe_chunk", "unsafe_split", "unsafe_split_with_sizes",
+    "tensor_split", "hsplit", "vsplit", "dsplit", "unbind", "flip", "fliplr", "flipud", "roll", "rot90",
+    "index_select", "index", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle",
+    "unfold", "im2col", "repeat", "repeat_interleave", "tile", "clone", "contiguous", "detach", "alias", "to",
+    "_to_copy", "type_as", "lift_fresh_copy", "lift_fresh", "diagonal", "take_along_dim", "gather", "squeeze_copy",
+    "detach_copy", "real", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d", "replication_pad1d",
+    "replication_pad2d", "replication_pad3d", "float", "double", "half", "bfloat16"
+))
 """Names of aten operators whose output elements are input elements (or padded zeros)."""
 
-CASTS = frozenset("to _to_copy type_as contiguous clone float double half bfloat16 detach alias lift_fresh "
-                  "lift_fresh_copy detach_copy".split())
+CASTS = frozenset((
+    "to", "_to_copy", "type_as", "contiguous", "clone", "float", "double", "half", "bfloat16", "detach", "alias",
+    "lift_fresh", "lift_fresh_copy", "detach_copy"
+))
 """Those that leave every element in its place."""
+
+EXPANSIONS = frozenset(("expand", "expand_as", "broadcast_to"))
 
 _RESHAPING = {"view": torch.ops.aten.reshape.default, "_unsafe_view": torch.ops.aten.reshape.default,
               "_reshape_alias": torch.ops.aten.reshape.default, "view_as": torch.ops.aten.reshape_as.default}
@@ -69,6 +75,8 @@ def move(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, A
         return _unknown_index(state, node, source, args, kwargs)
     results = [apply_movement(node, facet, args, kwargs) for facet in source.facets]
     made = opaque_result(node, origin=source.origin)
+    if node.target._schema.name.split("::")[1] in EXPANSIONS:
+        results += _new_axes(state, source.shape, made.shape)
     if isinstance(made, tuple):
         for position, part in enumerate(made):
             part.facets = _live(state, node, [r[position] for r in results])
@@ -77,16 +85,34 @@ def move(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, A
     return made
 
 
+def _new_axes(state: State, before: tuple[int, ...], after: tuple[int, ...]) -> list[Tensor]:
+    """Facets of axes that are made by repeating one element: they may have any width."""
+    before = (1,) * (len(after) - len(before)) + before
+    facets = []
+    for axis, (old, new) in enumerate(zip(before, after, strict=True)):
+        if old == 1 and new > 1:
+            ids = state.identities.fresh(new)
+            state.repeated.update(ids.tolist())
+            facets.append(along_axis(ids, after, axis))
+    return facets
+
+
 def _live(state: State, node: fx.Node, facets: list[Tensor]) -> list[Tensor]:
-    """Facets after a move; where two come to share an axis, all that varies along it stays."""
+    """Facets after a move; where two come to share an axis, all that varies along it stays.
+
+    An axis made by repeating yields to the channels that it is merged with.
+    """
     facets = [compress(facet) for facet in facets]
-    alone = []
-    for facet in facets:
-        if any(set(varying(facet)) & set(varying(other)) for other in facets if other is not facet):
-            state.refuse(node, facet, "overlap")
-        else:
-            alone.append(facet)
-    return alone
+    clashing = {i for i, facet in enumerate(facets) for j, other in enumerate(facets)
+                if i != j and set(varying(facet)) & set(varying(other))}
+    given = {i for i in clashing if int(core(facets[i]).max()) in state.repeated}
+    if given:
+        for i in given:
+            state.refuse(node, facets[i], "overlap")
+        return _live(state, node, [f for i, f in enumerate(facets) if i not in given])
+    for i in clashing:
+        state.refuse(node, facets[i], "overlap")
+    return [facet for i, facet in enumerate(facets) if i not in clashing]
 
 
 def _unknown_index(state: State, node: fx.Node, source: Identified, args: tuple[Any, ...], kwargs: dict[str, Any]

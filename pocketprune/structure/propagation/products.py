@@ -149,8 +149,8 @@ def attention(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[s
         key, value = (_repeat_heads(v, query.shape[-3]) for v in (key, value))
     batch = _LETTERS[:query.dim - 2]
     scores = Identified((*query.shape[:-1], key.shape[-2]))
-    found = _meet_labels(state, node, (_Side(query, batch + "mk", node.args[0]), _Side(key, batch + "nk", node.args[1])),
-                         batch + "mn")
+    pair = _Side(query, batch + "mk", node.args[0]), _Side(key, batch + "nk", node.args[1])
+    found = _meet_labels(state, node, pair, batch + "mn")
     if "k" in found:
         state.contractions.append(Contraction(node, "product", node.args[0], None, None, found["k"], None))
     scores.facets = _facets(found, scores, batch + "mn")

@@ -9,21 +9,23 @@ from .normalisation import across_statistics
 from .rules import Contraction, State, argument, flat_axes, opaque_result
 from .values import Identified, compress, core, tie, varying
 
-STATISTICS = frozenset("mean var std var_mean std_mean".split())
-SUMS = frozenset("sum linalg_vector_norm norm nansum".split())
+STATISTICS = frozenset(["mean", "var", "std", "var_mean", "std_mean"])
+SUMS = frozenset(["sum", "linalg_vector_norm", "norm", "nansum"])
 REDUCTION = STATISTICS | SUMS | frozenset(
-    "amax amin max min prod logsumexp any all argmax argmin count_nonzero median aminmax".split())
-SPATIAL = frozenset("""
-    max_pool1d max_pool2d max_pool3d max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices
-    avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
-    _adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d
-    upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_bilinear2d upsample_bicubic2d
-    upsample_trilinear3d upsample_linear1d _upsample_nearest_exact1d _upsample_nearest_exact2d
-    _upsample_nearest_exact3d _upsample_bilinear2d_aa _upsample_bicubic2d_aa grid_sampler grid_sampler_2d
-    grid_sampler_3d
-""".split())
-ALONG_ONE_AXIS = frozenset("softmax log_softmax _softmax _log_softmax cumsum cumprod cummax cummin logcumsumexp sort "
-                           "argsort topk kthvalue".split())
+    ["amax", "amin", "max", "min", "prod", "logsumexp", "any", "all", "argmax", "argmin", "count_nonzero", "median", "aminmax"])
+SPATIAL = frozenset((
+    "max_pool1d", "max_pool2d", "max_pool3d", "max_pool1d_with_indices", "max_pool2d_with_indices",
+    "max_pool3d_with_indices", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_max_pool1d",
+    "adaptive_max_pool2d", "adaptive_max_pool3d", "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d",
+    "upsample_bilinear2d", "upsample_bicubic2d", "upsample_trilinear3d", "upsample_linear1d",
+    "_upsample_nearest_exact1d", "_upsample_nearest_exact2d", "_upsample_nearest_exact3d", "_upsample_bilinear2d_aa",
+    "_upsample_bicubic2d_aa", "grid_sampler", "grid_sampler_2d", "grid_sampler_3d"
+))
+ALONG_ONE_AXIS = frozenset((
+    "softmax", "log_softmax", "_softmax", "_log_softmax", "cumsum", "cumprod", "cummax", "cummin", "logcumsumexp",
+    "sort", "argsort", "topk", "kthvalue"
+))
 
 
 def reduction(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -44,10 +46,13 @@ def reduction(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[s
 def _reduced(state: State, node: fx.Node, facet: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor | None:
     name = node.target._schema.name.split("::")[1]
     mixed = set(axes) & set(varying(facet))
-    if mixed and mixed == set(varying(facet)):
-        if name in SUMS:  # a removed channel adds nothing: the sum reads it like a layer does
-            state.contractions.append(Contraction(node, "product", node.args[0], None, None, core(facet), None))
-        elif name in STATISTICS:
+    apart = set(varying(facet)) - mixed
+    if mixed and name in SUMS and (not apart or state.attention == "widths") and _counts_zeros_as_nothing(node):
+        facet = tie(state.identities, facet, apart)  # a removed channel adds nothing: the sum reads it like a layer
+        state.contractions.append(Contraction(node, "product", node.args[0], None, None, core(facet), None))
+        return None
+    if mixed and not apart:
+        if name in STATISTICS:
             across_statistics(state, node, facet, axes)
         else:
             state.refuse(node, facet, "mixed")
@@ -56,6 +61,12 @@ def _reduced(state: State, node: fx.Node, facet: Tensor, axes: tuple[int, ...], 
     for axis in sorted(axes, reverse=True):
         facet = facet.narrow(axis, 0, 1) if keep else facet.select(axis, 0)
     return compress(facet)
+
+
+def _counts_zeros_as_nothing(node: fx.Node) -> bool:
+    """Whether zeros leave a sum or norm as it is (a norm of negative order does not)."""
+    order = node.args[1] if "norm" in node.target._schema.name and len(node.args) > 1 else 2
+    return order is None or (isinstance(order, (int, float)) and order > 0)
 
 
 def spatial(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

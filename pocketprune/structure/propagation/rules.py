@@ -11,7 +11,6 @@ from torch import Tensor, fx
 from ..tracing import concrete_shape, describe
 from .values import Identified, Identities
 
-
 REFUSALS = {
     "unknown": "this operator is not known to keep channels apart",
     "mixed": "it mixes these channels",
@@ -59,13 +58,20 @@ class Contraction:
 
 @dataclass
 class State:
-    """What a rule may read and write."""
+    """What a rule may read and write.
+
+    Attributes:
+        contractions: what reads and writes channels, in forward order.
+        tensor_of_node: placeholder -> name of its parameter or buffer.
+        repeated: identities along axes made by repeating one element.
+    """
 
     identities: Identities
     attention: str = "heads"
     allow_inexact: bool = False
     contractions: list[Contraction] = field(default_factory=list)
     tensor_of_node: dict[fx.Node, str] = field(default_factory=dict)
+    repeated: set[int] = field(default_factory=set)
 
     def reason(self, node: fx.Node, why: str, **words: str) -> str:
         """A refusal in words, naming the node."""

@@ -1,0 +1,17 @@
+"""What the test session reports beside passes and failures."""
+from __future__ import annotations
+
+from typing import Any
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The oracle's count of networks, removals and operators."""
+    from tests.structure.oracle import COUNTS, OPERATORS
+    if not COUNTS:
+        return
+    terminalreporter.section("structure oracle")
+    terminalreporter.write_line(
+        f"{COUNTS['networks']} networks, {COUNTS['removals']} removals compared with the zeroed original in float64, "
+        f"{COUNTS['groups']} prunable groups ({COUNTS['groups refused by permutation']} left alone by the permutation "
+        f"check), {COUNTS['groups thinned']} thinned, {len(OPERATORS)} different operators")
+    terminalreporter.write_line(" ".join(f"{name}:{count}" for name, count in sorted(OPERATORS.items())))

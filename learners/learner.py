@@ -18,7 +18,7 @@ from datasets import Dataset
 from learners import report, state_dict
 from learners.recipes import train_settings
 from pocketprune.numerics.ratios import write_ratio_list
-from pocketprune.structure.export import export_onnx, export_openvino, export_pt2
+from pocketprune.structure.export import check_extra
 from pocketprune.training.distributed import is_main
 from pocketprune.training.loop import train
 from pocketprune.training.metrics import Recorder, create_recorder, evaluate
@@ -59,11 +59,17 @@ class Learner(ABC):
 
     def export(self) -> None:
         """Write the trained network as ONNX, OpenVINO and torch.export files, verified and timed."""
+        check_extra()
         net, batch = self.trained_net(), self.images(self.config.run.latency_batch)
         stem = self.workdir / f"{self.stage}_model"
-        kinds = {".onnx": export_onnx, ".xml": export_openvino, ".pt2": export_pt2}
+        kinds = {
+            ".onnx": pocketprune.export_onnx,
+            ".xml": pocketprune.export_openvino,
+            ".pt2": pocketprune.export_pt2,
+        }
         if is_main():
             files = [write(stem.with_suffix(suffix), net, batch) for suffix, write in kinds.items()]
+            report.add(self.workdir / "report.json", "export", report.export_entries(files, len(batch)))
             self.say(report.export_table(files, len(batch)))
 
     def layers(self) -> None:

@@ -5,9 +5,9 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pocketprune import LayerResult, PrunableLayer
+from pocketprune import Exported, LayerResult, PrunableLayer
+from pocketprune.errors import UserError
 from pocketprune.files import write_atomically
-from pocketprune.structure.export import Exported
 
 # The networks a run measures, in the order they arise: key in report.json -> title in the table.
 STAGES = {"dense": "dense", "before_finetune": "before fine-tuning", "pruned": "final"}
@@ -16,6 +16,22 @@ STAGES = {"dense": "dense", "before_finetune": "before fine-tuning", "pruned": "
 def write(path: Path, report: Mapping[str, object]) -> None:
     """Write report.json, entirely or not at all. Infinities and NaN become null, as JSON has none."""
     write_atomically(path, (json.dumps(_plain(report), indent=2) + "\n").encode())
+
+
+def add(path: Path, section: str, content: object) -> None:
+    """Put a section into the report.json of an earlier run, or start one with it."""
+    try:
+        report = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not readable as JSON ({error}); remove it to start a new one") from error
+    write(path, report | {section: content})
+
+
+def export_entries(files: Sequence[Exported], batch: int) -> dict[str, object]:
+    """The "export" of report.json; latencies at a batch of `batch` images on the CPU, sizes in bytes."""
+    names = ("format", "size", "batch", "latency_ms", "torch_latency_ms", "max_difference")
+    entries = [{"file": file.path.name} | {name: getattr(file, name) for name in names} for file in files]
+    return {"latency_batch": batch, "files": entries}
 
 
 def layer_entries(layers: Sequence[LayerResult]) -> list[dict[str, object]]:

@@ -154,6 +154,15 @@ def test_export_writes_files_that_load(pruned: Path, capsys: pytest.CaptureFixtu
     with torch.no_grad():
         torch.testing.assert_close(program.module()(images), net(images), rtol=1e-4, atol=1e-5)
     assert (pruned / "pruned_model.onnx").stat().st_size > 0
+    assert not list(pruned.glob(".*"))
+    report = _report(pruned)
+    assert {"dense", "pruned", "layers"} <= set(report)  # of the run before
+    assert report["export"]["latency_batch"] == 8
+    for entry in report["export"]["files"]:
+        assert entry["batch"] is None  # any
+        assert entry["max_difference"] < 1e-4
+        assert entry["size"] >= (pruned / entry["file"]).stat().st_size
+        assert min(entry["latency_ms"], entry["torch_latency_ms"]) > 0
 
 
 def test_layers_writes_a_template_that_the_list_option_takes(

@@ -52,6 +52,11 @@ class Exported:
     max_difference: float
 
 
+def check_extra() -> None:
+    """Raise UserError, naming the extra, unless the packages of every format are installed."""
+    require_packages("export", *dict.fromkeys(name for kind in FORMATS.values() for name in kind.packages))
+
+
 def export_onnx(path: str | os.PathLike[str], net: nn.Module, example_inputs: ExampleInputs, *,
                 tolerance: float = TOLERANCE, repeats: int = 20) -> Exported:
     """Write a network in evaluation mode as an ONNX model, of any batch size where its code allows that.

@@ -5,6 +5,7 @@ import contextlib
 import inspect
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
+
+from pocketprune.errors import UserError
 
 from .tracing import ExampleInputs, split_inputs
 
@@ -53,7 +56,11 @@ def _dynamic_shapes(net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
 
 
 def onnx_model(net: nn.Module, inputs: ExampleInputs) -> tuple[torch.onnx.ONNXProgram, bool]:
-    """A network in evaluation mode as an ONNX model, and whether its batch size is free."""
+    """A network in evaluation mode as an ONNX model, and whether its batch size is free.
+
+    Raises:
+        UserError: the network returns something besides tensors.
+    """
     program, shapes = exported_program(net, inputs)
     options = {} if shapes is None else {"dynamic_shapes": shapes}
     model = torch.onnx.export(program, dynamo=True, verbose=False, output_names=_output_names(program), **options)
@@ -61,11 +68,14 @@ def onnx_model(net: nn.Module, inputs: ExampleInputs) -> tuple[torch.onnx.ONNXPr
 
 
 def _output_names(program: torch.export.ExportedProgram) -> list[str] | None:
-    """`output`, `output_0` and so on, in place of the names of the operators that happen to come last."""
-    names = program.graph_signature.user_outputs
-    if any(name is None for name in names):
+    """`output`, or `output_0` and so on, in place of the operators that happen to come last."""
+    outputs = program.graph_signature.user_outputs
+    others = [str(value) for value in outputs if not isinstance(value, str | None)]
+    if others:
+        raise UserError(f"it returns {', '.join(others)}; a model of this format returns tensors only")
+    if None in outputs:
         return None
-    return ["output"] if len(names) == 1 else [f"output_{number}" for number in range(len(names))]
+    return ["output"] if len(outputs) == 1 else [f"output_{number}" for number in range(len(outputs))]
 
 
 @contextlib.contextmanager
@@ -86,6 +96,10 @@ def quiet() -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """An exception as one line of moderate length."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    """What an exception goes back to, as one line of moderate length without a terminal's colours."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, UserError):
+        return str(error)
+    lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:300]

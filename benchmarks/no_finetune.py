@@ -21,7 +21,7 @@ def main() -> None:
     flags = parser.parse_args()
     data, net = cifar10(flags.data_dir, flags.device), cifar_resnet(20, flags.init_checkpoint, flags.device)
     batches = calibration(data, flags.images, seed=flags.seed)
-    dense = evaluate(net, data.test, 500).accuracy
+    dense = evaluate(net, data.test, 500, progress=False).accuracy
     rows = [["dense", "1", "100 %", f"{dense:.2%}", ""]]
     for ratio in flags.ratios:
         for selection in flags.selections:
@@ -29,7 +29,7 @@ def main() -> None:
             result = pocketprune.prune_channels(net, batches, preserve_ratio=ratio, shared_input="keep",
                                                 selection=selection, points_per_layer=flags.points, seed=flags.seed)
             took = time.perf_counter() - start
-            accuracy = evaluate(result.net, data.test, 500).accuracy
+            accuracy = evaluate(result.net, data.test, 500, progress=False).accuracy
             rows.append([selection, ratio, f"{result.macs / result.dense_macs:.1%}", f"{accuracy:.2%}", f"{took:.0f}"])
             print(table(["selection", "ratio", "MACs", "test accuracy", "seconds"], rows[-1:]), flush=True)
     print(table(["selection", "ratio", "MACs", "test accuracy", "seconds"], rows))

@@ -53,6 +53,9 @@ class RunConfig(Concern):
     seed: int = setting(
         0, "the same seed, data and machine give the same result", accept=Interval(0, 2**32 - 1)
     )
+    overwrite: bool = setting(
+        False, "start over in a --workdir that holds a run of other flags; its trained dense network stays"
+    )
     device: str = setting("auto", "auto takes the GPU if there is one; or cpu, cuda, cuda:1, ...")
     threads: int = setting(0, "CPU threads for tensor work; 0: PyTorch's choice", accept=COUNT_OR_ZERO)
     latency_batch: int = setting(64, "images in the batch whose latency is reported", accept=COUNT)
@@ -142,10 +145,34 @@ class TrainConfig(Concern):
     clip_norm: float = setting(0.0, "largest norm of the gradient; 0: no limit", accept=NOT_NEGATIVE)
     amp: str = setting("off", "bf16: compute in bfloat16 where that is safe", accept=("off", "bf16"))
     tf32: bool = setting(False, "TensorFloat-32 products while training on a GPU")
-    channels_last: bool = setting(False, "channels-last memory layout while training")
+    channels_last: bool | None = setting(
+        None, "channels-last memory layout while training; its own: on a CPU, or with --amp bf16, for the nets above"
+    )
     compile: bool = setting(False, "train through torch.compile")
     sync_bn: bool = setting(False, "batch-norm statistics over all processes, on GPUs")
     summ_step: int = setting(100, "steps between two points of the training curves", accept=COUNT)
+    save_step: int = setting(
+        1000, "steps between two checkpoints; a killed run loses no more when started again", accept=COUNT
+    )
+    keep_checkpoints: int = setting(3, "checkpoints of each phase that are kept", accept=COUNT)
+
+
+@dataclass(frozen=True)
+class DistillationConfig(Concern):
+    """Distillation, in every learner that trains"""
+
+    enbl_dst: bool = setting(
+        False, "also learn a teacher's softened outputs: the dense network's, unless --dst_checkpoint names another"
+    )
+    loss_w_dst: float = setting(4.0, "weight of the distance to the teacher", accept=NOT_NEGATIVE)
+    tempr_dst: float = setting(4.0, "temperature that softens both outputs", accept=POSITIVE)
+    dst_scale_gradient: bool = setting(
+        True, "multiply the distance by the squared temperature, so that --loss_w_dst alone sets its weight; "
+        "PocketFlow does not"
+    )
+    dst_checkpoint: str = setting("", "state dict of the teacher; none: the dense network teaches")
+    dst_net: str = setting("", "the teacher's network, as for --net; none: the same as --net")
+    dst_resnet_size: int | None = setting(None, "the teacher's --resnet_size", accept=COUNT)
 
 
 @dataclass(frozen=True)
@@ -184,6 +211,25 @@ class ChannelPruningConfig(Concern):
     )
     cp_quadruple: bool = setting(False, "keep multiples of 4 channels")
     cp_channel_multiple: int = setting(1, "keep multiples of this many channels", accept=COUNT)
+    cp_list_group: int = setting(
+        1000, "prunable layers pruned at once; between groups the network is trained", accept=COUNT
+    )
+    cp_finetune: bool = setting(
+        False, "between groups train briefly, by Adam, and not for the full schedule x --nb_epochs_rat"
+    )
+    cp_retrain: bool = setting(False, "between groups train for the full schedule even with --cp_finetune")
+    cp_lrn_rate_ft: float = setting(1e-4, "learning rate of --cp_finetune", accept=POSITIVE)
+    cp_nb_iters_ft_ratio: float = setting(
+        0.2, "share of the full schedule that --cp_finetune takes", accept=SHARE
+    )
+    cp_bn_reestimate: bool = setting(
+        False, "after pruning, measure the batch-norm statistics again on the calibration images"
+    )
+    cp_block_steps: int = setting(
+        0, "after pruning, Adam steps for each block towards the dense block's outputs on the calibration "
+        "images, without labels (a few hundred; 0: none)", accept=COUNT_OR_ZERO
+    )
+    cp_block_lrn_rate: float = setting(1e-3, "learning rate of --cp_block_steps", accept=POSITIVE)
     cp_cache_gb: float = setting(4.0, "memory for cached activations, in GB", accept=POSITIVE)
 
     @property
@@ -205,6 +251,7 @@ class Config:
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     net: NetConfig = dataclasses.field(default_factory=NetConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    distillation: DistillationConfig = dataclasses.field(default_factory=DistillationConfig)
     channel_pruning: ChannelPruningConfig = dataclasses.field(default_factory=ChannelPruningConfig)
 
     @classmethod

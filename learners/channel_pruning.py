@@ -14,32 +14,43 @@ from learners import report
 from learners.learner import Learner
 from learners.pictures import record_layers
 from learners.progress import ProgressBar
+from learners.recipes import group_settings
+from learners.recovering import recover
+from learners.resuming import PruningProgress
+from learners.teacher import named_teacher
 from pocketprune.errors import UserError
 from pocketprune.numerics.ratios import parse_ratio_list, write_ratio_list
-from pocketprune.training.distributed import is_main
+from pocketprune.training.distributed import is_main, rank, world_size
 
 
 class ChannelPruningLearner(Learner):
-    """dense network -> prune -> fine-tune, each measured on the test set."""
+    """dense network -> prune -> (recover without labels) -> fine-tune, each measured on the test set."""
 
     stage = "pruned"
+    phases = ("prune", "tune*", "recover", "finetune")
 
     def train(self) -> dict:
         ratios = self.preserve_ratios()  # before any work: a list may be wrong
+        named = self.named_teacher()
         dense = self.dense_net()
-        result = self.prune(dense, ratios)
+        teacher = (named or dense) if self.config.distillation.enbl_dst else None
+        result = self.prune(dense, ratios, teacher)
 
         dense_cost, cost = self.costs(dense, result.net)
-        stages = {"dense": self.accuracy(dense) | dense_cost}
-        stages["before_finetune"] = stages["pruned"] = self.accuracy(result.net) | cost
+        rows = {"dense": self.accuracy(dense) | dense_cost, "pruned": self.accuracy(result.net) | cost}
+        rows |= {name: row | cost for name, row in recover(self, result.net, dense).items()}
+        stages = {"dense": rows["dense"], "before_finetune": list(rows.values())[-1]}
 
         if self.config.train.nb_epochs_rat > 0:
-            self.fit(result.net, "finetune", self.config.train.nb_epochs_rat, clock="finetune")
-            stages["pruned"] = self.accuracy(result.net) | cost
+            share = self.config.train.nb_epochs_rat
+            self.fit(result.net, "finetune", self.settings(share), "finetune", teacher)
+            rows["fine-tuned"] = self.accuracy(result.net) | cost
 
         if is_main():
             pocketprune.save(self._pruned_path, result.net)
-        return self.finish(stages | {"layers": report.layer_entries(result.layers)})
+        stages["pruned"] = list(rows.values())[-1]
+        named_rows = [{"name": name, **row} for name, row in rows.items()]
+        return self.finish(stages | {"stages": named_rows, "layers": report.layer_entries(result.layers)})
 
     def trained_net(self) -> nn.Module:
         if not self._pruned_path.exists():
@@ -60,13 +71,24 @@ class ChannelPruningLearner(Learner):
         names = [layer.name for layer in layers]
         return {"ratios": parse_ratio_list(pruning.cp_prune_list_file, names)}
 
-    def prune(self, dense: nn.Module, ratios: dict[str, Any]) -> pocketprune.PruneResult:
+    def named_teacher(self) -> nn.Module | None:
+        """The distillation's teacher where the flags name one."""
+        if not self.config.distillation.enbl_dst:
+            return None
+        return named_teacher(self.config, self.dataset, self.example)
+
+    def prune(
+        self, dense: nn.Module, ratios: dict[str, Any], teacher: nn.Module | None = None
+    ) -> pocketprune.PruneResult:
         """The pruned network, refitted to what the dense one computes on the calibration images."""
-        pruning = self.config.channel_pruning
-        batches = self.calibration_batches()
-        images = sum(len(batch) for batch in batches)
+        pruning, batches = self.config.channel_pruning, self.calibration_batches()
+        images = sum(len(batch) for batch in batches) * world_size()
         self.say(f"Pruning: {pruning.selection} selection, statistics of {images} training images")
-        with self.timed("prune"), ProgressBar() as bar:
+
+        def tune(net: nn.Module, number: int) -> None:
+            self.fit(net, f"tune{number}", group_settings(self.config, self.device.type), "finetune", teacher)
+
+        with PruningProgress(self) as progress, ProgressBar() as bar:
             result = pocketprune.prune_channels(
                 dense,
                 batches,
@@ -77,20 +99,40 @@ class ChannelPruningLearner(Learner):
                 channel_multiple=pruning.channel_multiple,
                 cache_gb=pruning.cp_cache_gb,
                 seed=self.config.run.seed,
+                group_size=pruning.cp_list_group,
+                tune=tune if self.config.train.nb_epochs_rat > 0 else None,
+                together=world_size() > 1,
                 progress=bar,
+                state=progress.state,
+                on_state=progress.save,
             )
+        self._tell(result)
+        return result
+
+    def _tell(self, result: pocketprune.PruneResult) -> None:
+        """Print and record what became of the layers, and write down the ratios used."""
         self.say(report.layer_table(result.layers))
         record_layers(self.recorder, result.layers)
         if is_main():
             names = [layer.name for layer in result.layers]
             used = [layer.preserve_ratio for layer in result.layers]
             write_ratio_list(self.workdir / "ratio.list", names, used)
-        return result
 
     def calibration_batches(self) -> list[Tensor]:
-        """Shuffled, unaugmented images of the training split, `cp_nb_batches` batches but no image twice."""
+        """Shuffled, unaugmented images of the training split, `cp_nb_batches` batches but no image twice.
+
+        Under several processes, this one's part of them.
+        """
         data, nb_batches = self.config.data, self.config.channel_pruning.cp_nb_batches
-        batches = self.dataset.train.batches(data.batch_size, seed=self.config.run.seed, shuffle=True)
+        if data.batch_size % world_size():
+            raise UserError(f"--batch_size={data.batch_size}: expected a multiple of the {world_size()} processes")
+        batches = self.dataset.train.batches(
+            data.batch_size // world_size(),
+            seed=self.config.run.seed,
+            shuffle=True,
+            rank=rank(),
+            world_size=world_size(),
+        )
         return [images.to(self.device) for images, _ in islice(batches, nb_batches)]
 
     @property

@@ -15,13 +15,17 @@ from torch import Tensor, nn
 import pocketprune
 from config import Config
 from datasets import Dataset
-from learners import report, state_dict
+from learners import report, state_dict, workdir
 from learners.recipes import train_settings
 from pocketprune.numerics.ratios import write_ratio_list
 from pocketprune.structure.export import check_extra
+from pocketprune.training.checkpoint import Checkpoints
+from pocketprune.training.distillation import Distillation
 from pocketprune.training.distributed import is_main
 from pocketprune.training.loop import train
 from pocketprune.training.metrics import Recorder, create_recorder, evaluate
+from pocketprune.training.state import TrainSettings
+from pocketprune.training.tasks import Classification, Task
 
 LATENCY_SECONDS = 2.0  # each network is timed for about this long,
 LATENCY_ROUNDS = 11  # in this many turns
@@ -35,6 +39,7 @@ class Learner(ABC):
     """
 
     stage: ClassVar[str] = "dense"  # of report.STAGES: what `trained_net` is
+    phases: ClassVar[tuple[str, ...]] = ("dense",)  # patterns of the names of its checkpoints
 
     def __init__(self, config: Config, dataset: Dataset, net: nn.Module, device: torch.device) -> None:
         """`net` is freshly initialised and gives the architecture; it is filled or trained in place."""
@@ -85,7 +90,9 @@ class Learner(ABC):
 
     def dense_net(self) -> nn.Module:
         """The trained full-precision network: from --init_checkpoint, from the workdir, or trained now."""
-        if not self.load_dense():
+        loaded = self.load_dense()
+        self.claim()  # not for weights that do not fit
+        if not loaded:
             self.train_dense(share=1.0)
         return self.net
 
@@ -100,18 +107,56 @@ class Learner(ABC):
         self.say(f"Dense network: weights of {path}")
         return True
 
-    def train_dense(self, share: float) -> None:
+    def train_dense(self, share: float, teacher: nn.Module | None = None) -> None:
         """Train the network for a share of the full schedule and keep its weights for later runs."""
-        self.fit(self.net, "dense", share, clock="train")
+        self.fit(self.net, "dense", self.settings(share), "train", teacher)
         if is_main():
             state_dict.save(self._dense_path, self.net)
 
-    def fit(self, net: nn.Module, label: str, share: float, clock: str) -> None:
-        """Train `net` in place for a share of the full schedule; its seconds go to `clock`."""
-        settings = train_settings(self.config, share)
+    def claim(self) -> None:
+        """Take the workdir for this run, or go on with it. Raises UserError where it holds a run of other flags."""
+        unfinished = () if self._dense_path.exists() else ("dense",)
+        workdir.claim(self.config, (*self.phases, *unfinished))
+
+    def fit(
+        self,
+        net: nn.Module,
+        label: str,
+        settings: TrainSettings,
+        clock: str,
+        teacher: nn.Module | None = None,
+    ) -> None:
+        """Train `net` in place, or go on with its training; the seconds of all the run's lives go to `clock`."""
+        task: Task = Classification(settings.label_smoothing)
+        if teacher is not None:
+            flags = self.config.distillation
+            task = Distillation(
+                task,
+                teacher,
+                weight=flags.loss_w_dst,
+                temperature=flags.tempr_dst,
+                scale_gradient=flags.dst_scale_gradient,
+            )
         self.say(f"Training ({label}): {settings.epochs:g} epochs of {len(self.dataset.train)} images")
-        with self.timed(clock):
-            train(net, self.dataset.train, settings, device=self.device, recorder=self.recorder, label=label)
+        result = train(
+            net,
+            self.dataset.train,
+            settings,
+            device=self.device,
+            task=task,
+            recorder=self.recorder,
+            checkpoints=self.checkpoints(label),
+            label=label,
+        )
+        self.seconds[clock] += result.seconds
+
+    def settings(self, share: float) -> TrainSettings:
+        """For a share of the full schedule."""
+        return train_settings(self.config, share, self.device.type)
+
+    def checkpoints(self, phase: str) -> Checkpoints:
+        """The checkpoints of one phase of the run."""
+        return Checkpoints(self.workdir / "checkpoints", name=phase, keep=self.config.train.keep_checkpoints)
 
     def accuracy(self, net: nn.Module) -> dict[str, float]:
         """Accuracy and loss of `net` on the test set."""

@@ -1,14 +1,17 @@
 """How a run trains: the schedule of its network and data set, where the flags do not say otherwise."""
 
+from dataclasses import replace
+
 from config import Config, TrainConfig
+from nets import NETS
 from nets.schedules import Schedule as NetSchedule
 from nets.schedules import schedule_for
 from pocketprune.training.schedules import Constant, Cosine, Piecewise, Schedule, start_rate
 from pocketprune.training.state import TrainSettings
 
 
-def train_settings(config: Config, share: float = 1.0) -> TrainSettings:
-    """Settings for `share` of the full schedule of the run's network, data set and flags."""
+def train_settings(config: Config, share: float = 1.0, device: str = "cpu") -> TrainSettings:
+    """Settings for `share` of the full schedule of the run's network, data set and flags, on a kind of device."""
     train, data = config.train, config.data
     own = schedule_for(config.net.net, data.dataset)
     rate = train.lrn_rate_init or own.lrn_rate_init
@@ -24,12 +27,34 @@ def train_settings(config: Config, share: float = 1.0) -> TrainSettings:
         clip_norm=train.clip_norm,
         amp=train.amp,
         tf32=train.tf32,
-        channels_last=train.channels_last,
+        channels_last=_channels_last(config, device),
         compile=train.compile,
         sync_bn=train.sync_bn,
         seed=config.run.seed,
         summ_step=train.summ_step,
+        save_step=train.save_step,
     )
+
+
+def group_settings(config: Config, device: str = "cpu") -> TrainSettings:
+    """Settings for the training between two groups of pruned layers: a short one by Adam, or the full schedule."""
+    pruning = config.channel_pruning
+    full = train_settings(config, config.train.nb_epochs_rat, device)
+    if pruning.cp_retrain or not pruning.cp_finetune:
+        return full
+    return replace(
+        full,
+        epochs=full.epochs * pruning.cp_nb_iters_ft_ratio,
+        optimizer="adam",
+        lrn_rate=pruning.cp_lrn_rate_ft,
+        schedule=Constant(),
+    )
+
+
+def _channels_last(config: Config, device: str) -> bool:
+    """As asked for; by default for the networks known to work with it, where convolutions are faster with it."""
+    asked = config.train.channels_last
+    return config.net.net in NETS and (device == "cpu" or config.train.amp == "bf16") if asked is None else asked
 
 
 def _schedule(train: TrainConfig, own: NetSchedule) -> Schedule:

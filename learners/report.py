@@ -42,7 +42,8 @@ def layer_entries(layers: Sequence[LayerResult]) -> list[dict[str, object]]:
 
 def stage_table(report: Mapping[str, dict], latency_batch: int) -> str:
     """The networks measured: accuracy, loss, and what they cost, also as a share of the first one's cost."""
-    stages = {title: report[key] for key, title in STAGES.items() if key in report}
+    stages = {row["name"]: row for row in report.get("stages", ())}
+    stages = stages or {title: report[key] for key, title in STAGES.items() if key in report}
     first = next(iter(stages.values()))
     rows = [["", "accuracy", "loss", "MACs", "", "params", "", f"latency, batch {latency_batch}", ""]]
     for title, stage in stages.items():

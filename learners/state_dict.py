@@ -16,7 +16,7 @@ PREFIXES = ("module.", "_orig_mod.")  # left by DataParallel and torch.compile
 SHOWN = 4  # differing keys named in a message
 
 
-def load_into(net: nn.Module, path: Path, *, source: str) -> None:
+def load_into(net: nn.Module, path: Path, *, source: str, flag: str = "--net") -> None:
     """Fill `net` from a state dict file (.pt, .pth), without executing code from it.
 
     Raises UserError, opened by `source`, for a file that is missing, damaged or no state dict, and for one of
@@ -28,7 +28,7 @@ def load_into(net: nn.Module, path: Path, *, source: str) -> None:
         raise UserError(f"{source}: holds no state dict (names of parameters with their tensors)")
     differences = _differences(net.state_dict(), tensors)
     if differences:
-        raise UserError(f"{source}: does not fit --net: {differences}")
+        raise UserError(f"{source}: does not fit {flag}: {differences}")
     net.load_state_dict(tensors, strict=False)  # only batch counters may be missing
 
 

@@ -24,7 +24,7 @@ def _another_value(field: dataclasses.Field) -> object:
     accept, default = field.metadata["accept"], field.default
     if isinstance(accept, tuple):
         return next(word for word in accept if word != default)
-    if isinstance(default, bool):
+    if "bool" in str(field.type):
         return not default
     if isinstance(accept, Interval):
         return next(number for number in (1, 0, 2, 0.5) if number in accept and number != default)

@@ -4,7 +4,7 @@ import pytest
 
 from config import Config
 from datasets import DATASETS
-from learners.recipes import train_settings
+from learners.recipes import group_settings, train_settings
 from nets import NETS
 from pocketprune.training.schedules import Constant, Cosine
 from pocketprune.training.state import TrainSettings
@@ -45,8 +45,27 @@ def test_flags_win_over_the_recipe() -> None:
 
 
 def test_an_unknown_net_trains_like_resnet() -> None:
-    own, resnet = _settings("--net mine.py:build --dataset cifar10"), _settings("--dataset cifar10")
-    assert own == resnet
+    own = _settings("--net mine.py:build --dataset cifar10 --channels_last")
+    assert own == _settings("--dataset cifar10")
+
+
+def test_channels_last_is_for_the_nets_known_to_work_with_it() -> None:
+    assert _settings("").channels_last
+    assert not _settings("--nochannels_last").channels_last
+    assert not _settings("--net mine.py:build").channels_last
+    assert not train_settings(Config.from_flags([]), device="cuda").channels_last
+    assert train_settings(Config.from_flags(["--amp=bf16"]), device="cuda").channels_last
+
+
+def test_groups_are_tuned_briefly_or_for_the_full_schedule() -> None:
+    def between(line: str) -> TrainSettings:
+        return group_settings(Config.from_flags(["--nb_epochs=10", "--nb_epochs_rat=0.5", *line.split()]))
+
+    full = between("")
+    assert (full.epochs, full.optimizer) == (5, "sgd")
+    assert between("--cp_finetune --cp_retrain") == full
+    brief = between("--cp_finetune --cp_nb_iters_ft_ratio=0.4 --cp_lrn_rate_ft=0.002")
+    assert (brief.epochs, brief.optimizer, brief.lrn_rate, brief.schedule) == (2, "adam", 0.002, Constant())
 
 
 def test_every_training_flag_reaches_the_settings() -> None:

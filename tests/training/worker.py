@@ -1,6 +1,7 @@
 """What the tests run in processes of their own; see launch.py."""
 
 import dataclasses
+import json
 import os
 import signal
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+import run
+from learners import learner
 from pocketprune import prune_channels
 from pocketprune.errors import UserError
 from pocketprune.training import distributed
@@ -146,6 +149,13 @@ def prune(folder: Path) -> None:
         torch.save(saved, folder / f"{name}-{rank}.pt")
 
 
+def command(flags: Path) -> int:
+    """The command line whose flags stand in a file."""
+    torch.set_num_threads(1)
+    learner.LATENCY_SECONDS = 0.01  # these runs are about results, not about speed
+    return run.main(json.loads(flags.read_text()))
+
+
 MODES = {
     "prune": prune,
     "train": single,
@@ -159,6 +169,8 @@ MODES = {
 
 def main(mode: str, folder: Path) -> int:
     """As the command line does: one line on stderr and status 2 for a person's mistake."""
+    if mode == "command":
+        return command(folder)
     torch.set_num_threads(1)
     try:
         with distributed.processes("cpu", connect_s=float(os.environ.get("CONNECT_S", "20")), timeout_s=30):

@@ -1,0 +1,99 @@
+"""Cutting a pruned network into blocks that can be compared with the dense network's, one after the other."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
+LEAST = 2  # layers with weights in a block; a single one has had its closed form already
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of the forward pass. It ends with the output of the module `name` ("": the network itself)."""
+
+    name: str
+    parameters: list[nn.Parameter]
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A module's call, in the order of completion."""
+
+    name: str
+    shape: torch.Size | None
+
+
+def find_segments(net: nn.Module, dense: nn.Module, example: Tensor) -> list[Segment]:
+    """The blocks of `net` in forward order; together they hold every parameter of the modules that are called."""
+    mine, theirs = _calls(net, example), {call.name: call.shape for call in _calls(dense, example)}
+    modules = dict(net.named_modules())
+    matching = {call.name for call in mine if call.shape is not None and theirs.get(call.name) == call.shape}
+    blocks = {name for name in matching if name and _layers(modules[name]) >= LEAST}
+    blocks = {name for name in blocks if not any(other.startswith(f"{name}.") for other in blocks)}
+    segments, names = [], []
+    for call in mine:
+        names.append(call.name)
+        layers = sum(isinstance(modules[name], LAYERS) for name in names)
+        ends = call.name in blocks if blocks else call.name in matching and layers >= LEAST
+        if call.name and ends:
+            segments.append(Segment(call.name, _parameters(modules, names)))
+            names = []
+    rest = _parameters(modules, [*names, ""])
+    known = {id(p) for segment in segments for p in segment.parameters}
+    rest = [p for p in rest if id(p) not in known]
+    return [s for s in segments if s.parameters] + ([Segment("", rest)] if rest else [])
+
+
+def _layers(module: nn.Module) -> int:
+    return sum(isinstance(part, LAYERS) for part in module.modules())
+
+
+def _parameters(modules: dict[str, nn.Module], names: list[str]) -> list[nn.Parameter]:
+    """The parameters that belong directly to these modules, each once."""
+    found = {id(p): p for name in names for p in modules[name].parameters(recurse=False)}
+    return list(found.values())
+
+
+@torch.no_grad()
+def _calls(net: nn.Module, example: Tensor) -> list[_Call]:
+    """The modules that are called exactly once, with their output shapes, in the order in which they end."""
+    calls: list[_Call] = []
+
+    def note(name: str) -> Callable[..., None]:
+        return lambda _module, _inputs, output: calls.append(
+            _Call(name, output.shape if isinstance(output, Tensor) else None))
+    with ExitStack() as stack:
+        for name, module in net.named_modules():
+            stack.callback(module.register_forward_hook(note(name)).remove)
+        net(example)
+    names = [call.name for call in calls]
+    return [call for call in calls if names.count(call.name) == 1]
+
+
+class _ReachedError(Exception):
+    """The forward pass has come as far as it was needed."""
+
+
+def output_at(net: nn.Module, name: str, batch: Any) -> Tensor:
+    """The output of the module `name` for a batch; what comes after it is not computed."""
+    if not name:
+        return net(batch)
+    seen: list[Tensor] = []
+
+    def stop(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        seen.append(output)
+        raise _ReachedError
+    handle = net.get_submodule(name).register_forward_hook(stop)
+    try:
+        net(batch)
+    except _ReachedError:
+        pass
+    finally:
+        handle.remove()
+    return seen[0]

@@ -30,6 +30,8 @@ extras=()
 [[ " ${arguments[*]:-} " =~ \ --?exec_mode[=\ ]export\  ]] && extras=(export)
 
 find_python ${extras[@]+"${extras[@]}"}
+# Threads that wait for each other should sleep: where anything else runs too, spinning costs several times the work.
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 launcher=("$python")
 if [ "$processes" -gt 1 ]; then
     launcher+=(-m torch.distributed.run --standalone --nproc_per_node "$processes")

@@ -38,7 +38,7 @@ def couple_groups(structure: Structure, layers: Sequence[PrunableLayer], counts:
     for group in structure.groups:
         if group.name in shares:
             count = max(1, round(shares[group.name] * group.size))
-            parts = [part for consumer, m in moments for part in _shares_of(structure, group, consumer, m)]
+            parts = [part for consumer, m in moments for part in shares_of(structure, group, consumer, m)]
             kept = select(settings.selection, [p[0] for p in parts], [p[1] for p in parts], [p[2] for p in parts],
                           count, output_weights=[p[3] for p in parts], generator=generator)
             dropped = np.setdiff1d(np.arange(group.size), kept.cpu().numpy())
@@ -78,7 +78,7 @@ def _dense_moments(structure: Structure, readers: Sequence[PrunableLayer], calib
 Share = tuple[Moments, Tensor, int, Tensor | None]
 
 
-def _shares_of(structure: Structure, group: ChannelGroup, consumer: Consumer, moments: list[Moments]) -> list[Share]:
+def shares_of(structure: Structure, group: ChannelGroup, consumer: Consumer, moments: list[Moments]) -> list[Share]:
     """A reader's moments restricted to one group, the target being what the group itself contributes."""
     labels = structure.class_of(consumer.layer.in_ids).reshape(consumer.parts, -1)
     shares = []

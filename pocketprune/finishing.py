@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from pocketprune.outcome import LayerResult, PruneResult
+from pocketprune.structure.assembly import recipe_and_tensors
 from pocketprune.structure.channel_groups import analyse
 from pocketprune.structure.cost import count_params, traced_macs
 from pocketprune.structure.expanding import expand_tensors
 from pocketprune.structure.layers import PrunableLayer, layers_of
 from pocketprune.structure.removal import thin
-from pocketprune.structure.thinning import Recipe, recipe_for, thin_tensor
+from pocketprune.structure.thinning import Recipe
 
 if TYPE_CHECKING:
     from pocketprune.layerwise import PruningRun
@@ -37,18 +38,8 @@ def group_ends(listed: Sequence[bool], losing: Sequence[bool], size: int | None)
 
 def thinned(run: PruningRun) -> tuple[nn.Module, Recipe]:
     """The network with what was dropped so far removed, the refitted tensors in place, and its recipe."""
-    structure = run.structure
-    kept = {g.name: [i for i, c in enumerate(g.classes) if not run.removed[c]] for g in structure.groups
-            if run.removed[list(g.classes)].any()}
-    recipe = recipe_for(structure, kept, run.samplers)
-    tensors = dict(run.pruned.tensors)
-    for layer in structure.contractions:
-        if layer.node in run.pruned.biases:
-            path = layer.weight.removesuffix(".weight")
-            recipe.new_biases.append(path)
-            outputs = {a: k for a, k in recipe.kept.get(layer.weight, {}).items() if a == 0}
-            tensors[f"{path}.bias"] = thin_tensor(run.pruned.biases[layer.node], outputs)
-    return thin(structure, recipe, tensors=tensors), recipe
+    recipe, tensors = recipe_and_tensors(run.structure, run.removed, run.samplers, run.pruned)
+    return thin(run.structure, recipe, tensors=tensors), recipe
 
 
 def expanded(run: PruningRun, net: nn.Module, recipe: Recipe, names: set[str]) -> None:

@@ -18,7 +18,9 @@ ALLOWED = {
     "pocketprune.numerics": LEAVES,
     "pocketprune.structure": {"pocketprune.numerics"} | LEAVES,
     "pocketprune.training": {"pocketprune.numerics"} | LEAVES,
-    "pocketprune.search": ENGINE,
+    "pocketprune.consumers": ENGINE,
+    "pocketprune.coupling": ENGINE | {"pocketprune.consumers"},
+    "pocketprune.search": ENGINE | {"pocketprune.consumers", "pocketprune.coupling"},
     "pocketprune": {"pocketprune"},  # the public API, and what it is made of
     "nets": LEAVES,
     "datasets": LEAVES,

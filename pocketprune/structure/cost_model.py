@@ -24,6 +24,17 @@ class Width:
         return self.fixed + float(self.per_count @ counts)
 
 
+class _Widths:
+    """Many widths at once."""
+
+    def __init__(self, widths: Sequence[Width], decisions: int) -> None:
+        self._fixed = np.array([width.fixed for width in widths])
+        self._per_count = np.array([width.per_count for width in widths]).reshape(len(widths), decisions)
+
+    def at(self, counts: np.ndarray) -> np.ndarray:
+        return self._fixed + self._per_count @ counts
+
+
 @dataclass(frozen=True)
 class Decision:
     """What one kept count decides: the units (sets of input channels) that a layer keeps.
@@ -79,20 +90,37 @@ class CostModel:
         self._sampled = {d.layer.layer.node: i for i, d in enumerate(decisions) if d.layer.way == "sample"}
         self._fixed_macs = 0
         self._products: list[tuple[float, Width, Width]] = []
+        self._of_node: dict[fx.Node, tuple[Width, Width]] = {}
         layers = {c.node: c for c in structure.contractions}
         for node in structure.traced.call_nodes():
             self._add_node(node, layers.get(node))
-        self._tensors = self._tensor_widths()
+        self._inputs = _Widths([inputs for _, inputs, _ in self._products], len(decisions))
+        self._outputs = _Widths([outputs for _, _, outputs in self._products], len(decisions))
+        self._factors = np.array([factor for factor, _, _ in self._products])
+        tensors = self._tensor_widths()
+        self._axes = _Widths([width for widths in tensors for width in widths], len(decisions))
+        lengths = [len(widths) for widths in tensors]
+        self._starts = np.cumsum([0, *lengths])[:-1][np.array(lengths, dtype=int) > 0]
+        self._scalars = lengths.count(0)
 
     def macs(self, counts: Sequence[int]) -> int:
         """Multiply-adds per single input."""
         at = np.asarray(counts, dtype=float)
-        return self._fixed_macs + round(sum(c * i.at(at) * o.at(at) for c, i, o in self._products))
+        return self._fixed_macs + round(float(self._factors @ (self._inputs.at(at) * self._outputs.at(at))))
 
     def params(self, counts: Sequence[int]) -> int:
         """Number of parameters."""
-        at = np.asarray(counts, dtype=float)
-        return round(sum(np.prod([w.at(at) for w in widths]) for widths in self._tensors))
+        widths = self._axes.at(np.asarray(counts, dtype=float))
+        return self._scalars + round(float(np.multiply.reduceat(widths, self._starts).sum()))
+
+    @property
+    def full_counts(self) -> list[int]:
+        """The counts of the dense network."""
+        return [decision.size for decision in self._decisions]
+
+    def widths(self, node: fx.Node) -> tuple[Width, Width]:
+        """A layer's input and output channels as functions of the counts."""
+        return self._of_node[node]
 
     def _add_node(self, node: fx.Node, layer: Contraction | None) -> None:
         macs = node_macs(self._structure, node)
@@ -104,6 +132,7 @@ class CostModel:
         inputs = one if layer.in_ids is None or layer.carrier else self._width(layer.in_ids)
         if node in self._sampled:
             inputs = Width(0.0, np.eye(len(self._decisions))[self._sampled[node]])
+        self._of_node[node] = (inputs, outputs)
         full = np.array([d.size for d in self._decisions], dtype=float)
         self._products.append((macs / (inputs.at(full) * outputs.at(full)), inputs, outputs))
 

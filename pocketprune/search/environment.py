@@ -1,0 +1,205 @@
+"""The environment of a search: a trained network, the moments of its layers, and held-out images that judge it.
+
+A roll-out looks up the weights refitted for its counts, thins the network with them, and runs the held-out images
+through the thin network. No calibration image is read again, nothing is regressed from rows.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pocketprune.consumers import Consumer
+from pocketprune.errors import UserError
+from pocketprune.search.choices import Choice, choices_of
+from pocketprune.search.interface import Score
+from pocketprune.search.layer_latency import LatencyCost
+from pocketprune.search.statistics import collect
+from pocketprune.structure.assembly import recipe_and_tensors
+from pocketprune.structure.channel_groups import analyse
+from pocketprune.structure.cost_model import CostModel
+from pocketprune.structure.removal import refuse_pruned, thin
+from pocketprune.structure.sweep import PrunedTensors
+from pocketprune.structure.tracing import evaluation_mode
+from pocketprune.structure.verification import check_groups
+
+LEAST_HELD_OUT = 50  # images; fewer say nothing about accuracy
+CACHE_GB = 1.0  # of refitted weights
+
+Progress = Callable[[str, int, int], None]
+
+
+class PruningEnvironment:
+    """A network for `search()`; see `interface.Environment`.
+
+    Args:
+        net: the dense network, left as it is.
+        calibration: batches of training images (m, C, H, W), for the moments.
+        held_out: batches (images, labels (m,)) that none of the calibration images is in, for the scores.
+        budget: "macs" | "params" | "latency", the unit of `cost`.
+        shared_input, points_per_layer, channel_multiple, cache_gb, seed: as for `prune_channels`.
+        latency: file of measured times, written and reused. latency_batch: images that are timed together.
+
+    Raises:
+        UserError: a network that cannot be traced or was pruned already, a setting that is not accepted, or fewer
+            than 50 held-out images.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        calibration: Sequence[Tensor],
+        held_out: Iterable[tuple[Tensor, Tensor]],
+        *,
+        budget: str = "macs",
+        shared_input: str = "sample",
+        points_per_layer: int = 10,
+        channel_multiple: int = 1,
+        cache_gb: float = 4.0,
+        seed: int = 0,
+        latency: LatencyCost | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        refuse_pruned(net)
+        progress = progress or (lambda *_: None)
+        self._held_out = _checked(held_out)
+        if not len(calibration) or not len(calibration[0]):
+            raise UserError("calibration: empty; at least one batch of images is needed")
+        progress("tracing", 0, 1)
+        with torch.no_grad(), evaluation_mode(net):
+            self.structure = analyse(net, calibration[0][:2])
+            check_groups(self.structure, self.structure.traced.example)
+            self.choices: list[Choice] = choices_of(self.structure, shared_input, channel_multiple)
+            self._statistics = collect(
+                self.structure,
+                self.choices,
+                calibration,
+                points=points_per_layer,
+                cache_gb=cache_gb,
+                seed=seed,
+                progress=progress,
+            )
+        self.layers = tuple(choice.layer for choice in self.choices)
+        self._curves = {index: statistics.error_curve() for index, statistics in self._statistics.items()}
+        self._refits: OrderedDict[tuple[int, int], _Refit] = OrderedDict()
+        self._set_costs(budget, latency)
+
+    def _set_costs(self, budget: str, latency: LatencyCost | None) -> None:
+        self._decided = [(index, d) for index in self._statistics for d in self.choices[index].decisions]
+        model = CostModel(self.structure, [decision for _, decision in self._decided])
+        self._units = {
+            index: {count: self.choices[index].units(count) for count in self.layers[index].allowed}
+            | {self.layers[index].channels: tuple(d.size for d in self.choices[index].decisions)}
+            for index in self._statistics
+        }
+        if latency is not None:
+            latency.prepare(self.structure, model)
+        costs = {"macs": model.macs, "params": model.params, "latency": latency}
+        if costs.get(budget) is None:
+            raise UserError(f"cp_budget: {budget!r} given; macs, params or (with a latency table) latency is accepted")
+        self._cost = costs[budget]
+
+    def cost(self, counts: Sequence[int]) -> float:
+        """Exact MACs or parameters, or estimated milliseconds, of the thinned network."""
+        return float(self._cost([unit for index, units in self._units.items() for unit in units[counts[index]]]))
+
+    def error_curve(self, layer: int) -> np.ndarray:
+        """(channels + 1,) relative error of one layer's refitted output on the dense network's input."""
+        return self._curves.get(layer, np.zeros(self.layers[layer].channels + 1))
+
+    def ratios(self, counts: Sequence[int]) -> list[float]:
+        """The preserve ratios, one per layer of the ratio list, that give these counts."""
+        found = {
+            entry.index: kept / entry.channels
+            for choice, count in zip(self.choices, counts, strict=True)
+            for entry, kept in zip(choice.entries, choice.entry_counts(count), strict=True)
+        }
+        return [found[index] for index in sorted(found)]
+
+    @torch.no_grad()
+    def thinned(self, counts: Sequence[int]) -> nn.Module:
+        """The network thinned to these counts, with its refitted weights, in evaluation mode."""
+        structure = self.structure
+        removed = np.zeros(int(structure.classes.max()) + 1, dtype=bool)
+        samplers: dict[str, list[int]] = {}
+        pruned = PrunedTensors()
+        for index in self._statistics:
+            if counts[index] < self.layers[index].channels:
+                refit = self._refit(index, counts[index])
+                removed |= refit.removed
+                samplers |= refit.samplers
+                pruned.tensors |= refit.pruned.tensors
+                pruned.biases |= refit.pruned.biases
+        with evaluation_mode(structure.traced.net):
+            recipe, tensors = recipe_and_tensors(structure, removed, samplers, pruned)
+            return thin(structure, recipe, tensors=tensors).eval()
+
+    @torch.inference_mode()
+    def score(self, counts: Sequence[int]) -> Score:
+        """Accuracy and mean cross-entropy of the thinned network on the held-out images."""
+        net = self.thinned(counts)
+        correct = loss = images = 0.0
+        for x, labels in self._held_out:
+            logits = net(x).float()
+            correct += float((logits.argmax(1) == labels).sum())
+            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
+            images += len(labels)
+        return Score(correct / images, loss / images)
+
+    def _refit(self, index: int, count: int) -> _Refit:
+        """What one layer's count changes; the most recent are remembered."""
+        key = (index, count)
+        if key not in self._refits:
+            self._refits[key] = self._compute_refit(index, count)
+            while sum(r.bytes for r in self._refits.values()) > CACHE_GB * 2**30 and len(self._refits) > 1:
+                self._refits.popitem(last=False)
+        self._refits.move_to_end(key)
+        return self._refits[key]
+
+    def _compute_refit(self, index: int, count: int) -> _Refit:
+        statistics, choice = self._statistics[index], self.choices[index]
+        found = _Refit(np.zeros(int(self.structure.classes.max()) + 1, dtype=bool))
+        kept = [k.cpu().numpy() for k in statistics.kept(count)]
+        for decision, units in zip(choice.decisions, kept, strict=True):
+            found.removed[np.delete(decision.classes, units, axis=0).ravel()] = True
+        if choice.decisions[0].layer.way == "sample":
+            found.samplers[choice.decisions[0].layer.layer.weight] = kept[0].tolist()
+        for consumer in choice.consumers:
+            units = torch.from_numpy(kept[0] if not choice.groups else self._left(consumer, found.removed))
+            units = units.to(consumer.weight_tensor.device)
+            consumer.install(found.pruned, units, statistics.fits(consumer, units))
+        return found
+
+    def _left(self, consumer: Consumer, removed: np.ndarray) -> np.ndarray:
+        """The units of a coupled consumer's input that stay."""
+        labels = self.structure.class_of(consumer.layer.in_ids)[consumer.decision.units[:, 0]]
+        return np.flatnonzero(~removed[labels])
+
+
+class _Refit:
+    """What one layer's count changes in the network."""
+
+    def __init__(self, removed: np.ndarray) -> None:
+        self.removed = removed
+        self.samplers: dict[str, list[int]] = {}
+        self.pruned = PrunedTensors()
+
+    @property
+    def bytes(self) -> int:
+        return sum(t.numel() * t.element_size() for t in self.pruned.tensors.values())
+
+
+def _checked(held_out: Iterable[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    batches = list(held_out)
+    images = sum(len(labels) for _, labels in batches)
+    if images < LEAST_HELD_OUT:
+        raise UserError(
+            f"held-out images: {images} given; a search needs {LEAST_HELD_OUT} or more to tell networks apart "
+            "(--nb_smpls_val, --cp_nb_smpls_search)"
+        )
+    return batches

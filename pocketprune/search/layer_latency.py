@@ -1,0 +1,111 @@
+"""The milliseconds of a network thinned to any counts: its layers' times, measured one by one, added up.
+
+A layer is timed with the batch norm and the activation that follow it, at the widths it would have. What is left of
+the dense network's own time (additions, pooling, the interpreter) is taken as constant.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from pocketprune.consumers import geometry_of
+from pocketprune.search.latency import LatencyTable, LayerLatency
+from pocketprune.structure.channel_groups import Structure
+from pocketprune.structure.cost import measure_latency
+from pocketprune.structure.cost_model import CostModel
+from pocketprune.structure.propagation import Contraction
+from pocketprune.structure.tracing import node_shape, operator_name
+
+REPEATS = 9
+CONVOLUTIONS = {"conv1d": F.conv1d, "conv2d": F.conv2d, "conv3d": F.conv3d}
+
+
+class LatencyCost:
+    """Milliseconds of a batch of `batch` images, from the unit counts of the decisions in the cost model's order.
+
+    Args:
+        path: JSON file of measured times, completed and reused; None keeps them in memory.
+    """
+
+    def __init__(self, path: Path | None, *, batch: int, device: torch.device | str = "cpu") -> None:
+        self.batch, self.device = batch, torch.device(device)
+        self.table = LatencyTable(path, device=str(device))
+        self._layers: list[tuple[LayerLatency, Callable[[np.ndarray], tuple[int, int]]]] = []
+        self._rest = 0.0
+
+    def prepare(self, structure: Structure, model: CostModel) -> None:
+        """Measure (or look up) the layers of a network."""
+        for layer in structure.contractions:
+            plain = layer.carrier or layer.groups == 1
+            if operator_name(layer.node) in (*CONVOLUTIONS, "linear") and plain:
+                self._layers.append(self._timed(layer, model))
+        dense = self._dense(structure)
+        self._rest = max(0.0, dense - self(model.full_counts))
+
+    def __call__(self, counts: Sequence[int]) -> float:
+        at = np.asarray(counts, dtype=float)
+        return self._rest + sum(time_of(*widths(at)) for time_of, widths in self._layers)
+
+    def _timed(self, layer: Contraction, model: CostModel) -> tuple[LayerLatency, Callable]:
+        inputs, outputs = model.widths(layer.node)
+        weight, shape = node_shape(layer.node.args[1]), node_shape(layer.node.args[0])
+        full_in = weight[1] if layer.carrier else shape[1 if operator_name(layer.node) != "linear" else -1]
+
+        def widths(at: np.ndarray) -> tuple[int, int]:
+            read = full_in if layer.carrier else round(inputs.at(at))
+            return read, round(outputs.at(at))
+
+        name = f"{operator_name(layer.node)} {weight[2:]} of {shape[2:]} groups {layer.groups} batch {self.batch}"
+        if operator_name(layer.node) != "linear":
+            name += f" stride {geometry_of(layer.node).stride}"
+        return LayerLatency(self.table, name, full_in, weight[0], self._measure(layer.node, layer)), widths
+
+    def _measure(self, node: fx.Node, layer: Contraction) -> Callable[[int, int], float]:
+        shape = node_shape(node.args[0])
+        taps = node_shape(node.args[1])[2:]
+
+        def measure(inputs: int, outputs: int) -> float:
+            if operator_name(node) == "linear":
+                x = torch.randn(self.batch, *shape[1:-1], inputs, device=self.device)
+                weight = torch.randn(outputs, inputs, device=self.device)
+                return self._median(lambda: F.relu(F.linear(x, weight)))
+            groups = outputs if layer.carrier else 1
+            x = torch.randn(self.batch, groups if layer.carrier else inputs, *shape[2:], device=self.device)
+            weight = torch.randn(outputs, 1 if layer.carrier else inputs, *taps, device=self.device)
+            scale, g = torch.ones(outputs, device=self.device), geometry_of(node)
+            convolution = CONVOLUTIONS[operator_name(node)]
+
+            def once() -> Tensor:
+                y = convolution(x, weight, None, g.stride, g.padding, g.dilation, groups)
+                return F.relu(F.batch_norm(y, scale, scale, scale, scale))
+
+            return self._median(once)
+
+        return measure
+
+    def _dense(self, structure: Structure) -> float:
+        net: nn.Module = structure.traced.net
+        shape = structure.traced.example[0][0].shape[1:]
+        parameters = sum(p.numel() for p in net.parameters())
+        name = f"{type(net).__name__} of {parameters} parameters, {tuple(shape)}, batch {self.batch}"
+        images = torch.zeros(self.batch, *shape, device=self.device)
+        return self.table.milliseconds(name, lambda: measure_latency(net, images, repeats=REPEATS))
+
+    @torch.inference_mode()
+    def _median(self, run: Callable[[], Tensor]) -> float:
+        times = []
+        for _ in range(REPEATS + 2):
+            began = time.perf_counter()
+            run()
+            if self.device.type == "cuda":
+                torch.cuda.synchronize()
+            times.append((time.perf_counter() - began) * 1e3)
+        return statistics.median(times[2:])

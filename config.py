@@ -14,6 +14,7 @@ from pathlib import Path
 
 from absl import flags
 
+from config_search import DdpgConfig, SearchConfig
 from pocketprune.errors import UserError
 from settings import (
     COUNT,
@@ -181,8 +182,9 @@ class ChannelPruningConfig(Concern):
 
     cp_prune_option: str = setting(
         "uniform",
-        "where the preserve ratios come from: uniform (one for all layers) or list (a file, one per layer)",
-        accept=("uniform", "list"),
+        "where the preserve ratios come from: uniform (one for all layers), list (a file, one per layer) or auto "
+        "(searched under a budget, see --cp_search)",
+        accept=("uniform", "list", "auto"),
     )
     cp_uniform_preserve_ratio: float = setting(
         0.6, "uniform: share of its input channels that each layer keeps", accept=SHARE
@@ -253,6 +255,8 @@ class Config:
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     distillation: DistillationConfig = dataclasses.field(default_factory=DistillationConfig)
     channel_pruning: ChannelPruningConfig = dataclasses.field(default_factory=ChannelPruningConfig)
+    search: SearchConfig = dataclasses.field(default_factory=SearchConfig)
+    ddpg: DdpgConfig = dataclasses.field(default_factory=DdpgConfig)
 
     @classmethod
     def from_flags(cls, arguments: Sequence[str]) -> "Config":

@@ -3,6 +3,7 @@
 He, Zhang, Sun, "Channel Pruning for Accelerating Very Deep Neural Networks" (2017).
 """
 
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from learners import report
 from learners.learner import Learner
 from learners.pictures import record_layers
 from learners.progress import ProgressBar
+from learners.ratio_search import RatioSearch, search_settings
 from learners.recipes import group_settings
 from learners.recovering import recover
 from learners.resuming import PruningProgress
@@ -27,14 +29,14 @@ class ChannelPruningLearner(Learner):
     """dense network -> prune -> (recover without labels) -> fine-tune, each measured on the test set."""
 
     stage = "pruned"
-    phases = ("prune", "tune*", "recover", "finetune")
+    phases = ("search*", "prune", "tune*", "recover", "finetune")
 
     def train(self) -> dict:
         ratios = self.preserve_ratios()  # before any work: a list may be wrong
         named = self.named_teacher()
         dense = self.dense_net()
         teacher = (named or dense) if self.config.distillation.enbl_dst else None
-        result = self.prune(dense, ratios, teacher)
+        result = self.prune(dense, ratios or self.searched_ratios(dense), teacher)
 
         dense_cost, cost = self.costs(dense, result.net)
         rows = {"dense": self.accuracy(dense) | dense_cost, "pruned": self.accuracy(result.net) | cost}
@@ -60,11 +62,15 @@ class ChannelPruningLearner(Learner):
         return pocketprune.load(self._pruned_path, self.net)
 
     def preserve_ratios(self) -> dict[str, Any]:
-        """The preserve ratios asked for, as the argument of prune_channels that takes them.
+        """The preserve ratios asked for, as the argument of prune_channels that takes them; {} if to be searched.
 
-        Raises UserError for a list file that does not hold one ratio for each prunable layer.
+        Raises UserError for a list file that does not hold one ratio for each prunable layer, or settings that no
+        search can work with.
         """
         pruning = self.config.channel_pruning
+        if pruning.cp_prune_option == "auto":
+            search_settings(self.config)
+            return {}
         if pruning.cp_prune_option == "uniform":
             return {"preserve_ratio": pruning.cp_uniform_preserve_ratio}
         layers = pocketprune.list_layers(self.net, self.example, shared_input=pruning.cp_shared_input)
@@ -76,6 +82,32 @@ class ChannelPruningLearner(Learner):
         if not self.config.distillation.enbl_dst:
             return None
         return named_teacher(self.config, self.dataset, self.example)
+
+    def searched_ratios(self, dense: nn.Module) -> dict[str, Any]:
+        """The preserve ratios that a search finds under the budget; pruning takes them as a list, from there on."""
+        batches = self.calibration_batches()
+
+        def prune(ratios: Sequence[float]) -> nn.Module:
+            with ProgressBar() as bar:
+                return pocketprune.prune_channels(
+                    dense, batches, ratios=ratios, **self._options(), progress=bar
+                ).net
+
+        with self.timed("search"):
+            return {"ratios": RatioSearch(self).run(dense, batches, prune)}
+
+    def _options(self) -> dict[str, Any]:
+        """How the flags say to prune, as arguments of prune_channels."""
+        pruning = self.config.channel_pruning
+        return {
+            "selection": pruning.selection,
+            "shared_input": pruning.cp_shared_input,
+            "points_per_layer": pruning.cp_nb_points_per_layer,
+            "channel_multiple": pruning.channel_multiple,
+            "cache_gb": pruning.cp_cache_gb,
+            "seed": self.config.run.seed,
+            "together": world_size() > 1,
+        }
 
     def prune(
         self, dense: nn.Module, ratios: dict[str, Any], teacher: nn.Module | None = None
@@ -93,15 +125,9 @@ class ChannelPruningLearner(Learner):
                 dense,
                 batches,
                 **ratios,
-                selection=pruning.selection,
-                shared_input=pruning.cp_shared_input,
-                points_per_layer=pruning.cp_nb_points_per_layer,
-                channel_multiple=pruning.channel_multiple,
-                cache_gb=pruning.cp_cache_gb,
-                seed=self.config.run.seed,
+                **self._options(),
                 group_size=pruning.cp_list_group,
                 tune=tune if self.config.train.nb_epochs_rat > 0 else None,
-                together=world_size() > 1,
                 progress=bar,
                 state=progress.state,
                 on_state=progress.save,

@@ -19,17 +19,19 @@ ALLOWED = {
     "pocketprune.structure": {"pocketprune.numerics"} | LEAVES,
     "pocketprune.training": {"pocketprune.numerics"} | LEAVES,
     "pocketprune.consumers": ENGINE,
-    "pocketprune.coupling": ENGINE | {"pocketprune.consumers"},
+    "pocketprune.calibration": ENGINE,
+    "pocketprune.coupling": ENGINE | {"pocketprune.consumers", "pocketprune.calibration"},
     "pocketprune.search": ENGINE | {"pocketprune.consumers", "pocketprune.coupling"},
     "pocketprune": {"pocketprune"},  # the public API, and what it is made of
     "nets": LEAVES,
     "datasets": LEAVES,
     "settings": LEAVES,
-    "config": {"settings"} | LEAVES,
+    "config_search": {"settings"},
+    "config": {"config_search", "settings"} | LEAVES,
     "learners": {"config", "datasets", "nets", "pocketprune"},
     "run": {"config", "datasets", "nets", "learners", "pocketprune"},
 }
-PARTS = {"pocketprune", "nets", "datasets", "settings", "config", "learners", "run"}
+PARTS = {"pocketprune", "nets", "datasets", "settings", "config", "config_search", "learners", "run"}
 ABSL_USERS = {"run", "config"}
 
 

@@ -40,11 +40,7 @@ class Plan:
 def search(problem: Problem, settings: SearchSettings, journal: Journal, seed: int) -> None:
     """Roll out, score, learn, `nb_rlouts` times. Raises UserError where the warm-up leaves no roll-out to the
     agent."""
-    if settings.nb_rlouts <= settings.nb_rlouts_min:
-        raise UserError(
-            f"cp_nb_rlouts: {settings.nb_rlouts} leaves none after the warm-up of {settings.nb_rlouts_min} "
-            f"(cp_nb_rlouts_min); at least {settings.nb_rlouts_min + 1}"
-        )
+    check_rollouts(settings)
     walk = Walk(problem, action_floor(problem.budget.share))
     agent = Agent(
         STATE_SIZE,
@@ -68,6 +64,15 @@ def search(problem: Problem, settings: SearchSettings, journal: Journal, seed: i
         for plan, rollout in zip(plans, rollouts, strict=True):
             losses = _learn(walk, agent, plan, rollout.reward, settings, warm=rollout.index >= settings.nb_rlouts_min)
         journal.checkpoint({"agent": agent.state_dict(), "rollouts": len(journal.history)})
+
+
+def check_rollouts(settings: SearchSettings) -> None:
+    """Raises UserError where the warm-up leaves no roll-out to the agent."""
+    if settings.nb_rlouts <= settings.nb_rlouts_min:
+        raise UserError(
+            f"cp_nb_rlouts: {settings.nb_rlouts} leaves none after the warm-up of {settings.nb_rlouts_min} "
+            f"(cp_nb_rlouts_min); at least {settings.nb_rlouts_min + 1}"
+        )
 
 
 def action_floor(share: float) -> float:

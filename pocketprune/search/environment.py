@@ -1,7 +1,10 @@
 """The environment of a search: a trained network, the moments of its layers, and held-out images that judge it.
 
 A roll-out looks up the weights refitted for its counts, thins the network with them, and runs the held-out images
-through the thin network. No calibration image is read again, nothing is regressed from rows.
+through the thin network; nothing is regressed from rows. The weights are those that are best on the dense network's
+features; what the layers before have lost, they do not make up for, as those of the final pruning do. To rank
+networks as that pruning would, the batch norms' statistics are first estimated anew on a few calibration images: on
+a ResNet-20 the losses' rank correlation with those after pruning in earnest is 0.8 so, and 0.1 without.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pocketprune.consumers import Consumer
 from pocketprune.errors import UserError
@@ -27,9 +31,12 @@ from pocketprune.structure.removal import refuse_pruned, thin
 from pocketprune.structure.sweep import PrunedTensors
 from pocketprune.structure.tracing import evaluation_mode
 from pocketprune.structure.verification import check_groups
+from pocketprune.training.distributed import gather_objects, world_size
 
 LEAST_HELD_OUT = 50  # images; fewer say nothing about accuracy
 CACHE_GB = 1.0  # of refitted weights
+NORM_IMAGES = 512  # calibration images that the batch norms' statistics are estimated on
+NORM_BATCH = 128
 
 Progress = Callable[[str, int, int], None]
 
@@ -43,7 +50,9 @@ class PruningEnvironment:
         held_out: batches (images, labels (m,)) that none of the calibration images is in, for the scores.
         budget: "macs" | "params" | "latency", the unit of `cost`.
         shared_input, points_per_layer, channel_multiple, cache_gb, seed: as for `prune_channels`.
-        latency: file of measured times, written and reused. latency_batch: images that are timed together.
+        latency: prices counts in milliseconds, for budget="latency".
+        together: each process of torch.distributed brings its own share of the calibration images, and all of the
+            held-out ones. To be built in each of them.
 
     Raises:
         UserError: a network that cannot be traced or was pruned already, a setting that is not accepted, or fewer
@@ -63,6 +72,7 @@ class PruningEnvironment:
         cache_gb: float = 4.0,
         seed: int = 0,
         latency: LatencyCost | None = None,
+        together: bool = False,
         progress: Progress | None = None,
     ) -> None:
         refuse_pruned(net)
@@ -70,6 +80,7 @@ class PruningEnvironment:
         self._held_out = _checked(held_out)
         if not len(calibration) or not len(calibration[0]):
             raise UserError("calibration: empty; at least one batch of images is needed")
+        self._norm_images = _first(calibration, NORM_IMAGES, together).split(NORM_BATCH)
         progress("tracing", 0, 1)
         with torch.no_grad(), evaluation_mode(net):
             self.structure = analyse(net, calibration[0][:2])
@@ -82,6 +93,7 @@ class PruningEnvironment:
                 points=points_per_layer,
                 cache_gb=cache_gb,
                 seed=seed,
+                together=together,
                 progress=progress,
             )
         self.layers = tuple(choice.layer for choice in self.choices)
@@ -139,10 +151,16 @@ class PruningEnvironment:
             recipe, tensors = recipe_and_tensors(structure, removed, samplers, pruned)
             return thin(structure, recipe, tensors=tensors).eval()
 
-    @torch.inference_mode()
     def score(self, counts: Sequence[int]) -> Score:
-        """Accuracy and mean cross-entropy of the thinned network on the held-out images."""
+        """Accuracy and mean cross-entropy on the held-out images, the batch norms' statistics estimated anew."""
         net = self.thinned(counts)
+        if any(count < layer.channels for count, layer in zip(counts, self.layers, strict=True)):
+            recalibrate(net, self._norm_images)
+        return self.judge(net)
+
+    @torch.inference_mode()
+    def judge(self, net: nn.Module) -> Score:
+        """Accuracy and mean cross-entropy of a network in evaluation mode on the held-out images."""
         correct = loss = images = 0.0
         for x, labels in self._held_out:
             logits = net(x).float()
@@ -192,6 +210,37 @@ class _Refit:
     @property
     def bytes(self) -> int:
         return sum(t.numel() * t.element_size() for t in self.pruned.tensors.values())
+
+
+@torch.no_grad()
+def recalibrate(net: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Replace the running statistics of a network's batch norms by those of `batches`; it ends in evaluation mode."""
+    norms = [m for m in net.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain average of all batches
+        norm.train()
+    for images in batches:
+        net(images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    net.eval()
+
+
+def _first(batches: Sequence[Tensor], count: int, together: bool) -> Tensor:
+    """The first `count` images of the batches; of all processes' batches, the same in each of them."""
+    share = count // world_size() if together else count
+    found, images = [], 0
+    for batch in batches:
+        found.append(batch[: share - images])
+        images += len(found[-1])
+        if images >= share:
+            break
+    mine = torch.cat(found)
+    return torch.cat(gather_objects(mine.cpu())).to(mine.device) if together else mine
 
 
 def _checked(held_out: Iterable[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:

@@ -20,7 +20,7 @@ from pocketprune.numerics.reconstruction import damping_of, refit
 from pocketprune.search.choices import Choice
 from pocketprune.structure.channel_groups import Structure
 from pocketprune.structure.sweep import Sweep
-from pocketprune.training.distributed import rank, world_size
+from pocketprune.training.distributed import rank
 
 RIDGE = 1e-4  # relative to the mean diagonal of a layer's moments
 
@@ -83,20 +83,19 @@ def collect(
     points: int,
     cache_gb: float,
     seed: int,
+    together: bool,
     progress: Callable[[str, int, int], None],
 ) -> dict[int, LayerStatistics]:
-    """Statistics by position in `choices`, of those that have a choice; processes divide the batches among them."""
+    """Statistics by position in `choices`, of those that have a choice; `together`, of all processes' batches."""
     owners = {c.node: c for choice in choices if len(choice.layer.allowed) > 1 for c in choice.consumers}
-    shared = 1 < world_size() <= len(batches)
-    mine = batches[rank() :: world_size()] if shared else batches
-    generator = torch.Generator().manual_seed(seed + (rank() if shared else 0))
+    generator = torch.Generator().manual_seed(seed + (rank() if together else 0))
     device = next(iter(structure.traced.named_tensors().values())).device
 
     def draw(images: int, places: int) -> Tensor:
         return torch.randperm(places, generator=generator)[: min(points, places)].to(device)
 
     sweep = Sweep(
-        structure.traced, [c.layer for c in owners.values()], mine, cache_gb=cache_gb, branch_drift=False
+        structure.traced, [c.layer for c in owners.values()], batches, cache_gb=cache_gb, branch_drift=False
     )
     found = {}
     for number, layer in enumerate(sweep):
@@ -105,7 +104,7 @@ def collect(
         moments = consumer.new_moments()
         for x, target in sweep.rows():
             consumer.update(moments, x, target, points, draw)
-        if shared:
+        if together:
             moments = [all_reduce(m) for m in moments]
         found[layer.node] = consumer.ordered(moments)
     return {

@@ -4,6 +4,7 @@ What a search knows it writes to the workdir: `search.csv` (every roll-out), `se
 (reused by a search for another budget), `latency.json`, and checkpoints to go on from.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from itertools import islice
@@ -107,9 +108,9 @@ class RatioSearch:
 
     def _held_out(self, device: torch.device) -> list[tuple[Tensor, Tensor]]:
         wanted, size = self.config.search.cp_nb_smpls_search, self.config.data.batch_size_eval
-        batches = islice(self.learner.dataset.val.batches(size, seed=self.config.run.seed, shuffle=True), -(-wanted // size))
+        batches = self.learner.dataset.val.batches(size, seed=self.config.run.seed, shuffle=True)
         found, images = [], 0
-        for x, labels in batches:
+        for x, labels in islice(batches, math.ceil(wanted / size)):
             found.append((x[: wanted - images].to(device), labels[: wanted - images].to(device)))
             images += len(labels)
         return found

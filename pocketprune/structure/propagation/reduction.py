@@ -12,7 +12,8 @@ from .values import Identified, compress, core, tie, varying
 STATISTICS = frozenset(["mean", "var", "std", "var_mean", "std_mean"])
 SUMS = frozenset(["sum", "linalg_vector_norm", "norm", "nansum"])
 REDUCTION = STATISTICS | SUMS | frozenset(
-    ["amax", "amin", "max", "min", "prod", "logsumexp", "any", "all", "argmax", "argmin", "count_nonzero", "median", "aminmax"])
+    ["amax", "amin", "max", "min", "prod", "logsumexp", "any", "all", "argmax", "argmin", "count_nonzero", "median",
+     "aminmax"])
 SPATIAL = frozenset((
     "max_pool1d", "max_pool2d", "max_pool3d", "max_pool1d_with_indices", "max_pool2d_with_indices",
     "max_pool3d_with_indices", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",

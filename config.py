@@ -45,7 +45,7 @@ class RunConfig(Concern):
         "train",
         "train runs the recipe; eval measures the trained network, or with --learner channel the workdir's "
         "pruned_model.pt; export writes it as ONNX, OpenVINO and torch.export files; layers shows the "
-        "prunable layers and writes a ratio-list template",
+        "prunable layers and the channel groups and writes a ratio-list template",
         accept=("train", "eval", "export", "layers"),
     )
     workdir: str = setting(
@@ -60,6 +60,11 @@ class RunConfig(Concern):
     device: str = setting("auto", "auto takes the GPU if there is one; or cpu, cuda, cuda:1, ...")
     threads: int = setting(0, "CPU threads for tensor work; 0: PyTorch's choice", accept=COUNT_OR_ZERO)
     latency_batch: int = setting(64, "images in the batch whose latency is reported", accept=COUNT)
+    plot: bool = setting(
+        False,
+        "draw the network's channel groups, kept against removed, as channel_groups.png in --workdir, after "
+        "pruning or with --exec_mode layers; needs the extra plots",
+    )
 
 
 @dataclass(frozen=True)

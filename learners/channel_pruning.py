@@ -133,6 +133,7 @@ class ChannelPruningLearner(Learner):
                 on_state=progress.save,
             )
         self._tell(result)
+        self.plot_groups(pruned=result.net)
         return result
 
     def _tell(self, result: pocketprune.PruneResult) -> None:

@@ -2,7 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,10 @@ from datasets import Dataset
 from learners import report, state_dict, workdir
 from learners.recipes import train_settings
 from pocketprune.numerics.ratios import write_ratio_list
+from pocketprune.structure.channel_groups import analyse
+from pocketprune.structure.drawing import require_plots
 from pocketprune.structure.export import check_extra
+from pocketprune.structure.layers import layers_of
 from pocketprune.training.checkpoint import Checkpoints
 from pocketprune.training.distillation import Distillation
 from pocketprune.training.distributed import is_main
@@ -45,6 +48,8 @@ class Learner(ABC):
         """`net` is freshly initialised and gives the architecture; it is filled or trained in place."""
         self.config, self.dataset, self.net, self.device = config, dataset, net.to(device), device
         self.workdir = config.workdir
+        if config.run.plot:
+            require_plots()
         self.seconds = dict.fromkeys(("train", "prune", "search", "finetune", "evaluate"), 0.0)
 
     @abstractmethod
@@ -78,15 +83,27 @@ class Learner(ABC):
             self.say(report.export_table(files, len(batch)))
 
     def layers(self) -> None:
-        """Print the prunable layers and write a template of a ratio list for them."""
-        shared_input = self.config.channel_pruning.cp_shared_input
-        layers = pocketprune.list_layers(self.net, self.example, shared_input=shared_input)
+        """Print the prunable layers and the channel groups, and write a template of a ratio list."""
+        structure = analyse(self.net, self.example)
+        layers = layers_of(structure, self.config.channel_pruning.cp_shared_input)
         path = self.workdir / "ratio_template.list"
         if is_main():
             write_ratio_list(path, [layer.name for layer in layers], [1.0] * len(layers))
         self.say(report.layer_listing(layers))
+        self.say(f"\n{report.group_listing(structure.groups)}")
+        self.plot_groups(structure.groups)
         self.say(f"\nOne preserve ratio for each stands in {path}. Edit it, then prune with")
         self.say(f"  --learner channel --cp_prune_option list --cp_prune_list_file {path}")
+
+    def plot_groups(
+        self, groups: Sequence[pocketprune.ChannelGroup] | None = None, pruned: nn.Module | None = None
+    ) -> None:
+        """With --plot, draw the dense network's channel groups, and what a pruned one has left of them."""
+        if self.config.run.plot and is_main():
+            path = self.workdir / "channel_groups.png"
+            found = groups or pocketprune.find_channel_groups(self.net, self.example)
+            pocketprune.draw_groups(path, found, pruned)
+            self.say(f"\nChannel groups drawn in {path}")
 
     def dense_net(self) -> nn.Module:
         """The trained full-precision network: from --init_checkpoint, from the workdir, or trained now."""

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pocketprune import Exported, LayerResult, PrunableLayer
+from pocketprune import ChannelGroup, Exported, LayerResult, PrunableLayer
 from pocketprune.errors import UserError
 from pocketprune.files import write_atomically
 
@@ -73,6 +73,21 @@ def layer_listing(layers: Sequence[PrunableLayer]) -> str:
         verdict = ("yes" if layer.removable else "no") + (f": {layer.reason}" if layer.reason else "")
         rows.append([str(layer.index), layer.name, *sizes, layer.input_from, verdict])
     return table(rows, left=(1, 6, 7))
+
+
+def group_listing(groups: Sequence[ChannelGroup]) -> str:
+    """The channel groups: what writes and reads each, and why its channels cannot be removed if so."""
+    rows = [["channel group", "channels", "written by -> read by", "can channels be removed?"]]
+    for group in groups:
+        path = f"{_few(group.producers)} -> {_few((*group.consumers, *group.products)) or 'nothing'}"
+        verdict = ("yes" if group.exact else "inexact") if group.prunable else f"no: {group.reason}"
+        rows.append([group.name, str(group.size), path, verdict])
+    return table(rows, left=(0, 2, 3))
+
+
+def _few(names: Sequence[str], most: int = 2) -> str:
+    """The first names, joined, and how many more there are."""
+    return " + ".join([*names[:most], *([f"{len(names) - most} more"] if len(names) > most else [])])
 
 
 def export_table(files: Sequence[Exported], batch: int) -> str:

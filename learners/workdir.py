@@ -12,7 +12,7 @@ from pocketprune.training.distributed import barrier, is_main
 
 # Flags that may differ between a run and its resumption: none of them touches what training ends with.
 FREE = (
-    "exec_mode", "workdir", "overwrite", "device", "threads", "latency_batch", "data_dir", "download",
+    "exec_mode", "workdir", "overwrite", "device", "threads", "latency_batch", "plot", "data_dir", "download",
     "nb_workers", "batch_size_eval", "summ_step", "save_step", "keep_checkpoints", "cp_cache_gb",
 )  # fmt: skip
 SHOWN = 8  # differing flags named in a message

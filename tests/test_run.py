@@ -1,5 +1,6 @@
 """The command line end to end, on a small network and the embedded digits."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -165,6 +166,26 @@ def test_export_writes_files_that_load(pruned: Path, capsys: pytest.CaptureFixtu
         assert min(entry["latency_ms"], entry["torch_latency_ms"]) > 0
 
 
+def test_plot_draws_the_groups(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "channel_groups.png"
+    _run("--exec_mode=layers", "--resnet_size=8", "--plot", f"--workdir={tmp_path}")
+    assert f"drawn in {picture}" in capsys.readouterr().out
+    dense = picture.read_bytes()
+    assert dense.startswith(b"\x89PNG")
+    _run("--learner=channel", "--plot", f"--workdir={tmp_path}", "--nb_epochs_rat=0", *SMALL)
+    assert picture.read_bytes() != dense
+
+
+def test_plot_names_its_extra(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: None if n == "matplotlib" else found(n, *a))
+    message = _refusal(capsys, "--exec_mode=layers", "--plot", f"--workdir={tmp_path}")
+    assert message.startswith("drawing (--plot): needs matplotlib, not installed here; pip install")
+
+
 def test_layers_writes_a_template_that_the_list_option_takes(
     tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -172,6 +193,10 @@ def test_layers_writes_a_template_that_the_list_option_takes(
     printed = capsys.readouterr().out
     assert "layer1.0.shortcut" in printed
     assert "21  layer3.2.conv2" in printed
+    groups = printed.partition("channel group ")[2]
+    assert "layer3.2.conv1 -> layer3.2.conv2" in groups
+    assert "linear -> nothing" in groups
+    assert "no: network output" in groups
     template = tmp_path / "ratio_template.list"
     _run(
         "--learner=channel", "--cp_prune_option=list", f"--cp_prune_list_file={template}",

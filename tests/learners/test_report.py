@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from learners import report
+from pocketprune import ChannelGroup
+from pocketprune.errors import UserError
 
 DENSE = {"accuracy": 0.9, "loss": 0.3, "macs": 2_000_000, "params": 1000, "latency_ms": 8.0}
 PRUNED = {"accuracy": 0.8, "loss": 0.5, "macs": 1_000_000, "params": 250, "latency_ms": 5.0}
@@ -32,6 +34,35 @@ def test_columns_are_aligned() -> None:
 )
 def test_counts_are_short(number: float, text: str) -> None:
     assert report.count(number) == text
+
+
+def test_groups_are_listed_with_what_touches_them() -> None:
+    named = {"exact": True, "channels": (), "products": ()}
+    groups = [
+        ChannelGroup("a", 16, True, "", producers=("a", "b", "c"), consumers=("d",), **named),
+        ChannelGroup("d", 4, False, "network output", producers=("d",), consumers=(), **named),
+        ChannelGroup("e", 8, True, "", producers=("e",), consumers=("f",), **(named | {"exact": False})),
+    ]
+    lines = report.group_listing(groups).splitlines()
+    assert lines[2].split("  ")[0] == "a"
+    assert "a + b + 1 more -> d" in lines[2]
+    assert lines[2].endswith("yes")
+    assert "d -> nothing" in lines[3]
+    assert lines[3].endswith("no: network output")
+    assert lines[4].endswith("inexact")
+
+
+def test_a_section_is_added_to_the_report_there_is(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    report.write(path, {"net": "resnet", "export": "of before"})
+    report.add(path, "export", {"files": []})
+    assert json.loads(path.read_text()) == {"net": "resnet", "export": {"files": []}}
+    path.unlink()
+    report.add(path, "export", 1)
+    assert json.loads(path.read_text()) == {"export": 1}
+    path.write_text("{ not json")
+    with pytest.raises(UserError, match="not readable as JSON"):
+        report.add(path, "export", 1)
 
 
 def test_report_json_is_strict_json(tmp_path: Path) -> None:

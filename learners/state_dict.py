@@ -1,5 +1,6 @@
 """Weights of a full-precision network: read from anybody's state dict, saved for the next run."""
 
+import importlib.util
 import io
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,25 +11,26 @@ from torch import Tensor, nn
 
 from pocketprune.errors import UserError
 from pocketprune.files import read_tensors, write_atomically
+from pocketprune.registry import one_line
 
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # where training scripts put it
-PREFIXES = ("module.", "_orig_mod.")  # left by DataParallel and torch.compile
+# Where training scripts put it, beside their optimiser's state and the like.
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "ema")
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.")  # left by wrappers: DataParallel, torch.compile, Lightning
 SHOWN = 4  # differing keys named in a message
 
 
-def load_into(net: nn.Module, path: Path, *, source: str, flag: str = "--net") -> None:
-    """Fill `net` from a state dict file (.pt, .pth), without executing code from it.
+def load_into(net: nn.Module, path: Path, *, source: str) -> None:
+    """Fill `net` from a state dict file (.pt, .pth, .safetensors), without executing code from it.
 
     Raises UserError, opened by `source`, for a file that is missing, damaged or no state dict, and for one of
     another architecture, naming the keys that differ. The network is then unchanged.
     """
-    content = read_tensors(path, source=source)
-    tensors = _tensors(content)
+    tensors = _unprefixed(_tensors(_read(path, source), source), net.state_dict())
     if not tensors:
         raise UserError(f"{source}: holds no state dict (names of parameters with their tensors)")
     differences = _differences(net.state_dict(), tensors)
     if differences:
-        raise UserError(f"{source}: does not fit {flag}: {differences}")
+        raise UserError(f"{source}: does not fit --net: {differences}")
     net.load_state_dict(tensors, strict=False)  # only batch counters may be missing
 
 
@@ -39,19 +41,54 @@ def save(path: Path, net: nn.Module) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def _tensors(content: Any) -> dict[str, Tensor]:
-    """The state dict in a file's content, out of its wrapper, without prefixes; empty if there is none."""
+def _read(path: Path, source: str) -> Any:
+    """A file's content, on the CPU."""
+    if path.suffix != ".safetensors" or not path.is_file():
+        return read_tensors(path, source=source)
+    if importlib.util.find_spec("safetensors") is None:
+        raise UserError(
+            f"{source}: needs safetensors, not installed here; pip install \"pocketprune[safetensors]\" installs it"
+        )
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except Exception as error:  # the package's own kinds of errors
+        raise UserError(f"{source}: damaged, or not a safetensors file ({one_line(error)})") from error
+
+
+def _tensors(content: Any, source: str) -> dict[str, Tensor]:
+    """The state dict in a file's content, out of its wrappers; empty if there is none.
+
+    What is no tensor in it (an epoch, a hyperparameter) is left out.
+    """
     while isinstance(content, Mapping):
+        if content.get("format") == "pocketprune":
+            raise UserError(f"{source}: a pruned network; expected is the state dict of a dense one")
         inner = next((content[name] for name in WRAPPERS if isinstance(content.get(name), Mapping)), None)
+        inner = inner or _only_state_dict(content)
         if inner is None:
             break
         content = inner
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, Mapping):
         return {}
-    tensors = {str(name): value for name, value in content.items()}
-    for prefix in PREFIXES:
-        if all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+
+
+def _only_state_dict(content: Mapping[Any, Any]) -> Mapping[str, Tensor] | None:
+    """The one mapping of tensors among a file's entries, whatever its name; None among tensors, or several."""
+    values = list(content.values())
+    inner = [v for v in values if isinstance(v, Mapping) and v and all(isinstance(t, Tensor) for t in v.values())]
+    return inner[0] if len(inner) == 1 and not any(isinstance(v, Tensor) for v in values) else None
+
+
+def _unprefixed(tensors: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors without the prefixes that all of their names share and the network's own names do not."""
+    for _ in PREFIXES:  # they may be nested in any order
+        for prefix in PREFIXES:
+            own = any(name.startswith(prefix) for name in expected)
+            if not own and all(name.startswith(prefix) for name in tensors):
+                tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
     return tensors
 
 

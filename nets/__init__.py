@@ -11,7 +11,7 @@ from nets.resnet import resnet
 from nets.resnet_imagenet import resnet_imagenet
 from nets.vgg import vgg16_bn
 from pocketprune.errors import UserError
-from pocketprune.registry import call_accepted, resolve
+from pocketprune.registry import call_accepted, one_line, resolve
 
 NETS: dict[str, Callable[..., nn.Module]] = {
     "lenet": lenet,
@@ -38,8 +38,8 @@ def create_net(
 
     `name` is a key of `NETS`, `path/file.py:callable` or `module:callable`; a builder receives those of the
     keywords that it accepts, and None leaves it its own default. Raises UserError for an unknown name (with
-    the nearest one), a value that is not offered, an input that is too small, and a callable that returns no
-    module.
+    the nearest one), a value that is not offered, an input that is too small, and a callable that fails or
+    returns no module.
     """
     builder = resolve("--net", name, NETS)
     options = {
@@ -50,7 +50,12 @@ def create_net(
         "resnet_shortcut": resnet_shortcut,
         "mobilenet_depth_mult": mobilenet_depth_mult,
     }
-    net = call_accepted(builder, options)
+    try:
+        net = call_accepted(builder, options)
+    except UserError:
+        raise
+    except Exception as error:  # a person's own callable may fail in any way
+        raise UserError(f"--net={name}: the callable failed: {one_line(error)}") from error
     if not isinstance(net, nn.Module):
         raise UserError(f"--net={name}: must return a torch.nn.Module, not {type(net).__name__}")
     return net

@@ -4,6 +4,7 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -58,6 +59,8 @@ def one_line(error: BaseException) -> str:
 
 
 def _import(flag: str, spec: str, name: str) -> ModuleType:
+    if os.getcwd() not in sys.path:  # where the command was typed, wherever run.py lies
+        sys.path.append(os.getcwd())
     try:
         return importlib.import_module(name)
     except Exception as error:

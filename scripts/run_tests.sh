@@ -8,7 +8,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 cd "$repo"
-find_python dev export plots
+find_python dev export plots safetensors
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # the tensors are small: more threads only wait for each other
 "$python" -m ruff check .
 exec "$python" -m pytest "$@"

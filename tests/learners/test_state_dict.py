@@ -1,11 +1,13 @@
 """Weights from outside: every state dict that fits is read, and what does not fit is told by its keys."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+import pocketprune
 from learners import state_dict
 from pocketprune.errors import UserError
 
@@ -48,6 +50,56 @@ def test_wrappers_and_prefixes_are_taken_off(tmp_path: Path, wrapper: str | None
     torch.save(content, tmp_path / "given.pth")
     state_dict.load_into(fresh, tmp_path / "given.pth", source="x")
     assert _same(trained, fresh)
+
+
+def test_the_networks_own_prefix_is_no_prefix(tmp_path: Path) -> None:
+    def inside() -> nn.Module:
+        return nn.ModuleDict({"module": _net()})
+
+    trained, fresh = inside(), inside()
+    torch.save(trained.state_dict(), tmp_path / "given.pt")
+    state_dict.load_into(fresh, tmp_path / "given.pt", source="x")
+    assert _same(trained, fresh)
+
+
+def test_the_only_mapping_of_tensors_is_the_state_dict(tmp_path: Path) -> None:
+    trained, fresh = _net(), _net()
+    optimiser = {"state": {0: {"momentum": torch.zeros(1)}}, "param_groups": [{"lr": 0.1}]}
+    torch.save({"best": trained.state_dict(), "optimiser": optimiser, "epoch": 7}, tmp_path / "given.pt")
+    state_dict.load_into(fresh, tmp_path / "given.pt", source="x")
+    assert _same(trained, fresh)
+
+
+def test_what_is_no_tensor_is_left_out(tmp_path: Path) -> None:
+    trained, fresh = _net(), _net()
+    torch.save({**trained.state_dict(), "epoch": 7}, tmp_path / "given.pt")
+    state_dict.load_into(fresh, tmp_path / "given.pt", source="x")
+    assert _same(trained, fresh)
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "model.module."])
+def test_safetensors_are_read(tmp_path: Path, prefix: str) -> None:
+    safetensors = pytest.importorskip("safetensors.torch")
+    trained, fresh = _net(), _net()
+    content = {prefix + name: tensor for name, tensor in trained.state_dict().items()}
+    safetensors.save_file(content, tmp_path / "given.safetensors")
+    state_dict.load_into(fresh, tmp_path / "given.safetensors", source="x")
+    assert _same(trained, fresh)
+    data = (tmp_path / "given.safetensors").read_bytes()
+    (tmp_path / "half.safetensors").write_bytes(data[: len(data) // 2])
+    assert "damaged, or not a safetensors file" in _refusal(tmp_path / "half.safetensors", fresh)
+    assert "no such file" in _refusal(tmp_path / "absent.safetensors", fresh)
+
+
+def test_a_missing_safetensors_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "given.safetensors").write_bytes(b"")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert 'pip install "pocketprune[safetensors]"' in _refusal(tmp_path / "given.safetensors", _net())
+
+
+def test_a_pruned_network_is_not_taken_for_a_dense_one(tmp_path: Path) -> None:
+    pocketprune.save(tmp_path / "pruned.pt", _net())
+    assert "a pruned network; expected is" in _refusal(tmp_path / "pruned.pt", _net())
 
 
 def test_a_file_in_the_old_format_is_read(tmp_path: Path) -> None:

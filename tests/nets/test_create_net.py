@@ -1,5 +1,6 @@
 """Names, a user's own networks, and the mistakes people make with both."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,9 @@ def fixed():
 
 def number():
     return 3
+
+def unwilling(width):
+    return nn.Conv2d(1, width, 3)
 """
 
 
@@ -42,8 +46,12 @@ def test_a_users_callable_gets_the_keywords_it_accepts(own: Path) -> None:
     assert isinstance(_create(f"{own}:fixed"), nn.Conv2d)
 
 
-def test_a_module_and_callable() -> None:
+def test_a_module_and_callable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(_create("nets.lenet:lenet"), nn.Sequential)
+    (tmp_path / "beside_the_caller.py").write_text("from torch import nn\nnet = lambda: nn.Flatten()\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert isinstance(_create("beside_the_caller:net"), nn.Flatten)
 
 
 def test_options_left_out_are_the_networks_own() -> None:
@@ -60,6 +68,7 @@ def test_options_left_out_are_the_networks_own() -> None:
         ("missing.py:net", "no such file: missing.py"),
         ("no_such_module:net", "cannot import 'no_such_module'"),
         ("{own}:sizd", "did you mean sized?"),
+        ("{own}:unwilling", "the callable failed: TypeError: unwilling() missing 1 required positional"),
         ("{own}:number", "must return a torch.nn.Module, not int"),
     ],
 )

@@ -23,6 +23,7 @@ from pocketprune.search import (
     DdpgSettings,
     Hooks,
     Problem,
+    Score,
     SearchResult,
     SearchSettings,
     SensitivityTable,
@@ -30,12 +31,11 @@ from pocketprune.search import (
 )
 from pocketprune.search.ddpg import check_rollouts
 from pocketprune.search.environment import PruningEnvironment
+from pocketprune.search.finalists import decide, finalists
 from pocketprune.search.layer_latency import LatencyCost
 from pocketprune.search.parallel import scorer
-from pocketprune.search.uniform import uniform_counts
 from pocketprune.training.distributed import barrier, gather_objects, is_main, world_size
 
-FINALISTS = 3  # networks of the search, beside the uniform one, that are pruned in earnest to choose among
 Prune = Callable[[Sequence[float]], nn.Module]
 
 
@@ -155,24 +155,17 @@ class RatioSearch:
 
     def _choose(self, env: PruningEnvironment, problem: Problem, found: SearchResult, prune: Prune) -> Counts:
         """Prune the best few and the uniform network as in earnest; the best of them on the held-out images."""
-        if found.method == "uniform":
+        if len(finalists(problem, found)) == 1:
             return found.counts
-        ranked = sorted(
-            (r for r in found.history if r.kind == "rollout" and problem.meets(r.counts)),
-            key=lambda r: (-r.reward, r.loss),
-        )
-        finalists = list(dict.fromkeys([found.counts, *(r.counts for r in ranked)]))[:FINALISTS]
-        scored = []
-        for counts in dict.fromkeys([*finalists, uniform_counts(problem)]):
-            score = env.judge(prune(env.ratios(counts)).eval())
-            scored.append((score.accuracy, -score.loss, counts))
-        scored = gather_objects(scored)[0]  # one opinion, should the processes' arithmetic differ
-        best = max(scored)
-        self.learner.say(
-            f"Finalists, pruned in earnest: {', '.join(f'{a:.2%}' for a, _, _ in scored)} on the held-out images "
-            "(the last with uniform ratios)"
-        )
-        return best[2]
+
+        def score(counts: Counts) -> Score:
+            pruned = env.judge(prune(env.ratios(counts)).eval())
+            return gather_objects(pruned)[0]  # one opinion, should the processes' arithmetic differ
+
+        counts, scored = decide(problem, found, score)
+        shown = ", ".join(f"{score.accuracy:.2%}" for _, score in scored)
+        self.learner.say(f"Finalists, pruned in earnest: {shown} on the held-out images (the last one: uniform)")
+        return counts
 
     def _table(self, resume: dict[str, Any] | None) -> SensitivityTable | None:
         """The sensitivity table of an earlier search; an interrupted one goes on with what it had."""

@@ -189,6 +189,7 @@ def search_settings(config: Config) -> SearchSettings:
     settings = SearchSettings(
         nb_rlouts=flags.cp_nb_rlouts,
         nb_rlouts_min=flags.cp_nb_rlouts_min,
+        swaps=min(SearchSettings.swaps, flags.cp_nb_rlouts),
         reward_policy=flags.cp_reward_policy,
         noise_tolerance=flags.cp_noise_tolerance,
         parallel=world_size(),

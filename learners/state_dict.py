@@ -19,18 +19,18 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "net.")  # left by wrappers: Data
 SHOWN = 4  # differing keys named in a message
 
 
-def load_into(net: nn.Module, path: Path, *, source: str) -> None:
+def load_into(net: nn.Module, path: Path, *, source: str, flag: str = "--net") -> None:
     """Fill `net` from a state dict file (.pt, .pth, .safetensors), without executing code from it.
 
     Raises UserError, opened by `source`, for a file that is missing, damaged or no state dict, and for one of
-    another architecture, naming the keys that differ. The network is then unchanged.
+    another architecture than `flag` names, with the keys that differ. The network is then unchanged.
     """
     tensors = _unprefixed(_tensors(_read(path, source), source), net.state_dict())
     if not tensors:
         raise UserError(f"{source}: holds no state dict (names of parameters with their tensors)")
     differences = _differences(net.state_dict(), tensors)
     if differences:
-        raise UserError(f"{source}: does not fit --net: {differences}")
+        raise UserError(f"{source}: does not fit {flag}: {differences}")
     net.load_state_dict(tensors, strict=False)  # only batch counters may be missing
 
 

@@ -32,6 +32,7 @@ extras=()
 find_python ${extras[@]+"${extras[@]}"}
 # Threads that wait for each other should sleep: where anything else runs too, spinning costs several times the work.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
+[ -t 2 ] || export TQDM_MININTERVAL=${TQDM_MININTERVAL:-10} # seconds between two states of a bar in a log file
 launcher=("$python")
 if [ "$processes" -gt 1 ]; then
     launcher+=(-m torch.distributed.run --standalone --nproc_per_node "$processes")

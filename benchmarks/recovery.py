@@ -1,0 +1,159 @@
+"""What brings accuracy back after pruning, and what it costs: without labels, by fine-tuning, distillation, groups.
+
+    python benchmarks/recovery.py --data_dir data --init_checkpoint resnet20.pt --results recovery.jsonl
+
+Every row starts from the same pruned ResNet-20; rows that train take the same number of epochs (group tuning spends a
+quarter of them between its groups). Rows are printed, and appended to --results, as they come; --rows selects some.
+"""
+from __future__ import annotations
+
+import copy
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+from common import arguments, calibration, cifar10, cifar_resnet, machine, table
+from torch import nn
+
+import pocketprune
+from pocketprune.recovery import reconstruct_blocks, reestimate_batch_norm
+from pocketprune.training import Classification, Cosine, Distillation, TrainSettings, evaluate, train
+
+
+class Bench:
+    """One share of the MACs: its pruned network, and the rows."""
+
+    def __init__(self, flags: object, macs: float) -> None:
+        self.flags, self.macs = flags, macs
+        self.data = cifar10(flags.data_dir, flags.device, flags.seed)
+        self.dense = cifar_resnet(20, flags.init_checkpoint, flags.device)
+        self.batches = calibration(self.data, flags.images, seed=flags.seed)
+        self.settings = TrainSettings(
+            epochs=flags.epochs, lrn_rate=flags.lrn_rate, schedule=Cosine(), weight_decay=2e-4, seed=flags.seed,
+            amp=flags.amp, channels_last=flags.device == "cpu" or flags.amp == "bf16")
+
+    def prune(self, **options: object) -> nn.Module:
+        return pocketprune.prune_channels(
+            self.dense, self.batches, macs=self.macs, shared_input=self.flags.shared_input,
+            selection=self.flags.selection, points_per_layer=self.flags.points, seed=self.flags.seed, **options).net
+
+    @cached_property
+    def pruned(self) -> nn.Module:
+        return self.prune()
+
+    def none(self, net: nn.Module) -> None:
+        """Nothing: the closed form alone."""
+
+    def bn(self, net: nn.Module) -> None:
+        reestimate_batch_norm(net, self.batches)
+
+    def blocks(self, net: nn.Module) -> None:
+        reconstruct_blocks(net, self.dense, self.batches, steps=self.flags.steps)
+
+    def blocks_bn(self, net: nn.Module) -> None:
+        self.blocks(net)
+        self.bn(net)
+
+    def finetune(self, net: nn.Module) -> None:
+        train(net, self.data.train, self.settings, progress=False)
+
+    def distil(self, net: nn.Module, scale: bool = True, settings: TrainSettings | None = None) -> None:
+        task = Distillation(Classification(), self.dense, weight=self.flags.loss_w_dst,
+                            temperature=self.flags.tempr_dst, scale_gradient=scale)
+        train(net, self.data.train, settings or self.settings, task=task, progress=False)
+
+    def distil_unscaled(self, net: nn.Module) -> None:
+        self.distil(net, scale=False)
+
+    def blocks_distil(self, net: nn.Module) -> None:
+        self.blocks(net)
+        self.distil(net)
+
+    def groups(self, net: nn.Module | None = None, task: Callable[..., None] | None = None) -> nn.Module:
+        """Pruning in groups with a short training after each but the last, then the rest of the epochs."""
+        tunes = (len(pocketprune.list_layers(self.dense, self.batches[0][:2])) - 1) // self.flags.group_size
+        short = replace(self.settings, epochs=self.flags.epochs / (4 * tunes), lrn_rate=self.flags.lrn_rate / 5)
+        rest = replace(self.settings, epochs=self.flags.epochs * 3 / 4)
+        fit = task or (lambda net, settings: train(net, self.data.train, settings, progress=False))
+        tuned = self.prune(group_size=self.flags.group_size, tune=lambda net, _: fit(net, short))
+        fit(tuned, rest)
+        return tuned
+
+    def groups_distil(self, net: nn.Module) -> nn.Module:
+        return self.groups(task=lambda net, settings: self.distil(net, settings=settings))
+
+
+ROWS = {
+    "none": ("before any recovery", Bench.none),
+    "bn": ("+ batch norms re-estimated", Bench.bn),
+    "blocks": ("+ blocks reconstructed", Bench.blocks),
+    "blocks_bn": ("+ blocks reconstructed, batch norms re-estimated", Bench.blocks_bn),
+    "finetune": ("+ {epochs:g} epochs of fine-tuning", Bench.finetune),
+    "distil": ("+ {epochs:g} epochs with distillation, scaled by T²", Bench.distil),
+    "distil_unscaled": ("+ {epochs:g} epochs with distillation, not scaled", Bench.distil_unscaled),
+    "blocks_distil": ("+ blocks, then {epochs:g} epochs with distillation", Bench.blocks_distil),
+    "groups": ("group tuning, {epochs:g} epochs in all", Bench.groups),
+    "groups_distil": ("group tuning with distillation, {epochs:g} epochs in all", Bench.groups_distil),
+}
+HEAD = ["MACs", "recovery", "test accuracy", "loss", "seconds"]
+
+
+def measure(bench: Bench, name: str) -> dict[str, object]:
+    """One row; the seconds are those of the recovery, for groups with their pruning."""
+    title, work = ROWS[name]
+    net = copy.deepcopy(bench.pruned)
+    began = time.perf_counter()
+    net = work(bench, net) or net
+    seconds = time.perf_counter() - began
+    found = evaluate(net, bench.data.test, 500, progress=False)
+    share = pocketprune.count_macs(net, bench.batches[0][:2]) / pocketprune.count_macs(
+        bench.dense, bench.batches[0][:2])
+    return {"macs": share, "row": name, "title": title.format(epochs=bench.flags.epochs), "accuracy": found.accuracy,
+            "loss": found.loss, "seconds": seconds, "flags": vars(bench.flags)}
+
+
+def shown(row: dict) -> list[str]:
+    return [f"{row['macs']:.1%}", row["title"], f"{row['accuracy']:.2%}", f"{row['loss']:.3f}",
+            f"{row['seconds']:.0f}"]
+
+
+def flags_of() -> object:
+    parser = arguments(__doc__)
+    parser.add_argument("--macs", type=float, nargs="+", default=[0.5, 0.3], help="shares of the MACs")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--epochs", type=float, default=4)
+    parser.add_argument("--lrn_rate", type=float, default=0.05)
+    parser.add_argument("--steps", type=int, default=200, help="Adam steps a block")
+    parser.add_argument("--group_size", type=int, default=7)
+    parser.add_argument("--loss_w_dst", type=float, default=4)
+    parser.add_argument("--tempr_dst", type=float, default=4)
+    parser.add_argument("--images", type=int, default=2560)
+    parser.add_argument("--points", type=int, default=0, help="positions an image; 0 takes all")
+    parser.add_argument("--selection", default="obs")
+    parser.add_argument("--shared_input", default="keep")
+    parser.add_argument("--amp", default="off", choices=("off", "bf16"))
+    parser.add_argument("--results", type=Path, default=None, help="file that rows are appended to")
+    return parser.parse_args()
+
+
+def main() -> None:
+    flags = flags_of()
+    rows = []
+    for macs in flags.macs:
+        bench = Bench(flags, macs)
+        for name in flags.rows:
+            rows.append(measure(bench, name))
+            print(table(HEAD, [shown(rows[-1])]).splitlines()[-1], flush=True)
+            if flags.results is not None:
+                with flags.results.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(rows[-1], default=str) + "\n")
+    dense = evaluate(bench.dense, bench.data.test, 500, progress=False)
+    print(table(HEAD, [["100 %", "dense", f"{dense.accuracy:.2%}", f"{dense.loss:.3f}", ""], *map(shown, rows)]))
+    print(f"\nResNet-20, CIFAR-10, seed {flags.seed}; {machine(flags.device)}")
+
+
+if __name__ == "__main__":
+    main()

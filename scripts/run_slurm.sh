@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Run PocketPrune on the nodes of a Slurm allocation: one torchrun a node, one process a GPU (or -n=K processes a node).
+#
+#   sbatch --nodes 2 --gpus-per-node 4 scripts/run_slurm.sh nets/resnet_at_cifar10_run.py --learner channel --workdir /shared/run
+#   salloc --nodes 2 scripts/run_slurm.sh -n=2 --device cpu --learner channel --workdir /shared/run
+#
+# The nodes must share --workdir. Slurm's SIGTERM before the time limit saves the state: submit the same command again
+# and it goes on; `#SBATCH --signal=TERM@60` asks for a minute.
+#SBATCH --job-name=pocketprune
+#SBATCH --ntasks-per-node=1
+#SBATCH --signal=TERM@60
+set -euo pipefail
+repo=${POCKETPRUNE:-${SLURM_SUBMIT_DIR:-}}
+[ -f "$repo/scripts/environment.sh" ] || repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+. "$repo/scripts/environment.sh"
+
+[ -n "${SLURM_JOB_ID:-}" ] || fail "run_slurm.sh: not inside a Slurm allocation; use sbatch or salloc, or scripts/run_local.sh"
+processes=${SLURM_GPUS_ON_NODE:-1}
+arguments=()
+for argument in "$@"; do
+    case $argument in
+        -n=* | --nb_gpus=*) processes=${argument#*=} ;;
+        *) arguments+=("$argument") ;;
+    esac
+done
+[[ $processes =~ ^[1-9][0-9]*$ ]] || fail "-n=$processes: expected a number of processes a node"
+
+if [[ ${arguments[0]:-} != -* && ${arguments[0]:-} == *_at_* ]]; then
+    entry=$(basename "${arguments[0]}" .py)
+    entry=${entry%_run}
+    arguments=(--net "${entry%%_at_*}" --dataset "${entry#*_at_}" "${arguments[@]:1}")
+fi
+
+find_python
+first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+port=$((20000 + SLURM_JOB_ID % 20000))
+exec srun --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --kill-on-bad-exit=1 \
+    "$python" -m torch.distributed.run --nnodes "$SLURM_JOB_NUM_NODES" --nproc_per_node "$processes" \
+    --rdzv_id "$SLURM_JOB_ID" --rdzv_backend c10d --rdzv_endpoint "$first:$port" --rdzv_conf join_timeout=120 \
+    "$repo/run.py" ${arguments[@]+"${arguments[@]}"}

@@ -110,7 +110,8 @@ class PruningEnvironment:
             for index in self._statistics
         }
         if latency is not None:
-            latency.prepare(self.structure, model)
+            half = [min(layer.allowed, key=lambda kept: abs(2 * kept - layer.channels)) for layer in self.layers]
+            latency.prepare(self.structure, model, self._units_of(half), lambda: self.thinned(half))
         costs = {"macs": model.macs, "params": model.params, "latency": latency}
         if costs.get(budget) is None:
             raise UserError(f"cp_budget: {budget!r} given; macs, params or (with a latency table) latency is accepted")
@@ -118,7 +119,11 @@ class PruningEnvironment:
 
     def cost(self, counts: Sequence[int]) -> float:
         """Exact MACs or parameters, or estimated milliseconds, of the thinned network."""
-        return float(self._cost([unit for index, units in self._units.items() for unit in units[counts[index]]]))
+        return float(self._cost(self._units_of(counts)))
+
+    def _units_of(self, counts: Sequence[int]) -> list[int]:
+        """The cost model's counts: units of every decision."""
+        return [unit for index, units in self._units.items() for unit in units[counts[index]]]
 
     def error_curve(self, layer: int) -> np.ndarray:
         """(channels + 1,) relative error of one layer's refitted output on the dense network's input."""

@@ -1,7 +1,8 @@
 """The milliseconds of a network thinned to any counts: its layers' times, measured one by one, added up.
 
-A layer is timed with the batch norm and the activation that follow it, at the widths it would have. What is left of
-the dense network's own time (additions, pooling, the interpreter) is taken as constant.
+A layer is timed with the batch norm and the activation that follow it, at the widths it would have. Layers timed alone
+find their operands in the cache and leave out what lies between them; so the sum is scaled and shifted to be right for
+two whole networks that are timed as well, the dense one and one of half the width.
 """
 
 from __future__ import annotations
@@ -39,20 +40,32 @@ class LatencyCost:
         self.batch, self.device = batch, torch.device(device)
         self.table = LatencyTable(path, device=str(device))
         self._layers: list[tuple[LayerLatency, Callable[[np.ndarray], tuple[int, int]]]] = []
-        self._rest = 0.0
+        self._scale, self._rest = 1.0, 0.0
 
-    def prepare(self, structure: Structure, model: CostModel) -> None:
-        """Measure (or look up) the layers of a network."""
+    def prepare(
+        self, structure: Structure, model: CostModel, half: Sequence[int], halved: Callable[[], nn.Module]
+    ) -> None:
+        """Measure (or look up) a network's layers, and the whole network at its dense and its `half` counts.
+
+        Args:
+            halved: the network thinned to `half`.
+        """
         for layer in structure.contractions:
             plain = layer.carrier or layer.groups == 1
             if operator_name(layer.node) in (*CONVOLUTIONS, "linear") and plain:
                 self._layers.append(self._timed(layer, model))
-        dense = self._dense(structure)
-        self._rest = max(0.0, dense - self(model.full_counts))
+        full = model.full_counts
+        dense = self._whole(structure, full, lambda: structure.traced.net)
+        thin = self._whole(structure, half, halved)
+        layers, fewer = self(full), self(half)
+        slope = (dense - thin) / (layers - fewer) if layers > fewer else 0.0
+        # The whole time is not all due to the width, nor is none of it; where it seems so, the measurements are noise.
+        self._scale = slope if 0 < slope < dense / layers else dense / layers
+        self._rest = dense - self._scale * layers
 
     def __call__(self, counts: Sequence[int]) -> float:
         at = np.asarray(counts, dtype=float)
-        return self._rest + sum(time_of(*widths(at)) for time_of, widths in self._layers)
+        return self._rest + self._scale * sum(time_of(*widths(at)) for time_of, widths in self._layers)
 
     def _timed(self, layer: Contraction, model: CostModel) -> tuple[LayerLatency, Callable]:
         inputs, outputs = model.widths(layer.node)
@@ -91,13 +104,15 @@ class LatencyCost:
 
         return measure
 
-    def _dense(self, structure: Structure) -> float:
+    def _whole(self, structure: Structure, counts: Sequence[int], build: Callable[[], nn.Module]) -> float:
+        """Milliseconds of the network thinned to these counts."""
         net: nn.Module = structure.traced.net
         shape = structure.traced.example[0][0].shape[1:]
         parameters = sum(p.numel() for p in net.parameters())
-        name = f"{type(net).__name__} of {parameters} parameters, {tuple(shape)}, batch {self.batch}"
+        kept = " ".join(map(str, counts))
+        name = f"{type(net).__name__} of {parameters} parameters, {tuple(shape)}, batch {self.batch}, kept {kept}"
         images = torch.zeros(self.batch, *shape, device=self.device)
-        return self.table.milliseconds(name, lambda: measure_latency(net, images, repeats=REPEATS))
+        return self.table.milliseconds(name, lambda: measure_latency(build(), images, repeats=REPEATS))
 
     @torch.inference_mode()
     def _median(self, run: Callable[[], Tensor]) -> float:

@@ -27,7 +27,7 @@ def reach_targets(settings: DdpgSettings, *, seed: int, rollouts: int = 150, war
         actions = [float(rng.uniform(0.1, 1.0)) if rollout < warm_up else agent.act(state) for state in met]
         distance = (torch.tensor(actions) - target_of(met)).abs().mean()
         agent.remember(met, actions, -float(distance))
-        for _ in range(8 if agent.buffer.full else 0):
+        for _ in range(16 if agent.buffer.full else 0):
             agent.learn()
         if rollout >= warm_up:
             agent.decay_noise(rollouts - warm_up, float(distance))

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from pocketprune.errors import UserError
-from pocketprune.search import SEARCHES, Budget, DdpgSettings, Hooks, SearchSettings, SensitivityTable, search
+from pocketprune.search import SEARCHES, Budget, Hooks, SearchSettings, SensitivityTable, search
 from pocketprune.search.anneal import accepts
 from pocketprune.search.budget import Problem
 from tests.search.toys import Chain, brute_force, deep, layer, three_layers
 
-QUICK = SearchSettings(nb_rlouts=24, nb_rlouts_min=8, swaps=10, ddpg=DdpgSettings(nb_updates=1, batch_size=16))
+QUICK = SearchSettings(nb_rlouts=24, nb_rlouts_min=8, swaps=10)
 
 
 @pytest.mark.parametrize("share", [0.5, 0.3])
@@ -37,12 +37,14 @@ def test_greedy_searches_come_near_it_and_far_above_uniform(method: str, share: 
 def test_the_agent_finds_the_best_network() -> None:
     problem = Problem(three_layers(), Budget(share=0.5))
     settings = SearchSettings(nb_rlouts=110, nb_rlouts_min=30)
-    result = search(three_layers(), Budget(share=0.5), method="ddpg", settings=settings, seed=0)
-    assert result.score.accuracy >= brute_force(problem) - 0.01
+    results = [
+        search(three_layers(), Budget(share=0.5), method="ddpg", settings=settings, seed=seed) for seed in (0, 1)
+    ]
+    assert min(result.score.accuracy for result in results) >= brute_force(problem) - 0.01
 
 
 def test_the_agent_learns_where_random_vectors_do_not() -> None:
-    settings = SearchSettings(nb_rlouts=100, nb_rlouts_min=30, ddpg=DdpgSettings(nb_updates=2))
+    settings = SearchSettings(nb_rlouts=100, nb_rlouts_min=30)
     history = search(deep(0), Budget(share=0.4), method="ddpg", settings=settings, seed=1).history
     warm_up, late = [[one.reward for one in part] for part in (history[:30], history[-20:])]
     assert np.mean(late) > np.max(warm_up) - 0.02

@@ -6,8 +6,11 @@
 line on stderr and status 2.
 """
 
+import errno
+import os
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,10 +22,11 @@ from learners import Learner, create_learner, find_learner
 from nets import create_net
 from pocketprune.errors import UserError
 from pocketprune.training.checkpoint import seed_everything
-from pocketprune.training.distributed import processes
-from pocketprune.training.stopping import Preempted
+from pocketprune.training.distributed import processes, world_size
+from pocketprune.training.stopping import PeerError, Preempted, leaving_on_sigterm
 
 INTERRUPTED = 130  # the shell's status for a process that SIGINT ended
+DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -31,26 +35,49 @@ def main(arguments: Sequence[str]) -> int:
         print(help_page())
         return 0
     try:
-        run(Config.from_flags(arguments))
+        with leaving_on_sigterm():
+            run(Config.from_flags(arguments))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _tell("" if isinstance(error, PeerError) and error.told else f"error: {error}", 2)
     except Preempted as stop:
-        print(f"stopped: {stop}", file=sys.stderr)
-        return int(stop.code)
+        return _tell_once(f"stopped: {stop}", int(stop.code))
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return _tell_once("interrupted", INTERRUPTED)
+    except OSError as error:
+        if error.errno not in DISK_FAULTS:
+            raise
+        return _tell(f"error: cannot write {error.filename or 'to --workdir'}: {error.strerror}", 2)
     return 0
+
+
+def _thread_failed(fault: threading.ExceptHookArgs) -> None:
+    """Be silent about a disk's fault in a thread that writes for the main one: that one tells it."""
+    if getattr(fault.exc_value, "errno", None) not in DISK_FAULTS:
+        threading.__excepthook__(fault)
+
+
+def _tell(line: str, status: int) -> int:
+    if line:
+        print(line, file=sys.stderr, flush=True)
+    return status
+
+
+def _tell_once(line: str, status: int) -> int:
+    """For what happens to all processes of a machine alike."""
+    return _tell(line if os.environ.get("LOCAL_RANK", "0") == "0" else "", status)
 
 
 def run(config: Config) -> None:
     """Build what the settings name, and carry out the command."""
-    find_learner(config.run.learner)
-    claim_workdir(config.workdir)
-    if config.run.threads:
-        torch.set_num_threads(config.run.threads)
     with processes(config.run.device) as device:
+        find_learner(config.run.learner)
+        claim_workdir(config.workdir)
+        if config.run.threads:
+            torch.set_num_threads(config.run.threads)
+        if config.data.batch_size % world_size():
+            raise UserError(
+                f"--batch_size={config.data.batch_size}: expected a multiple of the {world_size()} processes"
+            )
         seed_everything(config.run.seed)
         learner = build(config, device)
         commands = {
@@ -98,4 +125,5 @@ def claim_workdir(workdir: Path) -> None:
 
 
 if __name__ == "__main__":
+    threading.excepthook = _thread_failed
     sys.exit(main(sys.argv[1:]))

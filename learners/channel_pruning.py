@@ -151,8 +151,6 @@ class ChannelPruningLearner(Learner):
         Under several processes, this one's part of them.
         """
         data, nb_batches = self.config.data, self.config.channel_pruning.cp_nb_batches
-        if data.batch_size % world_size():
-            raise UserError(f"--batch_size={data.batch_size}: expected a multiple of the {world_size()} processes")
         batches = self.dataset.train.batches(
             data.batch_size // world_size(),
             seed=self.config.run.seed,

@@ -8,8 +8,11 @@ from torch import Tensor, nn
 
 from learners.learner import Learner
 from learners.progress import ProgressBar
+from pocketprune.errors import UserError
 from pocketprune.recovery import reconstruct_blocks, reestimate_batch_norm
 from pocketprune.training.distributed import is_main
+
+FORMAT = 1  # of a checkpoint; to be raised when what is saved changes
 
 
 def recover(learner: Learner, net: nn.Module, dense: nn.Module) -> dict[str, dict[str, float]]:
@@ -19,6 +22,8 @@ def recover(learner: Learner, net: nn.Module, dense: nn.Module) -> dict[str, dic
     found = checkpoints.latest() if steps else None
     rows: dict[str, dict[str, float]] = {}
     if found is not None:
+        if found.state.get("format") != FORMAT:
+            raise UserError(f"{found.path}: of another version of this program; --overwrite starts over")
         net.load_state_dict(found.state["net"])
         rows = found.state["rows"]
     for name, work in steps.items():
@@ -30,7 +35,7 @@ def recover(learner: Learner, net: nn.Module, dense: nn.Module) -> dict[str, dic
         seconds = time.perf_counter() - began
         rows[name] = learner.accuracy(net) | {"seconds": seconds}
         if is_main():
-            checkpoints.save({"net": net.state_dict(), "rows": rows}, len(rows))
+            checkpoints.save({"format": FORMAT, "net": net.state_dict(), "rows": rows}, len(rows))
     return rows
 
 

@@ -21,8 +21,8 @@ class PruningProgress:
     def __init__(self, learner: Learner) -> None:
         self.learner, self.checkpoints = learner, learner.checkpoints("prune")
         found = self.checkpoints.latest()
-        self.state: dict[str, Any] | None = found.state["run"] if found else None
-        self._before: float = found.state["seconds"] if found else 0.0
+        self.state: dict[str, Any] | None = found.state.get("run", {}) if found else None
+        self._before: float = found.state.get("seconds", 0.0) if found else 0.0
 
     def __enter__(self) -> "PruningProgress":
         self._began, self._elsewhere = time.perf_counter(), self.learner.seconds["finetune"]
@@ -33,7 +33,7 @@ class PruningProgress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         self._stack.close()
         self.learner.seconds["prune"] += self._seconds()
-        if isinstance(error, UserError) and self.state is not None and "of another run" in str(error):
+        if isinstance(error, UserError) and "state of an interrupted pruning" in str(error):
             raise UserError(f"{self.checkpoints.directory}: {error} (--overwrite starts over)") from None
 
     def save(self, state: dict[str, Any]) -> None:

@@ -18,11 +18,14 @@ from pocketprune.training.distributed import gather_objects
 if TYPE_CHECKING:
     from pocketprune.layerwise import PruningRun
 
+FORMAT = 1  # of a state; to be raised when what state_of returns changes
+
 
 def state_of(run: PruningRun) -> dict[str, Any]:
     """What decides the rest of the run. To be called in every process: each adds its generator."""
     names = {layer.node: layer.weight for layer in run.structure.contractions}
     return {
+        "format": FORMAT,
         "of": run.identity,
         "done": run.done,
         "tuned": run.tuned,
@@ -40,8 +43,10 @@ def load_state(run: PruningRun, state: Mapping[str, Any]) -> None:
     """Put a fresh run where the state was taken.
 
     Raises:
-        UserError: it is of other settings, another network or other calibration inputs.
+        UserError: it is of another format, of other settings, another network or other calibration inputs.
     """
+    if state.get("format") != FORMAT:
+        raise UserError(f"state of an interrupted pruning: of format {state.get('format')}; accepted is {FORMAT}")
     lines = [line.removeprefix("--") for line in compare_configs(state.get("of", {}), run.identity)]
     if lines:
         raise UserError(f"state of an interrupted pruning: of another run: {'; '.join(lines[:3])}")

@@ -32,9 +32,10 @@ if [[ ${arguments[0]:-} != -* && ${arguments[0]:-} == *_at_* ]]; then
 fi
 
 find_python
+export TORCH_CPP_LOG_LEVEL=${TORCH_CPP_LOG_LEVEL:-ERROR} # or a lost connection comes with a trace of torch's code
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 port=$((20000 + SLURM_JOB_ID % 20000))
 exec srun --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --kill-on-bad-exit=1 \
-    "$python" -m torch.distributed.run --nnodes "$SLURM_JOB_NUM_NODES" --nproc_per_node "$processes" \
+    "$python" "$repo/scripts/launch.py" --nnodes "$SLURM_JOB_NUM_NODES" --nproc_per_node "$processes" \
     --rdzv_id "$SLURM_JOB_ID" --rdzv_backend c10d --rdzv_endpoint "$first:$port" --rdzv_conf join_timeout=120 \
     "$repo/run.py" ${arguments[@]+"${arguments[@]}"}

@@ -51,7 +51,7 @@ class Distillation:
         """Raises UserError where the teacher's outputs have another shape than the student's."""
         loss, logits = self.task(net, images, labels)
         with no_grad():
-            target = self.teacher(images).float()
+            target = self.teacher(images).to(logits.dtype)
         if target.shape != logits.shape:
             raise UserError(f"teacher: its outputs have shape {tuple(target.shape)}, the student's "
                             f"{tuple(logits.shape)}; it must be a network for the same classes")

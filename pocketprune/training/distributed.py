@@ -25,6 +25,7 @@ class Launch:
 
     rank: int
     local_rank: int
+    local_world: int  # how many processes are on its machine
     world: int
     address: str
     port: int
@@ -40,9 +41,10 @@ class Launch:
         if missing:
             raise UserError(f"environment: WORLD_SIZE is set, {', '.join(missing)} is not; use torchrun")
         rank, world, address, port = (os.environ[name] for name in names)
-        local = os.environ.get("LOCAL_RANK", rank)
+        local = int(os.environ.get("LOCAL_RANK", rank))
+        beside = int(os.environ.get("LOCAL_WORLD_SIZE", local + 1))
         elsewhere = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-        return cls(int(rank), int(local), int(world), address, int(port), elsewhere)
+        return cls(int(rank), local, beside, int(world), address, int(port), elsewhere)
 
     def __str__(self) -> str:
         return f"process {self.rank} of {self.world}"
@@ -64,14 +66,14 @@ def processes(
         PeerError: another process failed, inside.
     """
     launch = Launch.from_environment()
-    chosen = pick_device(device, launch)
     if launch is None:
-        yield chosen
+        yield pick_device(device)
         return
     store = _connect(launch, connect_s)
     _roll_call(store, launch, connect_s)
     watched = dist.PrefixStore("leave", _connect(launch, connect_s, client=True))
     with LeaveTogether(watched, launch.rank, launch.world):
+        chosen = pick_device(device, launch)
         backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
         dist.init_process_group(
             backend, store=dist.PrefixStore("group", store), rank=launch.rank, world_size=launch.world,
@@ -92,13 +94,24 @@ def pick_device(device: str, launch: Launch | None = None) -> torch.device:
         raise UserError(f"--device {device}: not a device; accepted are auto, cpu, cuda, cuda:N") from error
     if chosen.type != "cuda":
         return chosen
+    together = launch.local_world if launch else 1
+    _require_gpus(device, chosen.index, together, count)
     index = chosen.index if chosen.index is not None else launch.local_rank if launch else 0
-    if index >= count:
-        who = f"{launch} needs GPU {index}" if launch else f"GPU {index} is asked for"
-        raise UserError(f"--device {device}: {who} and this machine has {count}; start fewer processes (-n) "
-                        "or use --device cpu")
     torch.cuda.set_device(index)
     return torch.device("cuda", index)
+
+
+def _require_gpus(device: str, index: int | None, together: int, count: int) -> None:
+    """Refuse what this machine's `count` GPUs cannot do, in the same words in each of its processes."""
+    if index is not None and together > 1:
+        raise UserError(f"--device {device}: {together} processes cannot share a GPU; with --device cuda each takes "
+                        "its own")
+    if index is None and together > max(count, 1):
+        raise UserError(f"--device {device}: {together} processes need a GPU each and this machine has {count}; "
+                        "start fewer processes (-n) or use --device cpu")
+    if (index or 0) >= count:
+        raise UserError(f"--device {device}: GPU {index or 0} is asked for and this machine has {count}; "
+                        "use --device cpu")
 
 
 def _connect(launch: Launch, seconds: float, *, client: bool = False) -> dist.TCPStore:

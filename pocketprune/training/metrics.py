@@ -150,39 +150,51 @@ class NullRecorder:
 
 
 class TensorBoardRecorder:
-    """Writes event files under `directory`.
+    """Writes event files under `directory`, from a thread of its own.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder cannot be written, now or by the time of a later call.
     """
 
     def __init__(self, directory: str | Path) -> None:
         from torch.utils.tensorboard import SummaryWriter  # a second to import: not before it is needed
 
-        try:
+        self._directory = directory
+        with self._writing():
             self._writer = SummaryWriter(str(directory))
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
-            raise UserError(f"cannot write {directory}: {error.strerror or error}") from error
+            raise UserError(f"cannot write {self._directory}: {error.strerror or error}") from error
 
     def record(self, key: str, value: float | Tensor, step: int) -> None:
-        self._writer.add_scalar(key, value, step)
+        with self._writing():
+            self._writer.add_scalar(key, value, step)
 
     def text(self, key: str, text: str, step: int) -> None:
         """Markdown."""
-        self._writer.add_text(key, text, step)
+        with self._writing():
+            self._writer.add_text(key, text, step)
 
     def image(self, key: str, image: np.ndarray | Tensor, step: int) -> None:
         """(H, W, 3), uint8 in [0, 255] or float in [0, 1]."""
-        self._writer.add_image(key, image, step, dataformats="HWC")
+        with self._writing():
+            self._writer.add_image(key, image, step, dataformats="HWC")
 
     def histogram(self, key: str, values: np.ndarray | Tensor, step: int) -> None:
-        self._writer.add_histogram(key, values, step)
+        with self._writing():
+            self._writer.add_histogram(key, values, step)
 
     def flush(self) -> None:
-        self._writer.flush()
+        with self._writing():
+            self._writer.flush()
 
     def close(self) -> None:
-        self._writer.close()
+        with self._writing():
+            self._writer.close()
 
 
 def create_recorder(directory: str | Path | None) -> Recorder:

@@ -1,11 +1,12 @@
 """How a run stops before its end: it is asked to (SIGTERM), or one of its processes failed."""
 
+import contextlib
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 
 from torch.distributed import DistError, Store
@@ -52,8 +53,38 @@ class StopSignal:
         self.requested = True
 
 
+@contextlib.contextmanager
+def leaving_on_sigterm() -> Iterator[None]:
+    """Inside, SIGTERM raises Preempted at once, where no StopSignal is there to put it off."""
+
+    def leave(_number: int, _frame: FrameType | None) -> None:
+        raise Preempted("SIGTERM came; the same command goes on from what is saved")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 class PeerError(UserError):
-    """Another process of the run failed; the message is the one it failed with."""
+    """Another process of the run failed; the message is the one it failed with.
+
+    `told` if that one runs on the same machine, and has told it there.
+    """
+
+    def __init__(self, message: str, *, told: bool = False) -> None:
+        super().__init__(message)
+        self.told = told
+
+
+def share_machine(rank: int, other: int) -> bool:
+    """Whether torchrun started both processes on one machine, where they share their standard error."""
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return rank // local == other // local
 
 
 def leaves_with_the_others(end: SystemExit) -> bool:
@@ -79,7 +110,7 @@ class LeaveTogether:
         self, store: Store, rank: int, world: int, *, leave: Callable[[int], None] = os._exit
     ) -> None:
         self._store, self._rank, self._world, self._leave = store, rank, world, leave
-        self._verdict: str | None = None
+        self._verdict: PeerError | None = None
         self._over = threading.Event()
 
     def __enter__(self) -> "LeaveTogether":
@@ -103,28 +134,34 @@ class LeaveTogether:
                 continue
             self._verdict = verdict
             if not self._over.wait(GRACE_S):
-                print(verdict, file=sys.stderr, flush=True)
+                if not verdict.told:
+                    print(f"error: {verdict}", file=sys.stderr, flush=True)
                 self._leave(EXIT_STATUS)
             return
 
-    def _look(self) -> str | None:
+    def _look(self) -> PeerError | None:
         """What another process failed with; None while all is well."""
         try:
             if not self._store.check(["failed"]):
                 return None
             rank, message = self._store.get("failed").decode().split("\n", 1)
-            if int(rank) != self._rank:
-                self._store.add("heard", 1)
+            if int(rank) == self._rank:
+                return None
+            self._store.add("heard", 1)
         except RuntimeError:  # the store is gone, and with it the process that kept it
-            return "the first process of the run is gone"
-        return f"process {rank} of {self._world} failed: {message}" if int(rank) != self._rank else None
+            return PeerError("the first process of the run is gone")
+        return self._failure_of(int(rank), message)
+
+    def _failure_of(self, rank: int, message: str) -> PeerError:
+        told = share_machine(rank, self._rank)
+        return PeerError(f"process {rank} of {self._world} failed: {message}", told=told)
 
     def _tell(self, error: BaseException) -> None:
         """Be the first to fail and let the error go on; or leave because of the one that was."""
         if not isinstance(error, UserError):  # a collective may have broken because another process left
             self._await(lambda: self._verdict is not None, 2 * POLL_S)
         if self._verdict is not None:
-            raise PeerError(self._verdict) from None
+            raise self._verdict from None
         message = f"{'' if isinstance(error, UserError) else type(error).__name__ + ': '}{error}"
         if is_broken_collective(error):
             message = f"another process died or cannot be reached ({message.splitlines()[0]})"
@@ -145,7 +182,7 @@ class LeaveTogether:
         rank, message = first.split("\n", 1)
         if message == mine.split("\n", 1)[1]:
             raise SystemExit(EXIT_STATUS)
-        raise PeerError(f"process {rank} of {self._world} failed: {message}") from None
+        raise self._failure_of(int(rank), message) from None
 
     @staticmethod
     def _await(condition: Callable[[], bool], seconds: float) -> None:

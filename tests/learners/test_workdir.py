@@ -4,10 +4,13 @@ import errno
 import json
 import os
 import signal
+import threading
 from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard import SummaryWriter
 
 import run
 from learners import learner
@@ -109,17 +112,21 @@ def test_sigterm_while_pruning_saves_and_the_run_continues(
     assert str(models[0]) == str(models[1])
 
 
+@pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EROFS])
 @pytest.mark.parametrize(("at", "good"), [(2, "prune-00000001"), (14, "finetune-00000008")])
-def test_a_full_disk_in_mid_run_leaves_the_last_good_checkpoint(
+def test_a_full_or_read_only_disk_in_mid_run_leaves_the_last_good_checkpoint(
     tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    at: int, good: str,
+    at: int, good: str, fault: int,
 ) -> None:
+    def failing(_handle: int) -> None:
+        raise OSError(fault, os.strerror(fault))
+
     real = os.fsync
 
     def refusing(self: Checkpoints, state: dict, step: int, save: object = Checkpoints.save) -> Path:
         refusing.count += 1
         if refusing.count > at:
-            monkeypatch.setattr(files.os, "fsync", _no_space)
+            monkeypatch.setattr(files.os, "fsync", failing)
         return save(self, state, step)
 
     refusing.count = 0
@@ -129,14 +136,35 @@ def test_a_full_disk_in_mid_run_leaves_the_last_good_checkpoint(
         message = _refusal(capsys, tmp_path / "out", *flags)
         monkeypatch.setattr(files.os, "fsync", real)
     assert "cannot write" in message
-    assert "No space left on device" in message
+    assert os.strerror(fault) in message
     assert good in message
     assert torch.load(next((tmp_path / "out" / "checkpoints").glob(f"{good}.pt")), weights_only=True)
     assert _run(tmp_path / "out", *flags) == 0
 
 
-def _no_space(_handle: int) -> None:
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+@pytest.mark.parametrize("place", ["call", "thread"])
+def test_training_curves_on_a_full_disk_end_the_run_in_one_line(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(threading, "excepthook", run._thread_failed)
+    monkeypatch.setattr(*{"call": (SummaryWriter, "add_scalar"), "thread": (RecordWriter, "write")}[place], full)
+    message = _refusal(capsys, tmp_path / "out", f"--init_checkpoint={weights}")
+    assert message == f"error: cannot write {tmp_path / 'out' / 'tensorboard'}: No space left on device"
+
+
+def test_sigterm_between_the_phases_ends_the_run_in_a_line(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patched:
+        patched.setattr(learner, "evaluate", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+        assert _run(tmp_path, f"--init_checkpoint={weights}", "--nb_epochs_rat=0") == 143
+    assert capsys.readouterr().err == "stopped: SIGTERM came; the same command goes on from what is saved\n"
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert _run(tmp_path, f"--init_checkpoint={weights}", "--nb_epochs_rat=0") == 0
 
 
 def test_distillation_changes_the_fine_tuning(tmp_path: Path, weights: Path) -> None:
@@ -160,7 +188,15 @@ def test_full_precision_learns_from_a_larger_teacher(
 
 
 @pytest.mark.parametrize(("flags", "words"), [
-    (("--cp_list_group=0",), "--cp_list_group=0"), (("--tempr_dst=0",), "--tempr_dst=0"),
+    (("--cp_list_group=0",), "--cp_list_group=0"), (("--cp_list_group=-3",), "--cp_list_group=-3"),
+    (("--cp_list_group=2.5",), "--cp_list_group"), (("--cp_uniform_preserve_ratio=1.01",), "in (0, 1]"),
+    (("--cp_preserve_ratio=0",), "--cp_preserve_ratio=0"), (("--nb_epochs_rat=-1",), "--nb_epochs_rat=-1"),
+    (("--nb_epochs_rat=inf",), "--nb_epochs_rat=inf"), (("--lrn_rate_init=-0.1",), "--lrn_rate_init=-0.1"),
+    (("--cp_block_lrn_rate=0",), "--cp_block_lrn_rate=0"), (("--cp_lrn_rate_ft=nan",), "--cp_lrn_rate_ft=nan"),
+    (("--warmup=1",), "--warmup=1"), (("--label_smoothing=1",), "--label_smoothing=1"),
+    (("--ema_decay=1",), "--ema_decay=1"), (("--clip_norm=-1",), "--clip_norm=-1"),
+    (("--loss_w_dst=inf",), "--loss_w_dst=inf"), (("--tempr_dst=-4",), "--tempr_dst=-4"),
+    (("--tempr_dst=0",), "--tempr_dst=0"),
     (("--tempr_dst=nan",), "--tempr_dst=nan"), (("--loss_w_dst=-1",), "--loss_w_dst=-1"),
     (("--cp_lrn_rate_ft=0",), "--cp_lrn_rate_ft"), (("--cp_nb_iters_ft_ratio=1.5",), "--cp_nb_iters_ft_ratio=1.5"),
     (("--cp_block_steps=-1",), "--cp_block_steps=-1"), (("--save_step=0",), "--save_step=0"),

@@ -35,12 +35,12 @@ def test_two_processes_train_as_one_with_the_same_global_batch(tmp_path):
     ends, _ = run_processes("together", tmp_path)
     assert [status for status, _ in ends] == [0, 0], ends
     found = torch.load(tmp_path / "result.pt", weights_only=True)
-    net, split = conv_net(norm=False), TinySplit(count=97)
+    net, split = conv_net(norm=False).double(), TinySplit(count=97).double()
     result = train(net, split, TOGETHER, progress=False)
     assert found["same"]
     for name, tensor in net.state_dict().items():
-        assert torch.allclose(found["net"][name], tensor, rtol=0, atol=1e-6)
-    assert (found["loss"], found["accuracy"]) == pytest.approx((result.loss, result.accuracy), abs=1e-6)
+        assert torch.allclose(found["net"][name], tensor, rtol=0, atol=1e-9)
+    assert (found["loss"], found["accuracy"]) == pytest.approx((result.loss, result.accuracy), abs=1e-9)
     measured = evaluate(net, split, 10, progress=False)
     assert (found["found"]["samples"], found["found"]["accuracy"]) == (97, pytest.approx(measured.accuracy))
     assert found["found"]["loss"] == pytest.approx(measured.loss, abs=1e-6)
@@ -52,10 +52,10 @@ def test_preempting_one_process_stops_both_at_one_step_and_the_run_continues(tmp
     assert Checkpoints(tmp_path).steps() == [8]
     ends, _ = run_processes("preempted", tmp_path)
     assert [status for status, _ in ends] == [0, 0], ends
-    net = conv_net(norm=False)
-    train(net, TinySplit(count=97), TOGETHER, progress=False)
+    net = conv_net(norm=False).double()
+    train(net, TinySplit(count=97).double(), TOGETHER, progress=False)
     found = torch.load(tmp_path / "result.pt", weights_only=True)
-    assert all(torch.allclose(found["net"][k], v, rtol=0, atol=1e-6) for k, v in net.state_dict().items())
+    assert all(torch.allclose(found["net"][k], v, rtol=0, atol=1e-9) for k, v in net.state_dict().items())
 
 
 def test_all_leave_with_the_message_of_the_one_that_failed(tmp_path):
@@ -71,6 +71,13 @@ def test_a_process_that_cannot_be_interrupted_is_ended(tmp_path):
     assert [status for status, _ in ends] == [2, 2]
     assert "process 1 of 2 failed: no such thing" in ends[0][1]
     assert seconds < 30
+
+
+def test_on_one_machine_only_the_process_that_failed_speaks(tmp_path):
+    ends, _ = run_processes("failing", tmp_path, LOCAL_WORLD_SIZE="2")
+    assert ends == [(2, ""), (2, "the disk of the second process is full\n")]
+    ends, _ = run_processes("refusing", tmp_path, LOCAL_WORLD_SIZE="2")
+    assert sorted(ends) == [(2, ""), (2, "all refuse this\n")]
 
 
 def test_a_dead_process_is_noticed(tmp_path):
@@ -115,11 +122,14 @@ def test_devices(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", lambda _index: None)
     assert pick_device("auto") == torch.device("cuda", 0)
-    launch = Launch(rank=3, local_rank=1, world=4, address="a", port=1, store_is_elsewhere=False)
+    launch = Launch(3, 1, local_world=2, world=4, address="a", port=1, store_is_elsewhere=False)
     assert pick_device("cuda", launch) == torch.device("cuda", 1)
-    launch = Launch(rank=3, local_rank=2, world=4, address="a", port=1, store_is_elsewhere=False)
-    with pytest.raises(UserError, match="process 3 of 4 needs GPU 2 and this machine has 2; start fewer"):
-        pick_device("cuda", launch)
+    with pytest.raises(UserError, match="--device cuda:0: 2 processes cannot share a GPU"):
+        pick_device("cuda:0", launch)
+    for rank in (2, 3):  # every process of the machine refuses in the same words
+        launch = Launch(rank, rank - 1, local_world=3, world=4, address="a", port=1, store_is_elsewhere=False)
+        with pytest.raises(UserError, match="--device cuda: 3 processes need a GPU each and this machine has 2; start"):
+            pick_device("cuda", launch)
 
 
 def test_the_global_batch_must_be_shared_evenly(monkeypatch):

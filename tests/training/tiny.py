@@ -15,6 +15,10 @@ class TinySplit:
         self.labels = torch.arange(count) % classes
         self.images = patterns[self.labels] + noise * torch.randn(count, 3, 8, 8, generator=generator)
 
+    def double(self) -> "TinySplit":
+        self.images = self.images.double()
+        return self
+
     def __len__(self) -> int:
         return len(self.labels)
 

@@ -20,6 +20,7 @@ from pocketprune.training.loop import train
 from pocketprune.training.metrics import evaluate
 from pocketprune.training.schedules import Cosine
 from pocketprune.training.state import TrainSettings
+from pocketprune.training.stopping import PeerError
 from pocketprune.training.tasks import Classification, Task
 from tests.structure import small
 from tests.training.tiny import TinySplit, conv_net
@@ -55,10 +56,10 @@ def single(folder: Path) -> None:
 
 
 def together(folder: Path, task: Task | None = None) -> None:
-    """A training shared by the processes; the first writes what came out."""
-    net, split = conv_net(norm=False, seed=distributed.rank()), TinySplit(count=97)
+    """A training shared by the processes, in double precision; the first writes what came out."""
+    net, split = conv_net(norm=False, seed=distributed.rank()).double(), TinySplit(count=97).double()
     if distributed.is_main():
-        net = conv_net(norm=False)
+        net = conv_net(norm=False).double()
     result = train(net, split, TOGETHER, task=task, checkpoints=Checkpoints(folder), progress=False)
     found = evaluate(net, split, 10, progress=False)
     states = distributed.gather_objects([tensor.clone() for tensor in net.state_dict().values()])
@@ -120,6 +121,11 @@ def stuck(folder: Path) -> None:
     time.sleep(60)
 
 
+def refusing(folder: Path) -> None:
+    """All processes refuse the same thing."""
+    raise UserError("all refuse this")
+
+
 PRUNING = {"preserve_ratio": 0.5, "points_per_layer": 0, "seed": 1}
 PRUNED = {
     "sample": {"shared_input": "sample"},
@@ -164,6 +170,7 @@ MODES = {
     "failing": failing,
     "dying": dying,
     "stuck": stuck,
+    "refusing": refusing,
 }
 
 
@@ -176,6 +183,7 @@ def main(mode: str, folder: Path) -> int:
         with distributed.processes("cpu", connect_s=float(os.environ.get("CONNECT_S", "20")), timeout_s=30):
             MODES[mode](folder)
     except UserError as error:
-        print(error, file=sys.stderr)
+        if not (isinstance(error, PeerError) and error.told):
+            print(error, file=sys.stderr)
         return 2
     return 0

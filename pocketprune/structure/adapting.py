@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, fx
 
 from .channel_groups import Structure
+from .nodes import operator_name
 from .propagation import Identified, varying
 from .propagation.rules import identified_in
-from .tracing import operator_name
 
 Kept = dict[int, Tensor]
 """axis -> kept positions, for the axes that become shorter."""

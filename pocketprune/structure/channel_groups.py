@@ -14,6 +14,7 @@ from pocketprune.errors import UserError
 from .grouping import Group, find_groups, make_rectangular
 from .naming import nearest
 from .propagation import Contraction, Slice, State, propagate
+from .propagation.roles import roles
 from .tracing import ExampleInputs, TracedNet, module_path, trace
 
 ATTENTION = ("heads", "widths")
@@ -75,6 +76,7 @@ class Structure:
         contractions: every layer that sums over channels with a weight, in forward order.
         products: what reads channels without one, in forward order.
         made: (first identity, size, node, axis) of every axis of the constants that the network makes itself.
+        parts: the part that each identity plays in its class; equal ones in two classes are counterparts.
         values: node -> identity tensors. `classes[identity]` is its class; a group lists its classes.
     """
 
@@ -86,6 +88,7 @@ class Structure:
     axes: list[tuple[int, int, str, int]]
     products: list[Contraction] = field(default_factory=list)
     made: list[tuple[int, int, fx.Node, int]] = field(default_factory=list)
+    parts: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
 
     def class_of(self, ids: Tensor) -> np.ndarray:
         """Classes of a vector of identities."""
@@ -120,14 +123,17 @@ def analyse(net: nn.Module, example_inputs: ExampleInputs, *, attention: str = "
         state, values = propagate(traced, attention, allow_inexact)
         make_rectangular(state.identities, values)
     classes = state.identities.classes()
+    parts = roles(state.identities.links(), classes)
     layers = [c for c in state.contractions if c.kind != "product"]
-    return Structure(traced, channel_groups(state, values, classes), layers, values, classes, state.identities.axes(),
-                     [c for c in state.contractions if c.kind == "product"], state.identities.made)
+    products = [c for c in state.contractions if c.kind == "product"]
+    return Structure(traced, channel_groups(state, values, classes, parts), layers, values, classes,
+                     state.identities.axes(), products, state.identities.made, parts)
 
 
-def channel_groups(state: State, values: dict[fx.Node, Any], classes: np.ndarray) -> list[ChannelGroup]:
+def channel_groups(state: State, values: dict[fx.Node, Any], classes: np.ndarray, parts: np.ndarray
+                   ) -> list[ChannelGroup]:
     """The groups of resolved identities with their names; a layer that writes several numbers them."""
-    found = find_groups(state, values, classes)
+    found = find_groups(state, values, classes, parts)
     bases = [layer_name(group.producers[0]) for group in found]
     groups = []
     for number, (base, group) in enumerate(zip(bases, found, strict=True)):

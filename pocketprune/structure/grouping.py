@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from .nodes import operator_name
 from .propagation import Contraction, Identified, Identities, Slice, State, varying
+from .propagation.roles import mixed
 from .propagation.rules import identified_in
-from .propagation.values import tie
-from .tracing import operator_name
+from .propagation.values import core, tie
 
 JOINS = frozenset((
     "cat", "concat", "concatenate", "stack", "slice", "select", "split", "split_with_sizes", "chunk", "unbind",
@@ -41,8 +42,8 @@ def _distinct_facets(values: dict[fx.Node, Any]) -> list[Tensor]:
     for value in identified_in(list(values.values())):
         for facet in value.facets:
             if len(axes := varying(facet)) > 1:
-                core = facet[tuple(slice(None) if d in axes else 0 for d in range(facet.dim()))].contiguous()
-                found.setdefault((tuple(core.shape), core.numpy().tobytes()), core)
+                distinct = facet[tuple(slice(None) if d in axes else 0 for d in range(facet.dim()))].contiguous()
+                found.setdefault((tuple(distinct.shape), distinct.numpy().tobytes()), distinct)
     return list(found.values())
 
 
@@ -93,19 +94,18 @@ class Group:
     exact: bool
 
 
-def find_groups(state: State, values: dict[fx.Node, Any], classes: np.ndarray) -> list[Group]:
+def find_groups(state: State, values: dict[fx.Node, Any], classes: np.ndarray, parts: np.ndarray) -> list[Group]:
     """The channel groups in forward order of their first producer."""
-    return _Finder(state, values, classes).groups()
+    return _Finder(state, classes, presence(values, classes, parts)).groups()
 
 
 class _Finder:
-    def __init__(self, state: State, values: dict[fx.Node, Any], classes: np.ndarray) -> None:
-        self.layers, self.classes = state.contractions, classes
+    def __init__(self, state: State, classes: np.ndarray, present: np.ndarray) -> None:
+        self.layers, self.classes, self.presence = state.contractions, classes, present
         self.writes, self.reads = self._roles(False), self._roles(True)
         self.slices = {c: p for c, p in state.identities.slices(classes, self.writes).items() if p}
         self.reasons = state.identities.pin_reasons(classes)
         self.inexact = {int(c) for ids in state.identities.inexact for c in np.unique(classes[ids])}
-        self.presence = presence(values, classes)
         self.first = self._first_positions()
 
     def _roles(self, reading: bool) -> dict[int, list[int]]:
@@ -149,23 +149,24 @@ class _Finder:
                      [self.layers[n] for n in self.reads.get(labels[0], [])], reason, labels[0] not in self.inexact)
 
 
-def presence(values: dict[fx.Node, Any], classes: np.ndarray) -> np.ndarray:
-    """class -> a number for the set of tensors that it has channels in and that an operator works on.
+def presence(values: dict[fx.Node, Any], classes: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    """class -> a number for the tensors that it has channels in and that an operator works on, and in what part.
 
-    Channels of one group have the same number, so that keeping one of the group leaves none of these tensors empty.
+    Channels of one group have the same number, so that they are interchangeable, and that keeping one of the group
+    leaves none of these tensors empty.
     """
     marks = np.zeros(int(classes.max(initial=0)) + 1, dtype=np.uint64)
-    for position, value in enumerate(_worked_on(values)):
-        mark = np.random.default_rng(position).integers(1, 1 << 63, dtype=np.uint64)
+    for position, value in enumerate(_worked_on(values), start=1):
         for facet in value.facets:
-            core = facet[tuple(slice(None) if facet.stride(d) else slice(0, 1) for d in range(facet.dim()))]
-            marks[np.unique(classes[np.unique(core.numpy())])] += mark
+            ids, counts = np.unique(core(facet).numpy(), return_counts=True)
+            np.add.at(marks, classes[ids], mixed(parts[ids] + np.uint64(position)) * counts.astype(np.uint64))
     return marks
 
 
 def _worked_on(values: dict[fx.Node, Any]) -> Iterator[Identified]:
     """The values with channels that some operator reads as a whole."""
     for node, value in values.items():
-        if isinstance(value, Identified) and node.op == "call_function" and any(
-                user.op == "output" or operator_name(user) not in JOINS for user in node.users):
+        if isinstance(value, Identified) and node.op == "call_function" and (
+                any(not varying(facet) for facet in value.facets)  # one channel: its axis cannot be told
+                or any(user.op == "output" or operator_name(user) not in JOINS for user in node.users)):
             yield value

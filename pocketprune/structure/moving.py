@@ -157,7 +157,9 @@ RESHAPES = frozenset(("view", "_unsafe_view", "_reshape_alias", "reshape", "view
 
 def _selection(source: Tensor, target: Tensor, axes: Sequence[int]) -> tuple[int, Tensor] | None:
     """The first of some axes along which the source has positions that make the target, and those."""
-    if source.dim() != target.dim() or source.numel() == 0 or target.numel() == 0:
+    if source.dim() == target.dim() and target.numel() == 0:
+        return target.shape.index(0), torch.zeros(0, dtype=torch.int64)
+    if source.dim() != target.dim() or source.numel() == 0:
         return None
     for axis in axes:
         if any(source.shape[d] != target.shape[d] for d in range(source.dim()) if d != axis):

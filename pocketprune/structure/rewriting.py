@@ -20,7 +20,7 @@ LEAVES: dict[type[nn.Module], frozenset[str]] = {
     nn.modules.conv._ConvNd: frozenset({"conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d",
                                         "conv_transpose3d"}),
     nn.Linear: frozenset({"linear"}),
-    nn.modules.batchnorm._NormBase: frozenset({"batch_norm", "instance_norm"}),
+    nn.modules.batchnorm._NormBase: frozenset({"batch_norm", "instance_norm", "_native_batch_norm_legit_no_training"}),
     nn.modules.dropout._DropoutNd: frozenset({"dropout", "feature_dropout", "alpha_dropout"}),
 }
 """Modules that the rewritten network still calls, so that modes, hooks and samplers keep working."""
@@ -126,12 +126,13 @@ class _Emitter:
         """The old node's operator applied to these arguments."""
         return self.graph.call_function(node.target, fx.map_arg(args, self.value), fx.map_arg(kwargs, self.value))
 
-    def _call(self, node: fx.Node) -> fx.Node:
+    def _call(self, node: fx.Node) -> Any:
         path = self._leaf(node)
         if path is None and operator_name(node) in DROPOUTS and not argument(node, node.args, node.kwargs, "train"):
             path = self._dropout(node)
         if path is not None:
-            return self.graph.call_module(path, (self.value(node.args[0]),))
+            made = self.graph.call_module(path, (self.value(node.args[0]),))
+            return (made, None, None) if isinstance(self.structure.values[node], tuple) else made
         return self.adapter.emit(node, self)
 
     def _dropout(self, node: fx.Node) -> str:

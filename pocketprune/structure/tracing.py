@@ -9,7 +9,7 @@ import inspect
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +20,12 @@ from torch.export.graph_signature import OutputKind
 from torch.utils import _pytree as pytree
 
 from pocketprune.errors import UserError
+
+from .nodes import concrete_shape, describe, module_path, node_shape, operator_name
+from .purifying import clean, purify
+
+__all__ = ["ExampleInputs", "TracedNet", "concrete_shape", "describe", "evaluation_mode", "module_path", "node_shape",
+           "operator_name", "split_inputs", "trace"]
 
 ExampleInputs = Tensor | Sequence[Any] | Mapping[str, Any]
 
@@ -71,33 +77,6 @@ class TracedNet:
     def call_nodes(self) -> list[fx.Node]:
         """The computing nodes in forward order."""
         return [node for node in self.graph.nodes if node.op == "call_function"]
-
-
-def operator_name(node: fx.Node) -> str:
-    """`conv2d` for `aten.conv2d.default`, `getitem` for Python's."""
-    schema = getattr(node.target, "_schema", None)
-    return schema.name.split("::")[1] if schema is not None else getattr(node.target, "__name__", str(node.target))
-
-
-def describe(node: fx.Node) -> str:
-    """A node for people: its operator and the module that called it."""
-    path = module_path(node)
-    return f"{operator_name(node)} in {path}" if path else f"{operator_name(node)} ({node.name})"
-
-
-def module_path(node: fx.Node) -> str:
-    """Path of the innermost module whose forward made this node ('' for the network itself)."""
-    stack = list(node.meta.get("nn_module_stack", {}).values())
-    return str(stack[-1][0]) if stack else ""
-
-
-def node_shape(node: fx.Node) -> tuple[int, ...]:
-    """Shape of a node's (single tensor) value at the traced inputs."""
-    return concrete_shape(node.meta["val"].shape)
-
-
-def concrete_shape(shape: Sequence[Any]) -> tuple[int, ...]:
-    return tuple(d if isinstance(d, int) else int(d.node.hint) for d in shape)
 
 
 def split_inputs(inputs: ExampleInputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -238,10 +217,10 @@ def _first_line(error: Exception | None) -> str:
 
 
 def _to_traced(net: nn.Module, program: torch.export.ExportedProgram, example: tuple[Any, Any]) -> TracedNet:
-    if not _purify(program.graph):
+    if not purify(program.graph_module):
         program = program.run_decompositions({})
     signature, graph = program.graph_signature, program.graph
-    _clean(net, graph, {spec.arg.name for spec in signature.output_specs if spec.kind is not OutputKind.USER_OUTPUT
+    clean(net, graph, {spec.arg.name for spec in signature.output_specs if spec.kind is not OutputKind.USER_OUTPUT
                         and hasattr(spec.arg, "name")}, len(signature.output_specs))
     first_name = _canonical_names(net)
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
@@ -255,67 +234,8 @@ def _to_traced(net: nn.Module, program: torch.export.ExportedProgram, example: t
         example=example, out_spec=program.call_spec.out_spec)
 
 
-def _clean(net: nn.Module, graph: fx.Graph, side_effects: set[str], outputs: int) -> None:
-    """Drop what the outputs do not need: assertions, dead values, changes to buffers and inputs."""
-    output = next(iter(reversed(graph.nodes)))
-    if side_effects:
-        kept = list(output.args[0])[-(outputs - len(side_effects)):] if outputs > len(side_effects) else []
-        output.args = (tuple(kept),)
-    for node in reversed(list(graph.nodes)):
-        if node.op not in ("placeholder", "output") and not node.users:
-            graph.erase_node(node)
-    for node in graph.nodes:
-        if node.op not in ("placeholder", "output", "call_function") or isinstance(
-                node.target, torch._ops.HigherOrderOperator):
-            raise UserError(f"network {type(net).__name__} cannot be traced: {describe(node)}: control flow that "
-                            "depends on the data is not supported")
-
-
 def _canonical_names(net: nn.Module) -> dict[str, str]:
     """Every tensor name -> the first name of the same tensor, so that tied tensors are one."""
     first: dict[int, str] = {}
     tensors = [*net.named_parameters(remove_duplicate=False), *net.named_buffers(remove_duplicate=False)]
     return {name: first.setdefault(id(tensor), name) for name, tensor in tensors}
-
-
-def _purify(graph: fx.Graph) -> bool:
-    """Replace in-place operators by their pure twins; False where aliasing makes that unsafe."""
-    if any(node.op == "get_attr" for node in graph.nodes):
-        return False  # nested graphs (a region without gradients, say), which decomposition makes flat
-    for node in list(graph.nodes):
-        schema = getattr(node.target, "_schema", None)
-        if node.op != "call_function" or schema is None or not schema.is_mutable:
-            continue
-        twin, changed = _pure_twin(node), node.args[0]
-        if twin is None or not isinstance(changed, fx.Node) or _has_aliases(changed):
-            return False
-        node.target = twin
-        later = {user for user in changed.users if _comes_after(user, node)}
-        for user in later:
-            user.replace_input_with(changed, node)
-    return True
-
-
-def _pure_twin(node: fx.Node) -> Callable[..., Any] | None:
-    name, overload = operator_name(node), node.target._overloadname
-    packet = getattr(torch.ops.aten, name.removesuffix("_"), None) if name.endswith("_") else None
-    return getattr(packet, overload, None) if packet is not None else None
-
-
-_VIEWS = {"view", "reshape", "slice", "select", "split", "split_with_sizes", "chunk", "unbind", "permute", "transpose",
-          "t", "squeeze", "unsqueeze", "expand", "flatten", "unflatten", "narrow", "alias", "detach", "contiguous",
-          "getitem", "view_as", "reshape_as", "expand_as", "movedim", "moveaxis", "swapaxes", "swapdims", "diagonal",
-          "unfold", "to", "real", "type_as", "dropout", "feature_dropout", "alpha_dropout", "broadcast_to", "hsplit",
-          "tensor_split", "vsplit", "dsplit", "numpy_T", "mT", "mH", "adjoint", "ravel", "float", "double", "half",
-          "bfloat16", "positive", "lift_fresh", "meshgrid", "unsafe_chunk", "unsafe_split", "channel_shuffle"}
-
-
-def _has_aliases(node: fx.Node) -> bool:
-    """Whether the value may share memory with another value, so that a change to it shows elsewhere."""
-    return (node.op != "call_function" or operator_name(node) in _VIEWS
-            or any(operator_name(user) in _VIEWS for user in node.users if user.op == "call_function"
-                   and user.args and user.args[0] is node and len(node.users) > 1))
-
-
-def _comes_after(node: fx.Node, reference: fx.Node) -> bool:
-    return node is not reference and node > reference

@@ -82,32 +82,40 @@ class _Permutation:
 
 def permuted(structure: Structure, groups: Sequence[ChannelGroup], generator: torch.Generator) -> _Permutation:
     """Shuffle the channels of these groups, all slices of a channel alike."""
-    target = np.arange(int(structure.classes.max()) + 1)
+    parts = structure.parts
+    forms = np.zeros(int(structure.classes.max()) + 1, dtype=np.uint64)
+    np.add.at(forms, structure.classes, parts)
+    target = np.arange(len(forms))
     for group in groups:
-        order = torch.randperm(group.size, generator=generator).numpy()
-        target[np.array(group.classes)] = np.array(group.classes)[order]
+        members = np.array(group.classes)
+        for form in np.unique(forms[members]):  # channels of one form can change places
+            alike = members[forms[members] == form]
+            target[alike] = alike[torch.randperm(len(alike), generator=generator).numpy()]
     tensors = {name: t.detach() for name, t in structure.traced.named_tensors().items()}
     for first, size, name, axis in structure.axes:
-        index = _new_order(structure.classes[first:first + size], target)
+        index = _new_order(structure.classes[first:first + size], parts[first:first + size], target)
         if index is not None:
             tensors[name] = tensors[name].index_select(axis, index.to(tensors[name].device))
     sources: dict[fx.Node, dict[int, Tensor]] = {}
     for first, size, node, axis in structure.made:
-        index = _new_order(structure.classes[first:first + size], target)
+        index = _new_order(structure.classes[first:first + size], parts[first:first + size], target)
         if index is not None:
             sources.setdefault(node, {})[axis] = index
     return _Permutation(tensors, sources)
 
 
-def _new_order(labels: np.ndarray, target: np.ndarray) -> Tensor | None:
-    """Which index comes to each place when classes take each other's places; None where nothing moves."""
-    if not (target[labels] != labels).any():
+def _new_order(labels: np.ndarray, parts: np.ndarray, target: np.ndarray) -> Tensor | None:
+    """Which index comes to each place when classes take each other's places; None where nothing moves.
+
+    Args:
+        labels, parts: class and role of every index of one axis.
+    """
+    wanted = target[labels]
+    if not (wanted != labels).any():
         return None
-    places = {int(label): np.flatnonzero(labels == label) for label in np.unique(labels)}
-    index = np.arange(len(labels))
-    for label, at in places.items():
-        if len(found := places.get(int(target[label]), ())) == len(at):
-            index[at] = found
+    have, want = np.lexsort((parts, labels)), np.lexsort((parts, wanted))
+    index = np.empty(len(labels), dtype=np.int64)
+    index[want] = have
     return torch.from_numpy(index)
 
 

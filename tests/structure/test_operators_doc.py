@@ -20,7 +20,7 @@ from .toy import Toy, conv, head, linear, toy
 ROOT = Path(__file__).parents[2]
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", (ROOT / "docs/operators.md").read_text("utf-8"),
                            re.DOTALL | re.MULTILINE))
-NETWORKS = ("tracing.py", "removal.py", "moving.py", "sampling.py")
+NETWORKS = ("tracing.py", "purifying.py", "removal.py", "moving.py", "sampling.py")
 """Modules whose errors are about networks."""
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, fx
 
 from .rules import State, argument, identified_in, opaque_result, origin_of
-from .values import Identified, compress, tie, varying
+from .values import Identified, apart_from, compress, tie, varying
 
 ELEMENTWISE = frozenset((
     "relu", "relu6", "hardtanh", "hardsigmoid", "hardswish", "sigmoid", "tanh", "silu", "gelu", "elu", "selu", "celu",
@@ -47,8 +47,8 @@ def unite_elementwise(state: State, node: fx.Node, values: list[Identified]) -> 
         for facet in mine:
             bare = {a: o for o in range(len(values)) if o != index for a in varying(facet)
                     if own[o][a] > 1 and not any(a in varying(g) for g in facets[o])}
-            left = tie(state.identities, facet, bare)
-            if varying(left):
+            left = apart_from(state.identities, facet, bare)
+            if left is not None:
                 _merge(state, node, pool, _Met(left, values[index].constant))
             else:
                 other = values[next(iter(bare.values()))] if bare else values[index]

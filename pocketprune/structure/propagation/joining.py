@@ -99,7 +99,8 @@ def join(state: State, node: fx.Node, values: list[Identified], dim: int) -> Ide
         directions = [d for d in directions if not d & axes] + [axes.union(*touching)]
     shape = (*values[0].shape[:dim], sum(v.shape[dim] for v in values), *values[0].shape[dim + 1:])
     facets = [_join_direction(state, node, values, dim, axes) for axes in directions]
-    return Identified(shape, [compress(f) for f in facets if f is not None], origin=values[0].origin)
+    joined = [state.identities.told_apart(compress(f)) for f in facets if f is not None]
+    return Identified(shape, joined, origin=values[0].origin)
 
 
 def _join_direction(state: State, node: fx.Node, values: list[Identified], dim: int, axes: set[int]) -> Tensor | None:
@@ -118,6 +119,8 @@ def _join_direction(state: State, node: fx.Node, values: list[Identified], dim: 
             state.refuse(node, part, "joined", other=origin_of(fixed))
         return None
     if dim not in axes:
+        row = parts[0].narrow(dim, 0, 1)
         for part in parts[1:]:
-            state.identities.unite(parts[0].narrow(dim, 0, 1), part.narrow(dim, 0, 1))
+            state.identities.unite(row, part.narrow(dim, 0, 1))
+        parts = [row.expand(part.shape) for part in parts]
     return torch.cat(parts, dim=dim)

@@ -112,7 +112,7 @@ def _live(state: State, node: fx.Node, facets: list[Tensor]) -> list[Tensor]:
         return _live(state, node, [f for i, f in enumerate(facets) if i not in given])
     for i in clashing:
         state.refuse(node, facets[i], "overlap")
-    return [facet for i, facet in enumerate(facets) if i not in clashing]
+    return [state.identities.told_apart(facet) for i, facet in enumerate(facets) if i not in clashing]
 
 
 def _unknown_index(state: State, node: fx.Node, source: Identified, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -7,7 +7,7 @@ from torch import Tensor, fx
 
 from .elementwise import unite_elementwise, with_extras
 from .rules import State, argument, identified_in
-from .values import Identified, compress, tie, varying
+from .values import Identified, apart_from, compress, tie, varying
 
 
 def per_channel(value: Identified, rank: int, axis: int) -> Identified:
@@ -30,23 +30,23 @@ def layer_norm(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[
     source, *weights = identified_in((args, kwargs))
     shape = argument(node, args, kwargs, "normalized_shape")
     normalized = range(source.dim - len(shape), source.dim)
-    facets = [f for facet in source.facets if (f := across_statistics(state, node, facet, normalized)) is not None]
+    facets = [across_statistics(state, node, facet, normalized) for facet in source.facets]
     source = Identified(source.shape, facets, origin=source.origin)
     return with_extras(node, unite_elementwise(state, node, [source, *weights]))
 
 
-def across_statistics(state: State, node: fx.Node, facet: Tensor, axes: range | tuple[int, ...]) -> Tensor | None:
+def across_statistics(state: State, node: fx.Node, facet: Tensor, axes: range | tuple[int, ...]) -> Tensor:
     """A facet after statistics over some axes: what mixes goes together if it can, stays if not."""
-    mixed = set(axes) & set(varying(facet))
-    if not mixed:
+    if not set(axes) & set(varying(facet)):
         return facet
-    if set(varying(facet)) - mixed:  # e.g. a norm within each head: the head goes as a whole
-        return tie(state.identities, facet, mixed)
+    left = apart_from(state.identities, facet, axes)  # e.g. a norm within each head: the head goes as a whole
+    if left is not None:
+        return left
     if state.allow_inexact:
         state.identities.mark_inexact(facet)
-        return facet
-    state.refuse(node, facet, "statistics")
-    return None
+    else:
+        state.refuse(node, facet, "statistics")
+    return facet
 
 
 def group_norm(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

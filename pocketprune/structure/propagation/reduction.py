@@ -7,7 +7,7 @@ from torch import Tensor, fx
 
 from .normalisation import across_statistics
 from .rules import Contraction, State, argument, flat_axes, opaque_result
-from .values import Identified, compress, core, tie, varying
+from .values import Identified, apart_from, compress, core, tie, varying
 
 STATISTICS = frozenset(["mean", "var", "std", "var_mean", "std_mean"])
 SUMS = frozenset(["sum", "linalg_vector_norm", "norm", "nansum"])
@@ -79,8 +79,8 @@ def spatial(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str
     shape = (result[0] if isinstance(result, tuple) else result).shape
     facets = []
     for facet in source.facets:
-        left = tie(state.identities, facet, range(source.dim - rank, source.dim))
-        if varying(left):
+        left = apart_from(state.identities, facet, range(source.dim - rank, source.dim))
+        if left is not None:
             index = tuple(slice(0, 1) if d >= source.dim - rank else slice(None) for d in range(source.dim))
             facets.append(left[index].expand(shape))
         else:
@@ -100,8 +100,8 @@ def along_one_axis(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: d
     axis = (argument(node, args, kwargs, "dim") if "dim" in names else -1) % max(source.dim, 1)
     passing = []
     for facet in source.facets:
-        left = tie(state.identities, facet, (axis,))
-        if varying(left):
+        left = apart_from(state.identities, facet, (axis,))
+        if left is not None:
             passing.append(left)
         else:
             state.refuse(node, facet, "mixed")

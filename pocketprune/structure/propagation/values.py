@@ -7,6 +7,7 @@ removed. Directions along which a facet is constant have stride 0, which keeps l
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,11 @@ import torch
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
+
+from .roles import Links
+
+_COPIES = 1 << 18
+"""Repeated elements are told apart in fields of up to this many."""
 
 
 @dataclass
@@ -56,7 +62,8 @@ class Identities:
     def __init__(self) -> None:
         self.count = 1  # identity 0 is "nothing": zeros that an operator pads with unite with nothing
         self.inexact: list[np.ndarray] = []
-        self._pairs: list[np.ndarray] = []
+        self._pairs: list[np.ndarray] = []  # columns: identity, identity, event and place in it
+        self._events = 0
         self._pins: list[tuple[np.ndarray, str]] = []
         self._axes: list[tuple[int, int, str, int]] = []  # first id, size, tensor, axis
         self.made: list[tuple[int, int, Any, int]] = []  # first id, size, whoever made the constant, axis
@@ -93,10 +100,41 @@ class Identities:
         """The identities of two fields of one (broadcast) shape are one, element by element."""
         a, b = torch.broadcast_tensors(a, b)
         keep = tuple(slice(None) if a.stride(d) or b.stride(d) else slice(0, 1) for d in range(a.dim()))
-        pairs = torch.stack([a[keep].reshape(-1), b[keep].reshape(-1)], dim=1)
-        pairs = pairs[(pairs[:, 0] != pairs[:, 1]) & (pairs != 0).all(dim=1)]
-        if len(pairs):
-            self._pairs.append(np.unique(pairs.numpy(), axis=0) if len(pairs) > 4096 else pairs.numpy())
+        a, b = a[keep], b[keep]
+        triples = torch.stack([a.reshape(-1), b.reshape(-1), self._places(a, b).reshape(-1)], dim=1)
+        triples = triples[(triples[:, 0] != triples[:, 1]) & (triples[:, :2] != 0).all(dim=1)]
+        if len(triples):
+            self._pairs.append(np.unique(triples.numpy(), axis=0) if len(triples) > 4096 else triples.numpy())
+
+    def _places(self, a: Tensor, b: Tensor) -> Tensor:
+        """A number for this event and, where one element meets several, for the place among them."""
+        one_sided = [d for d in range(a.dim()) if a.shape[d] > 1 and bool(a.stride(d)) != bool(b.stride(d))]
+        shape = [a.shape[d] if d in one_sided else 1 for d in range(a.dim())]
+        count = math.prod(shape)
+        self._events += count
+        return torch.arange(self._events - count, self._events).view(shape).expand(a.shape)
+
+    def told_apart(self, facet: Tensor) -> Tensor:
+        """The facet with identities of their own for repeated elements: copies go together, but play other parts."""
+        keep = tuple(slice(None) if d in varying(facet) else slice(0, 1) for d in range(facet.dim()))
+        ids = facet[keep].reshape(-1)
+        if len(ids) > _COPIES or len(ids) < 2:
+            return facet
+        order = ids.argsort(stable=True)
+        runs = ids[order]
+        starts = torch.ones_like(runs, dtype=torch.bool)
+        starts[1:] = runs[1:] != runs[:-1]
+        if bool((starts | (runs == 0)).all()):
+            return facet
+        first = torch.where(starts, torch.arange(len(runs)), 0).cummax(0).values
+        rank = torch.empty_like(ids)
+        rank[order] = torch.arange(len(runs)) - first
+        fresh = torch.where(ids == 0, 0, self.fresh(len(ids)))
+        places = self._events + rank
+        self._events += int(rank.max()) + 1
+        triples = torch.stack([ids, fresh, places], dim=1)[ids != 0]
+        self._pairs.append(triples.numpy())
+        return fresh.view(facet[keep].shape).expand(facet.shape)
 
     def pin(self, ids: Tensor, reason: str) -> None:
         """None of these identities can be removed."""
@@ -108,10 +146,23 @@ class Identities:
 
     def classes(self) -> np.ndarray:
         """Class label of every identity."""
-        pairs = np.concatenate(self._pairs) if self._pairs else np.zeros((0, 2), dtype=np.int64)
+        pairs = self._all_pairs()
         graph = coo_matrix((np.ones(len(pairs), dtype=bool), (pairs[:, 0], pairs[:, 1])),
                            shape=(self.count, self.count))
         return connected_components(graph, directed=False)[1]
+
+    def _all_pairs(self) -> np.ndarray:
+        if len(self._pairs) > 1:
+            self._pairs = [np.concatenate(self._pairs)]
+        return self._pairs[0] if self._pairs else np.zeros((0, 3), dtype=np.int64)
+
+    def links(self) -> Links:
+        """What was united with what, for telling the parts that identities play in their classes."""
+        kind = np.zeros(self.count, dtype=np.int64)
+        for number, (first, size, *_) in enumerate((*self._axes, *self.made), start=1):
+            kind[first:first + size] = number
+        pairs = self._all_pairs()
+        return Links(pairs[:, :2], pairs[:, 2], kind)
 
     def pin_reasons(self, classes: np.ndarray) -> dict[int, str]:
         """class -> why it must stay (the first reason given)."""
@@ -155,10 +206,17 @@ def core(facet: Tensor) -> Tensor:
 
 
 def compress(facet: Tensor) -> Tensor:
-    """The same field with stride 0 along every direction in which it happens to be constant."""
+    """The same field with stride 0 along every direction in which it happens to be constant.
+
+    Padded zeros agree with whatever else there is: they go with the channel they lie in.
+    """
     for axis in varying(facet):
-        first = facet.narrow(axis, 0, 1)
-        if bool((facet == first).all()):
+        first = facet.narrow(axis, 0, 1) if bool(facet.select(axis, 0).any()) else facet.amax(dim=axis, keepdim=True)
+        same = facet == first
+        if not bool(same.all()) and not bool(facet.all()):
+            first = facet.amax(dim=axis, keepdim=True)
+            same = (facet == first) | (facet == 0)
+        if bool(same.all()):
             facet = first.expand(facet.shape)
     return facet
 
@@ -172,6 +230,12 @@ def tie(identities: Identities, facet: Tensor, axes: Iterable[int]) -> Tensor:
     first = distinct.amax(dim=axes, keepdim=True)  # any identity but 0, which stands for padded zeros
     identities.unite(distinct, first.expand(distinct.shape))
     return first.expand(facet.shape)
+
+
+def apart_from(identities: Identities, facet: Tensor, axes: Iterable[int]) -> Tensor | None:
+    """The facet made constant along some axes; None, and nothing united, where it varies along no others."""
+    axes = set(axes)
+    return tie(identities, facet, axes) if set(varying(facet)) - axes else None
 
 
 def vector(identities: Identities, facet: Tensor, axis: int) -> Tensor:

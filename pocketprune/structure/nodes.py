@@ -1,0 +1,34 @@
+"""Reading the nodes of a traced graph."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import fx
+
+
+def operator_name(node: fx.Node) -> str:
+    """`conv2d` for `aten.conv2d.default`, `getitem` for Python's."""
+    schema = getattr(node.target, "_schema", None)
+    return schema.name.split("::")[1] if schema is not None else getattr(node.target, "__name__", str(node.target))
+
+
+def describe(node: fx.Node) -> str:
+    """A node for people: its operator and the module that called it."""
+    path = module_path(node)
+    return f"{operator_name(node)} in {path}" if path else f"{operator_name(node)} ({node.name})"
+
+
+def module_path(node: fx.Node) -> str:
+    """Path of the innermost module whose forward made this node ('' for the network itself)."""
+    stack = list(node.meta.get("nn_module_stack", {}).values())
+    return str(stack[-1][0]) if stack else ""
+
+
+def node_shape(node: fx.Node) -> tuple[int, ...]:
+    """Shape of a node's (single tensor) value at the traced inputs."""
+    return concrete_shape(node.meta["val"].shape)
+
+
+def concrete_shape(shape: Sequence[Any]) -> tuple[int, ...]:
+    return tuple(d if isinstance(d, int) else int(d.node.hint) for d in shape)

@@ -1,0 +1,44 @@
+"""Random networks of all operators through the oracle."""
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, note, settings
+from hypothesis import strategies as st
+
+from .generator import build
+from .generator_maps import MAPS
+from .generator_moves import MOVES
+from .generator_tokens import TOKENS, VECTORS
+from .oracle import analysed, assert_exact, drop_some, randomise
+
+KINDS = {"map": {**MAPS, **MOVES}, "tokens": TOKENS, "vector": VECTORS}
+
+
+def _check(data: st.DataObject, most: int) -> None:
+    """One random network: analysed, then thinned several times, at the traced batch size and at another."""
+    torch.manual_seed(0)
+    net = build(lambda options: options[data.draw(st.integers(0, len(options) - 1))], KINDS,
+                data.draw(st.integers(3, most)))
+    attention = data.draw(st.sampled_from(["heads", "widths"]))
+    note(f"attention={attention}: {' '.join(net.story)}")
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
+    net = randomise(net, generator)
+    examples = [torch.randn(batch, 3, 8, 8, dtype=torch.float64, generator=generator) for batch in (2, 5)]
+    structure = analysed(net, examples[0], attention=attention)
+    for groups in (None, 1, 2):
+        if dropped := drop_some(structure, generator, groups):
+            assert_exact(structure, dropped, examples)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
+@given(st.data())
+def test_random_networks(data: st.DataObject) -> None:
+    _check(data, most=8)
+
+
+@pytest.mark.slow
+@settings(max_examples=600, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
+@given(st.data())
+def test_many_random_networks(data: st.DataObject) -> None:
+    _check(data, most=14)

@@ -19,10 +19,12 @@ from pocketprune.errors import UserError
 from pocketprune.layerwise import Progress, PruningRun, Settings, Tune, check_settings
 from pocketprune.outcome import LayerResult, PruneResult
 from pocketprune.planning import planned_counts
+from pocketprune.structure import execution
+from pocketprune.structure.admission import describe_input, first_line, refuse_others
 from pocketprune.structure.channel_groups import analyse
 from pocketprune.structure.layers import layers_of
 from pocketprune.structure.removal import refuse_pruned
-from pocketprune.structure.tracing import ExampleInputs, evaluation_mode
+from pocketprune.structure.tracing import ExampleInputs, TracedNet, evaluation_mode
 from pocketprune.structure.verification import check_groups
 from pocketprune.training.distributed import rank, world_size
 
@@ -72,6 +74,7 @@ def prune_channels(net: nn.Module, calibration_batches: Iterable[ExampleInputs],
     settings = Settings(selection, shared_input, points_per_layer, channel_multiple, cache_gb, layers, refit,
                         branch_drift, seed, group_size)
     check_settings(settings)
+    refuse_others(net)
     refuse_pruned(net)
     batches = _on_device(calibration_batches, net)
     start = time.perf_counter()
@@ -80,6 +83,7 @@ def prune_channels(net: nn.Module, calibration_batches: Iterable[ExampleInputs],
     structure = analyse(net, _first_two(batches[0]))
     if check:
         check_groups(structure, structure.traced.example)
+    _check_alike(batches, structure.traced)
     listed = layers_of(structure, shared_input, layers)
     counts = planned_counts(structure, listed, preserve_ratio=preserve_ratio, ratios=ratios, macs=macs,
                             multiple=channel_multiple)
@@ -95,10 +99,35 @@ def prune_channels(net: nn.Module, calibration_batches: Iterable[ExampleInputs],
 
 def _on_device(batches: Iterable[ExampleInputs], net: nn.Module) -> list[ExampleInputs]:
     device = next((t.device for t in net.parameters()), torch.device("cpu"))
+    if isinstance(batches, (Tensor, str, Mapping)) or not isinstance(batches, Iterable):
+        raise UserError(f"calibration_batches: {type(batches).__name__} given; a list of batches is accepted, such as "
+                        "images.split(64)")
     moved = [pytree.tree_map_only(Tensor, lambda t: t.to(device), batch) for batch in batches]
     if not moved or not all(t.numel() for t in pytree.tree_leaves(moved[0]) if isinstance(t, Tensor)):
         raise UserError("calibration_batches: empty; at least one batch of inputs is needed")
     return moved
+
+
+def _check_alike(batches: list[ExampleInputs], traced: TracedNet) -> None:
+    """Run one batch of every shape there is.
+
+    Raises:
+        UserError: the network does not take it.
+    """
+    known: set[Any] = set()
+    for number, batch in enumerate(batches):
+        leaves, spec = pytree.tree_flatten(batch)
+        looks = tuple((t.shape[1:], t.dtype) if isinstance(t, Tensor) else type(t) for t in leaves)
+        if (str(spec), looks) not in known:
+            known.add((str(spec), looks))
+            try:
+                execution.run(traced, batch)
+            except UserError:
+                raise
+            except Exception as error:  # operators raise whatever they like
+                shapes = ", ".join(map(describe_input, leaves))
+                raise UserError(f"calibration_batches[{number}] ({shapes}): the network does not take it: "
+                                f"{first_line(error)}") from error
 
 
 def _first_two(batch: ExampleInputs) -> ExampleInputs:

@@ -96,6 +96,12 @@ class Consumer:
         for part, x_part, y_part in zip(moments, x.chunk(self.parts, 1), target.chunk(self.parts, 1), strict=True):
             part.update_conv(x_part, y_part, g.kernel, g.stride, g.padding, g.dilation, positions)
 
+    def check(self, moments: list[Moments]) -> None:
+        """Raise UserError where the layer met values that are no numbers."""
+        if not all(bool(m.sigma.isfinite().all() and m.A.diagonal().isfinite().all()) for m in moments):
+            raise UserError(f"calibration_batches: layer '{self.decision.layer.name}' meets NaN or infinite values on "
+                            "them")
+
     def ordered(self, moments: list[Moments]) -> list[Moments]:
         """The moments with patch rows in the order of the units, each unit's rows together."""
         r = self._rows

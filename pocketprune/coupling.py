@@ -71,7 +71,9 @@ def _dense_moments(structure: Structure, readers: Sequence[PrunableLayer], calib
         moments = consumer.new_moments()
         for x, target in sweep.rows():
             consumer.update(moments, x, target, settings.points_per_layer, draw)
-        found.append((consumer, calibration.total(moments)))
+        moments = calibration.total(moments)
+        consumer.check(moments)
+        found.append((consumer, moments))
     return found
 
 

@@ -55,10 +55,13 @@ def check_settings(settings: Settings) -> None:
         value = getattr(settings, name)
         if value not in accepted:
             raise UserError(f"{name}: '{value}' given{nearest(value, accepted)}")
-    if settings.points_per_layer < 0:
-        raise UserError(f"points_per_layer: {settings.points_per_layer} given; 0 (all) or more is accepted")
-    if settings.group_size is not None and settings.group_size < 1:
-        raise UserError(f"group_size: {settings.group_size} given; 1 or more is accepted")
+    for name, least, words in (("points_per_layer", 0, "0 (all)"), ("channel_multiple", 1, "1"), ("seed", 0, "0"),
+                               ("group_size", 1, "1")):
+        value = getattr(settings, name)
+        if value is not None and not (hasattr(value, "__index__") and value >= least):
+            raise UserError(f"{name}: {value} given; {words} or more is accepted, a whole number")
+    if not (isinstance(settings.cache_gb, (int, float)) and settings.cache_gb >= 0):
+        raise UserError(f"cache_gb: {settings.cache_gb} given; 0 or more is accepted")
 
 
 class PruningRun:
@@ -177,6 +180,7 @@ class PruningRun:
                 if len(x[part]):
                     consumer.update(moments, x[part], target[part], self.settings.points_per_layer, self.draw)
         fit, held = self.calibration.total(fit), self.calibration.total(held)
+        consumer.check(fit)
         return consumer.ordered(fit), consumer.ordered(held if held[0].count else fit)
 
     def _decide(self, consumer: Consumer, fit: list[Moments], held: list[Moments]) -> None:

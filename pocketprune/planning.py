@@ -23,11 +23,11 @@ def planned_counts(structure: Structure, layers: Sequence[PrunableLayer], *, pre
              if value is not None]
     if len(given) != 1:
         raise UserError(f"exactly one of preserve_ratio, ratios and macs is accepted; {len(given)} given")
-    if multiple < 1:
-        raise UserError(f"channel_multiple: {multiple} given; 1 or more is accepted")
     if macs is not None:
         return _counts_for_macs(structure, layers, check_ratio("macs", macs), multiple)
     if ratios is not None:
+        if isinstance(ratios, str) or not hasattr(ratios, "__len__"):
+            raise UserError(f"ratios: {type(ratios).__name__} given; a list of preserve ratios is accepted")
         if len(ratios) != len(layers):
             raise UserError(f"ratios: {len(ratios)} given; {len(layers)} are accepted, one for each of "
                             f"{', '.join(layer.name for layer in layers)}")

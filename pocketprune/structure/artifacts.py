@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 from pocketprune.errors import UserError
 from pocketprune.files import read_tensors, write_atomically
 
+from .admission import refuse_others
 from .channel_groups import analyse
 from .removal import rebuild, refuse_pruned
 from .stored_recipes import check_dense, check_recipe, differences, parse_recipe
@@ -38,6 +39,7 @@ def save(path: str | os.PathLike[str], net: nn.Module) -> None:
     Raises:
         UserError: the file cannot be written, or the network holds state that is no tensor.
     """
+    refuse_others(net)
     net = _unwrapped(net)
     recipe = recipe_of(net)
     content = {

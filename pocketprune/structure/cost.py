@@ -14,8 +14,20 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from pocketprune.errors import UserError
+
+from .admission import refuse_others
 from .channel_groups import Structure
-from .tracing import ExampleInputs, TracedNet, concrete_shape, evaluation_mode, node_shape, operator_name, split_inputs
+from .tracing import (
+    ExampleInputs,
+    TracedNet,
+    concrete_shape,
+    evaluation_mode,
+    node_shape,
+    operator_name,
+    split_inputs,
+    try_forward,
+)
 from .tracing import trace as trace_net
 
 Shape = tuple[int, ...]
@@ -97,13 +109,22 @@ def count_macs(net: nn.Module, example_inputs: ExampleInputs) -> int:
 
 def count_params(net: nn.Module) -> int:
     """Number of parameters, tied ones once."""
+    refuse_others(net)
     return sum(p.numel() for p in net.parameters())
 
 
 @torch.no_grad()
 def measure_latency(net: nn.Module, example_inputs: ExampleInputs, repeats: int = 30) -> float:
-    """Median milliseconds of a forward pass in evaluation mode, after warming up, the device idle at both ends."""
+    """Median milliseconds of a forward pass in evaluation mode, after warming up, the device idle at both ends.
+
+    Raises:
+        UserError: the network fails on the inputs, or fewer than one repeat is asked for.
+    """
+    refuse_others(net)
     args, kwargs = split_inputs(example_inputs)
+    try_forward(net, args, kwargs)
+    if repeats < 1:
+        raise UserError(f"repeats: {repeats} given; 1 or more is accepted")
     tensors = [v for v in pytree.tree_leaves((args, kwargs)) if isinstance(v, Tensor)]
     cuda = any(t.is_cuda for t in tensors)
 

@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 
 from pocketprune.errors import UserError
 
+from .admission import refuse_modeless, refuse_others
 from .programs import at_batch, batch_of, exported_program, first_line, onnx_model, quiet
 from .runtimes import Runner, latencies, open_onnx, open_openvino, open_pt2, require_packages, run_eagerly
 from .tracing import ExampleInputs, evaluation_mode, split_inputs
@@ -140,6 +141,8 @@ def _export(path: Path, net: nn.Module, inputs: ExampleInputs, kind: Format, tol
             repeats: int) -> Exported:
     if path.suffix != kind.suffix:
         raise UserError(f"{path}: a file of the format {kind.name} ends in {kind.suffix}")
+    refuse_others(net)
+    refuse_modeless(net)
     net, inputs = _on_cpu(net, inputs)
     with evaluation_mode(net), _draft_of(path) as draft:
         try:

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
 
 from pocketprune.errors import UserError
 
@@ -118,7 +119,14 @@ def clean(net: nn.Module, graph: fx.Graph, side_effects: set[str], outputs: int)
     for node in graph.nodes:
         if operator_name(node) in ("view", "_unsafe_view") and node.op == "call_function":
             node.target = torch.ops.aten.reshape.default  # strides may come out otherwise where tensors are thinner
-        if node.op not in ("placeholder", "output", "call_function") or isinstance(
-                node.target, torch._ops.HigherOrderOperator):
+        if isinstance(node.target, torch._ops.HigherOrderOperator):
             raise UserError(f"network {type(net).__name__} cannot be traced: {describe(node)}: control flow that "
                             "depends on the data is not supported")
+        if _size_depends_on_data(node):
+            raise UserError(f"network {type(net).__name__} cannot be traced: {describe(node)}: the size of its result "
+                            "depends on the data")
+
+
+def _size_depends_on_data(node: fx.Node) -> bool:
+    sizes = [d for v in pytree.tree_leaves(node.meta.get("val")) if isinstance(v, Tensor) for d in v.shape]
+    return any(not isinstance(d, int) and d.node.hint is None for d in sizes)

@@ -7,7 +7,7 @@ arguments rewritten; parameter names, modes and leaf modules stay as they were.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,11 +62,13 @@ def check_kept(groups: Sequence[ChannelGroup], kept: Mapping[str, Sequence[int] 
         UserError: an unknown group, one that must stay, or indices out of range, repeated or absent.
     """
     by_name, result = {g.name: g for g in groups}, {}
+    if not isinstance(kept, Mapping):
+        raise UserError(f"kept: {type(kept).__name__} given; a dict from group name to channel indices is accepted")
     for name, indices in kept.items():
         group = by_name.get(name)
         if group is None:
-            raise UserError(f"kept: no channel group '{name}'{nearest(name, by_name)}")
-        listed = [int(i) for i in (indices.tolist() if isinstance(indices, (Tensor, np.ndarray)) else indices)]
+            raise UserError(f"kept: no channel group '{name}'{nearest(str(name), by_name)}")
+        listed = _numbers(name, indices)
         if not listed:
             raise UserError(f"kept['{name}'] is empty; 1 to {group.size} channel indices are accepted")
         if len(set(listed)) != len(listed):
@@ -78,6 +80,19 @@ def check_kept(groups: Sequence[ChannelGroup], kept: Mapping[str, Sequence[int] 
             raise UserError(f"kept['{name}']: this group must stay whole: {group.reason}")
         result[name] = sorted(listed)
     return result
+
+
+def _numbers(name: str, indices: Any) -> list[int]:
+    """Channel indices as plain integers. Raises UserError for anything else, masks and fractions too."""
+    if isinstance(indices, (Tensor, np.ndarray)):
+        indices = indices.tolist()
+    if isinstance(indices, str) or not isinstance(indices, Iterable):
+        raise UserError(f"kept['{name}']: {type(indices).__name__} given; a sequence of channel indices is accepted")
+    listed = list(indices)
+    odd = next((i for i in listed if isinstance(i, (bool, np.bool_)) or not hasattr(i, "__index__")), None)
+    if odd is not None:
+        raise UserError(f"kept['{name}'] holds {odd!r} ({type(odd).__name__}); whole channel indices are accepted")
+    return [int(i) for i in listed]
 
 
 def removed_classes(structure: Structure, kept: Mapping[str, Sequence[int]]) -> np.ndarray:

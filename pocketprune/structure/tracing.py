@@ -21,11 +21,12 @@ from torch.utils import _pytree as pytree
 
 from pocketprune.errors import UserError
 
+from .admission import describe_input, first_line, refuse_untraceable, why_untraceable
 from .nodes import concrete_shape, describe, module_path, node_shape, operator_name
 from .purifying import clean, purify
 
 __all__ = ["ExampleInputs", "TracedNet", "concrete_shape", "describe", "evaluation_mode", "module_path", "node_shape",
-           "operator_name", "split_inputs", "trace"]
+           "operator_name", "split_inputs", "trace", "try_forward"]
 
 ExampleInputs = Tensor | Sequence[Any] | Mapping[str, Any]
 
@@ -113,7 +114,7 @@ def trace(net: nn.Module, example_inputs: ExampleInputs) -> TracedNet:
     """
     refuse_untraceable(net)
     args, kwargs = split_inputs(example_inputs)
-    _try_forward(net, args, kwargs)
+    try_forward(net, args, kwargs)
     failure: Exception | None = None
     for call in _attempts(args, kwargs):
         try:
@@ -122,46 +123,29 @@ def trace(net: nn.Module, example_inputs: ExampleInputs) -> TracedNet:
             raise
         except Exception as error:  # torch.export raises anything a network's forward can raise
             failure = error
-    raise UserError(f"network {type(net).__name__} cannot be traced: {_first_line(failure)}") from failure
+    raise UserError(f"network {type(net).__name__} cannot be traced: {why_untraceable(failure)}") from failure
 
 
-def refuse_untraceable(net: nn.Module) -> None:
-    """Raise UserError for what is not a plain floating-point module."""
-    if not isinstance(net, nn.Module):
-        raise UserError(f"net: {type(net).__name__} given; a torch.nn.Module is accepted")
-    if isinstance(net, torch.jit.ScriptModule):
-        raise UserError(f"net: {type(net).__name__} is a TorchScript module; the Python module it was made from "
-                        "is accepted")
-    for name, module in net.named_modules():
-        kind = type(module)
-        if "quantized" in kind.__module__ or any(t.is_quantized for t in module.buffers(recurse=False)):
-            raise UserError(f"net: layer '{name}' ({kind.__name__}) is quantised; prune the floating-point network "
-                            "first and quantise the result")
-        if any(isinstance(t, nn.parameter.UninitializedTensorMixin) for t in module.parameters(recurse=False)):
-            raise UserError(f"net: layer '{name}' ({kind.__name__}) has no weights yet; run the network once first")
+def try_forward(net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Run the network once: its own error reads better than the exporter's.
 
-
-def _try_forward(net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Run the network once: its own error reads better than the exporter's."""
+    Raises:
+        UserError: the inputs are empty, or the network fails on them.
+    """
+    shapes = ", ".join(describe_input(v) for v in pytree.tree_leaves((args, kwargs)))
+    if any(v.dim() and not len(v) for v in pytree.tree_leaves((args, kwargs)) if isinstance(v, Tensor)):
+        raise UserError(f"example_inputs ({shapes}) are empty; a batch of one or more is accepted")
     try:
         with evaluation_mode(net), torch.no_grad():
             net(*copied((args, kwargs))[0], **copied((args, kwargs))[1])
     except Exception as error:  # a network's forward can raise anything
-        shapes = ", ".join(describe_input(v) for v in pytree.tree_leaves((args, kwargs)))
-        raise UserError(f"example_inputs ({shapes}) do not fit network {type(net).__name__}: {_first_line(error)}"
+        raise UserError(f"example_inputs ({shapes}) do not fit network {type(net).__name__}: {first_line(error)}"
                         ) from error
 
 
 def copied(inputs: Any) -> Any:
     """Inputs that a network working in place may change."""
     return pytree.tree_map(lambda v: v.clone() if isinstance(v, Tensor) else v, inputs)
-
-
-def describe_input(value: Any) -> str:
-    """Shape and type of an input, for messages."""
-    if isinstance(value, Tensor):
-        return f"{'x'.join(map(str, value.shape)) or 'scalar'} {str(value.dtype).removeprefix('torch.')}"
-    return type(value).__name__
 
 
 def _attempts(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[tuple[Any, ...], dict[str, Any], bool]]:
@@ -209,11 +193,6 @@ def _dynamic_shapes(net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
         if parameter.kind is parameter.VAR_KEYWORD and parameter.name in flat:
             flat |= flat.pop(parameter.name)
     return flat
-
-
-def _first_line(error: Exception | None) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:300]
 
 
 def _to_traced(net: nn.Module, program: torch.export.ExportedProgram, example: tuple[Any, Any]) -> TracedNet:

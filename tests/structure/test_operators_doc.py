@@ -20,7 +20,7 @@ from .toy import Toy, conv, head, linear, toy
 ROOT = Path(__file__).parents[2]
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", (ROOT / "docs/operators.md").read_text("utf-8"),
                            re.DOTALL | re.MULTILINE))
-NETWORKS = ("tracing.py", "purifying.py", "removal.py", "moving.py", "sampling.py")
+NETWORKS = ("admission.py", "tracing.py", "purifying.py", "removal.py", "moving.py", "sampling.py")
 """Modules whose errors are about networks."""
 
 
@@ -51,8 +51,10 @@ def literals(node: ast.expr) -> list[str]:
 def raised(name: str) -> set[str]:
     """The messages of the errors that a module of the structure raises."""
     tree = ast.parse((ROOT / "pocketprune/structure" / name).read_text("utf-8"))
-    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "UserError"]
-    return {text for call in calls for text in literals(call.args[0])}
+    told = [n.args[0] for n in ast.walk(tree) if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "UserError"]
+    told += [n.value for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) and f.name.startswith("why_")
+             for n in ast.walk(f) if isinstance(n, ast.Return)]
+    return {text for expression in told for text in literals(expression)}
 
 
 def test_the_table_holds_the_registry() -> None:

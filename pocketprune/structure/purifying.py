@@ -116,10 +116,11 @@ def clean(net: nn.Module, graph: fx.Graph, side_effects: set[str], outputs: int)
     for node in reversed(list(graph.nodes)):
         if node.op not in ("placeholder", "output") and not node.users:
             graph.erase_node(node)
-    for node in graph.nodes:
+    for node in reversed(graph.nodes):  # a branching operator before the graphs that it takes
         if operator_name(node) in ("view", "_unsafe_view") and node.op == "call_function":
             node.target = torch.ops.aten.reshape.default  # strides may come out otherwise where tensors are thinner
-        if isinstance(node.target, torch._ops.HigherOrderOperator):
+        if node.op not in ("placeholder", "output", "call_function") or isinstance(
+                node.target, torch._ops.HigherOrderOperator):
             raise UserError(f"network {type(net).__name__} cannot be traced: {describe(node)}: control flow that "
                             "depends on the data is not supported")
         if _size_depends_on_data(node):

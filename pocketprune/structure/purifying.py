@@ -123,6 +123,7 @@ def clean(net: nn.Module, graph: fx.Graph, side_effects: set[str], outputs: int)
                 node.target, torch._ops.HigherOrderOperator):
             raise UserError(f"network {type(net).__name__} cannot be traced: {describe(node)}: control flow that "
                             "depends on the data is not supported")
+    for node in graph.nodes:
         if _size_depends_on_data(node):
             raise UserError(f"network {type(net).__name__} cannot be traced: {describe(node)}: the size of its result "
                             "depends on the data")

@@ -125,6 +125,10 @@ class TrainConfig(Concern):
     batch_size_norm: int | None = setting(
         None, "batch size that --lrn_rate_init is meant for; other sizes scale it", accept=COUNT
     )
+    optimizer: str = setting(
+        "sgd", "sgd (with --momentum) or adam; for a few epochs after pruning adam at 0.002 is the better",
+        accept=("sgd", "adam"),
+    )
     momentum: float = setting(0.9, "momentum of SGD", accept=FRACTION)
     loss_w_dcy: float | None = setting(None, "weight decay", accept=NOT_NEGATIVE)
     nb_epochs: int | None = setting(None, "epochs of the full schedule", accept=COUNT)

@@ -32,8 +32,8 @@ class Bench:
         self.dense = cifar_resnet(20, flags.init_checkpoint, flags.device)
         self.batches = calibration(self.data, flags.images, seed=flags.seed)
         self.settings = TrainSettings(
-            epochs=flags.epochs, lrn_rate=flags.lrn_rate, schedule=Cosine(), weight_decay=2e-4, seed=flags.seed,
-            amp=flags.amp, channels_last=flags.device == "cpu" or flags.amp == "bf16")
+            epochs=flags.epochs, optimizer=flags.optimizer, lrn_rate=flags.lrn_rate, schedule=Cosine(flags.warmup),
+            weight_decay=flags.loss_w_dcy, seed=flags.seed, amp=flags.amp, channels_last=flags.device == "cpu" or flags.amp == "bf16")
 
     def prune(self, **options: object) -> nn.Module:
         return pocketprune.prune_channels(
@@ -125,7 +125,10 @@ def flags_of() -> object:
     parser.add_argument("--macs", type=float, nargs="+", default=[0.5, 0.3], help="shares of the MACs")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--epochs", type=float, default=4)
-    parser.add_argument("--lrn_rate", type=float, default=0.05)
+    parser.add_argument("--optimizer", default="adam", choices=("adam", "sgd"))
+    parser.add_argument("--lrn_rate", type=float, default=0.002)
+    parser.add_argument("--warmup", type=float, default=0.1, help="share of the steps in which the rate rises")
+    parser.add_argument("--loss_w_dcy", type=float, default=0.0)
     parser.add_argument("--steps", type=int, default=200, help="Adam steps a block")
     parser.add_argument("--group_size", type=int, default=7)
     parser.add_argument("--loss_w_dst", type=float, default=4)

@@ -20,6 +20,7 @@ def train_settings(config: Config, share: float = 1.0, device: str = "cpu") -> T
         batch_size=data.batch_size,
         lrn_rate=start_rate(rate, data.batch_size, train.batch_size_norm or own.batch_size_norm),
         schedule=_schedule(train, own),
+        optimizer=train.optimizer,
         momentum=train.momentum,
         weight_decay=own.loss_w_dcy if train.loss_w_dcy is None else train.loss_w_dcy,
         label_smoothing=train.label_smoothing,

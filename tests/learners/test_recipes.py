@@ -37,9 +37,10 @@ def test_the_start_rate_follows_the_batch_size() -> None:
 
 
 def test_flags_win_over_the_recipe() -> None:
-    line = "--nb_epochs 8 --loss_w_dcy 0 --momentum 0.5 --lrn_rate_dcy cosine --warmup 0.1"
+    line = "--nb_epochs 8 --loss_w_dcy 0 --momentum 0.5 --optimizer adam --lrn_rate_dcy cosine --warmup 0.1"
     settings = _settings(line, 0.25)
     assert (settings.epochs, settings.weight_decay, settings.momentum) == (2.0, 0.0, 0.5)
+    assert settings.optimizer == "adam"
     assert settings.schedule == Cosine(0.1)
     assert _settings("--lrn_rate_dcy constant").schedule == Constant()
 

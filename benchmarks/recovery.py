@@ -33,7 +33,8 @@ class Bench:
         self.batches = calibration(self.data, flags.images, seed=flags.seed)
         self.settings = TrainSettings(
             epochs=flags.epochs, optimizer=flags.optimizer, lrn_rate=flags.lrn_rate, schedule=Cosine(flags.warmup),
-            weight_decay=flags.loss_w_dcy, seed=flags.seed, amp=flags.amp, channels_last=flags.device == "cpu" or flags.amp == "bf16")
+            weight_decay=flags.loss_w_dcy, seed=flags.seed, amp=flags.amp,
+            channels_last=flags.device == "cpu" or flags.amp == "bf16")
 
     def prune(self, **options: object) -> nn.Module:
         return pocketprune.prune_channels(

@@ -79,8 +79,9 @@ class Bench:
     def _fine_tuned(self, net: nn.Module) -> float | None:
         if not self.flags.finetune_epochs:
             return None
-        settings = TrainSettings(epochs=self.flags.finetune_epochs, lrn_rate=self.flags.lrn_rate, seed=self.seed,
-                                 schedule=Cosine(), amp=self.flags.amp)
+        settings = TrainSettings(epochs=self.flags.finetune_epochs, optimizer="adam", lrn_rate=self.flags.lrn_rate,
+                                 schedule=Cosine(0.1), weight_decay=0.0, channels_last=self.flags.device == "cpu",
+                                 seed=self.seed, amp=self.flags.amp)
         tuned = copy.deepcopy(net)
         train(tuned, self.data.train, settings, progress=False)
         return self._test(tuned)
@@ -116,8 +117,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--points", type=int, default=10, help="positions an image; 0 takes all")
     parser.add_argument("--selection", default="obs")
     parser.add_argument("--shared_input", default="keep")
-    parser.add_argument("--finetune_epochs", type=float, default=2.0)
-    parser.add_argument("--lrn_rate", type=float, default=0.01)
+    parser.add_argument("--finetune_epochs", type=float, default=1.0)
+    parser.add_argument("--lrn_rate", type=float, default=0.002, help="Adam's")
     parser.add_argument("--amp", default="off")
     parser.add_argument("--results", default="search.jsonl", help="file of rows, appended to")
     parser.add_argument("--no_speed", action="store_true", help="do not compare with re-pruning from rows")

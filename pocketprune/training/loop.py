@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from pocketprune.errors import UserError
 from pocketprune.training import distributed
+from pocketprune.training.allocation import keep_freed_memory
 from pocketprune.training.checkpoint import Checkpoints, seed_everything
 from pocketprune.training.metrics import NullRecorder, Recorder, Split, device_of
 from pocketprune.training.state import TrainSettings, TrainState
@@ -73,6 +74,8 @@ def train(
     """
     device = device or device_of(net)
     net.to(device)
+    if device.type == "cpu":
+        keep_freed_memory()
     seed_everything(settings.seed + distributed.rank())
     with ExitStack() as stack:
         stack.enter_context(_precision(settings, device))

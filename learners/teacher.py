@@ -10,7 +10,7 @@ from datasets import Dataset
 from learners import state_dict
 from nets import create_net
 from pocketprune.errors import UserError
-from pocketprune.training.metrics import evaluating
+from pocketprune.modes import evaluation_mode
 
 
 def named_teacher(config: Config, dataset: Dataset, example: Tensor) -> nn.Module | None:
@@ -36,7 +36,7 @@ def named_teacher(config: Config, dataset: Dataset, example: Tensor) -> nn.Modul
     path = Path(flags.dst_checkpoint)
     state_dict.load_into(teacher, path, source=f"--dst_checkpoint={path}", flag="--dst_net")
     teacher = teacher.to(example.device)
-    with evaluating(teacher), torch.no_grad():
+    with evaluation_mode(teacher), torch.no_grad():
         shape = tuple(teacher(example).shape)
     expected = (len(example), dataset.num_classes)
     if shape != expected:

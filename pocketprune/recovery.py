@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pocketprune.errors import UserError
+from pocketprune.modes import evaluation_mode
 from pocketprune.segments import Segment, find_segments, output_at
 from pocketprune.training.distributed import all_reduce_sum, world_size
-from pocketprune.training.metrics import evaluating
 
 
 @torch.no_grad()
@@ -28,7 +28,7 @@ def reestimate_batch_norm(net: nn.Module, batches: Iterable[Tensor]) -> int:
     """
     norms = [m for m in net.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     momenta = [norm.momentum for norm in norms]
-    with evaluating(net):
+    with evaluation_mode(net):
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # the plain average over the batches
@@ -80,7 +80,7 @@ def reconstruct_blocks(net: nn.Module, dense: nn.Module, batches: Sequence[Tenso
     results = []
     held = max(1, len(batches) // 5) if len(batches) > 1 else 0
     fit, judge = batches[:len(batches) - held], batches[len(batches) - held:] or batches
-    with evaluating(net), evaluating(dense):
+    with evaluation_mode(net), evaluation_mode(dense):
         segments = find_segments(net, dense, batches[0][:2])
         for number, segment in enumerate(segments):
             if progress is not None:

@@ -9,11 +9,12 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 # What each part of the project may import of the project, itself aside. The longest matching name decides.
-LEAVES = {"pocketprune.errors", "pocketprune.files", "pocketprune.registry"}
+LEAVES = {"pocketprune.errors", "pocketprune.files", "pocketprune.modes", "pocketprune.registry"}
 ENGINE = {"pocketprune.numerics", "pocketprune.structure", "pocketprune.training"} | LEAVES
 ALLOWED = {
     "pocketprune.errors": set(),
     "pocketprune.files": {"pocketprune.errors"},
+    "pocketprune.modes": set(),
     "pocketprune.registry": {"pocketprune.errors"},
     "pocketprune.numerics": LEAVES,
     "pocketprune.structure": {"pocketprune.numerics"} | LEAVES,

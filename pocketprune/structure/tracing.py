@@ -20,6 +20,7 @@ from torch.export.graph_signature import OutputKind
 from torch.utils import _pytree as pytree
 
 from pocketprune.errors import UserError
+from pocketprune.modes import evaluation_mode
 
 from .admission import describe_input, first_line, refuse_untraceable, why_untraceable
 from .nodes import concrete_shape, describe, module_path, node_shape, operator_name
@@ -92,18 +93,6 @@ def split_inputs(inputs: ExampleInputs) -> tuple[tuple[Any, ...], dict[str, Any]
         return tuple(inputs), {}
     raise UserError(f"example_inputs: {type(inputs).__name__} given; a tensor, a tuple of arguments "
                     "or a dict of keyword arguments is accepted")
-
-
-@contextmanager
-def evaluation_mode(net: nn.Module) -> Iterator[None]:
-    """The network in eval mode, each module's own mode restored afterwards."""
-    modes = [(module, module.training) for module in net.modules()]
-    net.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def trace(net: nn.Module, example_inputs: ExampleInputs) -> TracedNet:

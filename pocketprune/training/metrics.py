@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from pocketprune.errors import UserError
+from pocketprune.modes import evaluation_mode
 from pocketprune.training import distributed
 
 TOP5_FROM_CLASSES = 20  # below that, five guesses say little
@@ -57,18 +58,6 @@ def device_of(net: nn.Module) -> torch.device:
     return torch.device("cpu")
 
 
-@contextmanager
-def evaluating(net: nn.Module) -> Iterator[None]:
-    """Every module in eval mode inside, each back in its own after: parts may be frozen on purpose."""
-    modes = [(module, module.training) for module in net.modules()]
-    net.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
 def evaluate(
     net: nn.Module, split: Split, batch_size: int, *, device: torch.device | None = None, amp: str = "off",
     progress: bool = True, label: str = "evaluate",
@@ -93,7 +82,7 @@ def evaluate(
         split.batches(batch_size, rank=distributed.rank(), world_size=world), label,
         math.ceil(len(split) / (batch_size * world)), disable=not progress or not distributed.is_main(),
         leave=False, delay=1)
-    with evaluating(net), torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=amp == "bf16"):
+    with evaluation_mode(net), torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=amp == "bf16"):
         for images, labels in batches:
             logits = net(images.to(device, non_blocking=True)).float()
             sums += _batch_sums(logits, labels.to(device, non_blocking=True))

@@ -158,7 +158,7 @@ def _holdout_size(size: int, nb_smpls_val: int | None, val_fraction: float | Non
     if nb_smpls_val is not None:
         flag, count = f"--nb_smpls_val={nb_smpls_val}", nb_smpls_val
     elif val_fraction is not None:
-        flag, count = f"--val_fraction={val_fraction}", round(val_fraction * size)
+        flag, count = f"val_fraction={val_fraction}", round(val_fraction * size)
     else:
         flag, count = "--nb_smpls_val", max(num_classes, min(size // 10, 10_000))
     if not num_classes <= count <= size - num_classes:

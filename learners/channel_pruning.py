@@ -39,20 +39,19 @@ class ChannelPruningLearner(Learner):
         result = self.prune(dense, ratios or self.searched_ratios(dense), teacher)
 
         dense_cost, cost = self.costs(dense, result.net)
-        rows = {"dense": self.accuracy(dense) | dense_cost, "pruned": self.accuracy(result.net) | cost}
-        rows |= {name: row | cost for name, row in recover(self, result.net, dense).items()}
-        stages = {"dense": rows["dense"], "before_finetune": list(rows.values())[-1]}
-
+        dense_row, pruned_row = self.accuracy(dense) | dense_cost, self.accuracy(result.net) | cost
+        recovered = {name: row | cost for name, row in recover(self, result.net, dense).items()}
+        stages = {"dense": dense_row, "before_finetune": [pruned_row, *recovered.values()][-1]}
+        stages["pruned"] = stages["before_finetune"]
         if self.config.train.nb_epochs_rat > 0:
-            share = self.config.train.nb_epochs_rat
-            self.fit(result.net, "finetune", self.settings(share), "finetune", teacher)
-            rows["fine-tuned"] = self.accuracy(result.net) | cost
+            settings = self.settings(self.config.train.nb_epochs_rat)
+            self.fit(result.net, "finetune", settings, "finetune", teacher)
+            stages["pruned"] = self.accuracy(result.net) | cost
 
         if is_main():
             pocketprune.save(self._pruned_path, result.net)
-        stages["pruned"] = list(rows.values())[-1]
-        named_rows = [{"name": name, **row} for name, row in rows.items()]
-        return self.finish(stages | {"stages": named_rows, "layers": report.layer_entries(result.layers)})
+        rows = report.stage_rows(stages, {"before recovery": pruned_row, **recovered} if recovered else {})
+        return self.finish(stages | {"stages": rows, "layers": report.layer_entries(result.layers)})
 
     def trained_net(self) -> nn.Module:
         if not self._pruned_path.exists():

@@ -40,6 +40,13 @@ def layer_entries(layers: Sequence[LayerResult]) -> list[dict[str, object]]:
     return [{name: getattr(layer, name) for name in names} for layer in layers]
 
 
+def stage_rows(stages: Mapping[str, dict], recovery: Mapping[str, dict]) -> list[dict]:
+    """The "stages" of report.json, the rows of its table: STAGES, in place of the second the steps of a recovery."""
+    titled = {title: stages[key] for key, title in STAGES.items() if key != "before_finetune" or not recovery}
+    names = ["dense", *recovery, *list(titled)[1:]]
+    return [{"name": name, **{**titled, **recovery}[name]} for name in names]
+
+
 def stage_table(report: Mapping[str, dict], latency_batch: int) -> str:
     """The networks measured: accuracy, loss, and what they cost, also as a share of the first one's cost."""
     stages = {row["name"]: row for row in report.get("stages", ())}

@@ -1,10 +1,49 @@
-# Sourced by the other scripts: find_python EXTRA... leaves in $python an interpreter that has all requirements.
+# Sourced by the other scripts.
 #
-# Taken are, in this order: $PYTHON, the project's .venv, and the python3 at hand where it has everything already.
+# read_arguments ARGUMENT... leaves in $processes what -n=K says, if anything, and in $arguments what run.py is to get:
+# NET_at_DATASET, as a name or as nets/NET_at_DATASET_run.py, becomes --net and --dataset, under PocketFlow's names too.
+#
+# find_python EXTRA... leaves in $python an interpreter that has all requirements. Taken are, in this order: $PYTHON, the project's .venv, and the python3 at hand where it has everything already.
 # Otherwise .venv is created and filled once, with the versions of constraints.txt.
 
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=$repo/.venv
+
+read_arguments() {
+    local version=
+    arguments=()
+    while [ $# -gt 0 ]; do
+        case $1 in
+            -n=* | --nb_gpus=*) processes=${1#*=} ;;
+            --mobilenet_version=*) version=${1#*=} ;;
+            --mobilenet_version) version=${2:-?} && shift $(($# > 1)) ;;
+            *) arguments+=("$1") ;;
+        esac
+        shift
+    done
+    [[ ${processes:-1} =~ ^[1-9][0-9]*$ ]] || fail "-n=$processes: expected a number of processes"
+    if [[ ${arguments[0]:-} != -* && ${arguments[0]:-} == *_at_* ]]; then
+        read_entry "$(basename "${arguments[0]}" .py)"
+    elif [ -n "$version" ]; then
+        fail "--mobilenet_version=$version: goes with mobilenet_at_DATASET; otherwise use --net mobilenet_v$version"
+    fi
+}
+
+read_entry() {  # NET_at_DATASET or NET_at_DATASET_run
+    local entry=${1%_run} net dataset
+    net=${entry%%_at_*} dataset=${entry#*_at_}
+    case $dataset in
+        ilsvrc12 | ilsvrc_12) dataset=image_folder ;;
+        fmnist) dataset=fashion_mnist ;;
+    esac
+    case $net in
+        resnet) [ "$dataset" != image_folder ] || net=resnet_imagenet ;;
+        mobilenet) net=mobilenet_v${version:-1} ;;
+        convnet) net=lenet ;;
+        vgg) net=vgg16_bn ;;
+    esac
+    arguments=(--net "$net" --dataset "$dataset" "${arguments[@]:1}")
+}
 
 complete() {  # INTERPRETER EXTRA...: whether it is Python 3.11 or newer and has all requirements
     local interpreter=$1

@@ -11,20 +11,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 processes=1
-arguments=()
-for argument in "$@"; do
-    case $argument in
-        -n=* | --nb_gpus=*) processes=${argument#*=} ;;
-        *) arguments+=("$argument") ;;
-    esac
-done
-[[ $processes =~ ^[1-9][0-9]*$ ]] || fail "-n=$processes: expected a number of processes"
-
-if [[ ${arguments[0]:-} != -* && ${arguments[0]:-} == *_at_* ]]; then
-    entry=$(basename "${arguments[0]}" .py)
-    entry=${entry%_run}
-    arguments=(--net "${entry%%_at_*}" --dataset "${entry#*_at_}" "${arguments[@]:1}")
-fi
+read_arguments "$@"
 
 extras=()
 [[ " ${arguments[*]:-} " =~ \ --?exec_mode[=\ ]export\  ]] && extras=(export)

@@ -16,20 +16,7 @@ repo=${POCKETPRUNE:-${SLURM_SUBMIT_DIR:-}}
 
 [ -n "${SLURM_JOB_ID:-}" ] || fail "run_slurm.sh: not inside a Slurm allocation; use sbatch or salloc, or scripts/run_local.sh"
 processes=${SLURM_GPUS_ON_NODE:-1}
-arguments=()
-for argument in "$@"; do
-    case $argument in
-        -n=* | --nb_gpus=*) processes=${argument#*=} ;;
-        *) arguments+=("$argument") ;;
-    esac
-done
-[[ $processes =~ ^[1-9][0-9]*$ ]] || fail "-n=$processes: expected a number of processes a node"
-
-if [[ ${arguments[0]:-} != -* && ${arguments[0]:-} == *_at_* ]]; then
-    entry=$(basename "${arguments[0]}" .py)
-    entry=${entry%_run}
-    arguments=(--net "${entry%%_at_*}" --dataset "${entry#*_at_}" "${arguments[@]:1}")
-fi
+read_arguments "$@"
 
 find_python
 export TORCH_CPP_LOG_LEVEL=${TORCH_CPP_LOG_LEVEL:-ERROR} # or a lost connection comes with a trace of torch's code

@@ -141,8 +141,8 @@ def test_the_seed_chooses_the_held_out_samples() -> None:
         ({"nb_smpls_val": 9}, "--nb_smpls_val=9: 9 of 200"),
         ({"nb_smpls_val": 191}, "accepted: 10 to 190 samples"),
         ({"nb_smpls_val": -1}, "--nb_smpls_val=-1"),
-        ({"val_fraction": 0.0}, "--val_fraction=0.0: 0 of 200"),
-        ({"val_fraction": 1.0}, "--val_fraction=1.0: 200 of 200"),
+        ({"val_fraction": 0.0}, "^val_fraction=0.0: 0 of 200"),
+        ({"val_fraction": 1.0}, "^val_fraction=1.0: 200 of 200"),
     ],
 )
 def test_a_hold_out_that_leaves_nothing(options: dict[str, float], words: str) -> None:

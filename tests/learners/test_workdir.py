@@ -80,7 +80,7 @@ def test_a_finished_run_told_again_trains_nothing(tmp_path: Path, weights: Path)
     assert _run(tmp_path, *flags) == 0
     first, model = _report(tmp_path), str(read_tensors(tmp_path / "pruned_model.pt"))
     assert [row["name"] for row in first["stages"]] == [
-        "dense", "pruned", "batch norms re-estimated", "blocks reconstructed", "fine-tuned"]
+        "dense", "before recovery", "batch norms re-estimated", "blocks reconstructed", "final"]
     assert first["before_finetune"]["accuracy"] == first["stages"][3]["accuracy"]
     assert _run(tmp_path, *flags) == 0
     again = _report(tmp_path)

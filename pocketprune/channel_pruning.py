@@ -35,8 +35,8 @@ def prune_channels(net: nn.Module, calibration_batches: Iterable[ExampleInputs],
                    ratios: Sequence[float] | None = None, macs: float | None = None, selection: str = "lasso",
                    shared_input: str = "sample", points_per_layer: int = 10, channel_multiple: int = 1,
                    cache_gb: float = 4.0, layers: str = "conv2d", refit: str = "all", branch_drift: bool = True,
-                   seed: int = 0, check: bool = True, group_size: int | None = None, tune: Tune | None = None,
-                   together: bool = False, progress: Progress | None = None,
+                   attention: str = "heads", seed: int = 0, check: bool = True, group_size: int | None = None,
+                   tune: Tune | None = None, together: bool = False, progress: Progress | None = None,
                    on_layer: Callable[[LayerResult], None] | None = None, state: Mapping[str, Any] | None = None,
                    on_state: Callable[[dict[str, Any]], None] | None = None) -> PruneResult:
     """Prune a network's channels to a ratio, a list of ratios or a share of its MACs; no labels, no training.
@@ -58,6 +58,7 @@ def prune_channels(net: nn.Module, calibration_batches: Iterable[ExampleInputs],
         layers: "conv2d" (PocketFlow's: Conv2d with groups=1) or "all" (other convolutions and linear layers too).
         refit: "all" layers, those with unpruned inputs too (they make up for what earlier layers lost), or "pruned".
         branch_drift: layers before an addition make up for the drift of its other operand.
+        attention: as in `find_channel_groups`: whole heads go, or values become narrower in all heads alike.
         check: first permute every channel group and leave alone those that change the output.
         group_size, tune: group tuning: after every so many prunable layers, while others follow, `tune(net, number)`
             trains the thinned network in place. Inputs then come from the network as tuned, targets from the dense one.
@@ -80,7 +81,7 @@ def prune_channels(net: nn.Module, calibration_batches: Iterable[ExampleInputs],
     start = time.perf_counter()
     if progress is not None:
         progress("tracing", 0, 1)
-    structure = analyse(net, _first_two(batches[0]))
+    structure = analyse(net, _first_two(batches[0]), attention=attention)
     if check:
         check_groups(structure, structure.traced.example)
     _check_alike(batches, structure.traced)

@@ -13,6 +13,7 @@ from pocketprune.numerics.moments import Moments
 from pocketprune.numerics.reconstruction import expand_blocks, refit, relative_error
 from pocketprune.structure.branches import following_norm, norm_scale
 from pocketprune.structure.cost_model import Decision
+from pocketprune.structure.layers import can_have_bias
 from pocketprune.structure.propagation import Contraction
 from pocketprune.structure.propagation.rules import argument
 from pocketprune.structure.sweep import PrunedTensors
@@ -40,6 +41,7 @@ class Consumer:
     below is a list with one entry a part.
 
     Attributes:
+        intercept: whether the layer has, or can be given, a place for a bias.
         block: rows of a patch that belong to one unit (channels per unit times kernel size).
         parts: groups of the convolution.
     """
@@ -51,6 +53,7 @@ class Consumer:
         self.parts = self.layer.groups
         self.geometry = geometry_of(self.node) if operator_name(self.node) != "linear" else None
         self.norm = following_norm(self.node)
+        self.intercept = self.layer.bias is not None or self.norm is not None or can_have_bias(traced, self.layer)
         self._own = traced.named_tensors()
         taps = self.weight_tensor.shape[2:].numel()
         self.block = decision.units.shape[1] * taps
@@ -103,7 +106,13 @@ class Consumer:
                             "them")
 
     def ordered(self, moments: list[Moments]) -> list[Moments]:
-        """The moments with patch rows in the order of the units, each unit's rows together."""
+        """The moments with patch rows in the order of the units, each unit's rows together.
+
+        Of a layer that can have no bias they are taken about zero, so that no refit asks for one.
+        """
+        moments = [m.without_noise(torch.finfo(self.weight_tensor.dtype).eps) for m in moments]
+        if not self.intercept:
+            moments = [m.through_origin() for m in moments]
         r = self._rows
         if bool((r == torch.arange(len(r), device=r.device)).all()):
             return moments
@@ -140,7 +149,7 @@ class Consumer:
         elif self.norm is not None:
             name = self.traced.tensor_names[self.norm.args[3]]
             pruned.tensors[name] = (self._own[name].double() - bias).to(self._own[name].dtype)
-        else:
+        elif self.intercept:
             pruned.biases[self.node] = bias.to(dense.dtype)
 
 

@@ -71,6 +71,7 @@ def identity_of(run: PruningRun) -> dict[str, Any]:
     counts = {f"kept channels of {layer.name}": run.counts[layer.layer.node] for layer in run.layers}
     images = [("", t) for t in pytree.tree_leaves(run.calibration.batches) if isinstance(t, Tensor)]
     return settings | counts | {
+        "attention": run.structure.attention,
         "processes": run.calibration.world, "dense network": _digest(run.structure.traced.named_tensors().items()),
         "calibration inputs": _everyones(run, _digest(images))}
 

@@ -53,6 +53,21 @@ class Moments:
 
         return cls(0, empty(d), empty(n), empty(d, d), empty(d, n), empty(n))
 
+    def without_noise(self, eps: float) -> Moments:
+        """The sums of values that vary by no more than rounding (relative size eps) set to what they stand for: zero.
+
+        A fit would divide one such residue by another and give dead channels weights of any size.
+        """
+        constant = self.A.diagonal() <= self.count * (eps * self.mean_x).square()
+        A = self.A.masked_fill(constant[:, None] | constant[None, :], 0.0)
+        return Moments(self.count, self.mean_x, self.mean_y, A, self.B.masked_fill(constant[:, None], 0.0), self.sigma)
+
+    def through_origin(self) -> Moments:
+        """The same sums about zero in place of the means: a fit to them has no intercept."""
+        m, x, y = self.count, self.mean_x, self.mean_y
+        return Moments(m, torch.zeros_like(x), torch.zeros_like(y), self.A + m * torch.outer(x, x),
+                       self.B + m * torch.outer(x, y), self.sigma + m * y.square())
+
     @torch.no_grad()
     def update(self, x: Tensor, y: Tensor) -> None:
         """Add rows in place: x (m, d), y (m, n).

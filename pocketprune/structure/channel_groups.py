@@ -77,6 +77,7 @@ class Structure:
         products: what reads channels without one, in forward order.
         made: (first identity, size, node, axis) of every axis of the constants that the network makes itself.
         parts: the part that each identity plays in its class; equal ones in two classes are counterparts.
+        attention, allow_inexact: as it was analysed.
         values: node -> identity tensors. `classes[identity]` is its class; a group lists its classes.
     """
 
@@ -89,6 +90,8 @@ class Structure:
     products: list[Contraction] = field(default_factory=list)
     made: list[tuple[int, int, fx.Node, int]] = field(default_factory=list)
     parts: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
+    attention: str = "heads"
+    allow_inexact: bool = False
 
     def class_of(self, ids: Tensor) -> np.ndarray:
         """Classes of a vector of identities."""
@@ -127,7 +130,8 @@ def analyse(net: nn.Module, example_inputs: ExampleInputs, *, attention: str = "
     layers = [c for c in state.contractions if c.kind != "product"]
     products = [c for c in state.contractions if c.kind == "product"]
     return Structure(traced, channel_groups(state, values, classes, parts), layers, values, classes,
-                     state.identities.axes(), products, state.identities.made, parts)
+                     state.identities.axes(), products, state.identities.made, parts, attention=attention,
+                     allow_inexact=allow_inexact)
 
 
 def channel_groups(state: State, values: dict[fx.Node, Any], classes: np.ndarray, parts: np.ndarray

@@ -60,10 +60,14 @@ def _attention(node: fx.Node) -> int:
 
 
 def _einsum(node: fx.Node) -> int:
+    sizes: dict[str | int, int] = {}
     terms = node.args[0].replace(" ", "").split("->")[0].split(",")
-    shapes = [concrete_shape(n.meta["val"].shape) for n in node.args[1]]
-    sizes = {label: size for term, shape in zip(terms, shapes, strict=True)
-             for label, size in zip(term, shape, strict=True)}
+    for term, operand in zip(terms, node.args[1], strict=True):
+        shape, (before, _, after) = node_shape(operand), term.partition("...")
+        hidden = len(shape) - len(before + after)  # axes behind the dots, counted from the last
+        labels = [*before, *range(-hidden, 0), *after]
+        for label, size in zip(labels, shape, strict=True):
+            sizes[label] = max(sizes.get(label, 1), size)
     return math.prod(sizes.values())
 
 

@@ -13,8 +13,9 @@ from .channel_groups import ChannelGroup, Structure, analyse, layer_name
 from .cost import node_macs
 from .naming import nearest
 from .propagation import Contraction
+from .propagation.rules import argument
 from .sampling import can_sample
-from .tracing import ExampleInputs, describe, node_shape, operator_name
+from .tracing import ExampleInputs, TracedNet, describe, module_path, node_shape, operator_name
 
 SHARED_INPUTS = ("sample", "couple", "keep")
 LAYERS = {"conv2d": frozenset({"conv2d"}), "all": frozenset({"conv1d", "conv2d", "conv3d", "linear"})}
@@ -77,10 +78,22 @@ def layers_of(structure: Structure, shared_input: str, layers: str = "conv2d") -
 
 
 def is_prunable_kind(layer: Contraction, layers: str) -> bool:
-    """A convolution or linear layer, its weight a tensor of its own, that reads all channels it is given."""
+    """A convolution or linear layer, its weight and bias tensors of its own, that reads all channels it is given."""
+    if operator_name(layer.node) not in LAYERS[layers] or layer.weight is None:
+        return False
     plain = layer.groups == 1 or (layers == "all" and not layer.carrier)
-    own = layer.weight is not None and layer.node.args[1].op == "placeholder"
-    return operator_name(layer.node) in LAYERS[layers] and plain and own
+    bias = argument(layer.node, layer.node.args, layer.node.kwargs, "bias")
+    return plain and layer.node.args[1].op == "placeholder" and (bias is None or bias.op == "placeholder")
+
+
+def can_have_bias(traced: TracedNet, layer: Contraction) -> bool:
+    """Whether a layer without a bias can be given one: it is what a plain module does."""
+    path = layer_name(layer)
+    if layer.weight == path or module_path(layer.node) != path:
+        return False
+    module = traced.net.get_submodule(path)
+    plain = next(c for c in type(module).__mro__ if "forward" in vars(c)).__module__.startswith("torch.nn.modules")
+    return plain and isinstance(module, (nn.modules.conv._ConvNd, nn.Linear))
 
 
 def _way(structure: Structure, layer: Contraction, shared_input: str) -> tuple[str, str]:

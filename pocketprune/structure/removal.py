@@ -37,9 +37,7 @@ def remove_channels(net: nn.Module, example_inputs: ExampleInputs, kept: Mapping
         check_groups(structure, structure.traced.example)
     chosen = check_kept(structure.groups, kept)
     exact = all(g.exact for g in structure.groups if g.name in chosen and len(chosen[g.name]) < g.size)
-    recipe = recipe_for(structure, chosen)
-    recipe.attention, recipe.allow_inexact = attention, allow_inexact
-    return thin(structure, recipe, exact=exact)
+    return thin(structure, recipe_for(structure, chosen), exact=exact)
 
 
 def refuse_pruned(net: nn.Module) -> None:

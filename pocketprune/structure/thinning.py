@@ -110,7 +110,8 @@ def recipe_for(structure: Structure, kept: Mapping[str, Sequence[int]],
     """The recipe that keeps these channels of each group and these inputs of each sampled layer."""
     removed = removed_classes(structure, kept)
     recipe = Recipe(groups={k: list(v) for k, v in kept.items()},
-                    samplers={k: list(v) for k, v in (samplers or {}).items()})
+                    samplers={k: list(v) for k, v in (samplers or {}).items()},
+                    attention=structure.attention, allow_inexact=structure.allow_inexact)
     for start, size, name, axis in structure.axes:
         stays = ~removed[structure.classes[start:start + size]]
         if not stays.all():

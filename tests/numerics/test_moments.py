@@ -143,3 +143,19 @@ def test_gpu_equals_cpu_although_tf32_is_allowed(positions: torch.Tensor | None)
     finally:
         torch.set_float32_matmul_precision(before)
     assert_same(moments, exact, 2e-6)
+
+
+def test_values_that_never_vary_leave_nothing_to_fit() -> None:
+    """Rounding leaves cross moments of a constant behind, over no second moment at all."""
+    moments = Moments.zeros(3, 2)
+    for seed in range(3):
+        rows = torch.randn(50, 3, generator=torch.Generator().manual_seed(seed))
+        rows[:, 1] = 0.7183511
+        moments.update(rows, rows @ torch.randn(3, 2, generator=torch.Generator().manual_seed(9)))
+    clean = moments.without_noise(torch.finfo(torch.float32).eps)
+    assert not clean.A[1].any()
+    assert not clean.A[:, 1].any()
+    assert not clean.B[1].any()
+    others = torch.tensor([0, 2])
+    assert torch.equal(clean.A[others][:, others], moments.A[others][:, others])
+    assert torch.equal(clean.B[others], moments.B[others])

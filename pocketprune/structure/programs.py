@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 from pocketprune.errors import UserError
 
+from .exporting import named_keywords
 from .tracing import ExampleInputs, split_inputs
 
 
@@ -41,8 +42,9 @@ def _has_batch(value: Any, batch: int) -> bool:
 def exported_program(net: nn.Module, inputs: ExampleInputs) -> tuple[torch.export.ExportedProgram, Any]:
     """A network in evaluation mode as a program, and its dynamic shapes; None where its batch size is fixed."""
     args, kwargs = at_batch(inputs, max(2, batch_of(inputs)))  # at batch 1 a dynamic axis would be taken for fixed
-    shapes = _dynamic_shapes(net, args, kwargs)
-    with torch.enable_grad():  # without gradients attention modules take a path that exporters do not know
+    # Without gradients attention modules take a path that exporters do not know.
+    with named_keywords(net, kwargs), torch.enable_grad():
+        shapes = _dynamic_shapes(net, args, kwargs)
         with contextlib.suppress(Exception):  # whatever the network's operators make of a free batch size
             return torch.export.export(net, args, kwargs, dynamic_shapes=shapes, strict=False), shapes
         return torch.export.export(net, *split_inputs(inputs), strict=False), None

@@ -6,6 +6,7 @@ import operator
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
@@ -13,6 +14,7 @@ from .adapting import Adapter
 from .channel_groups import Structure
 from .counting import REWRITES
 from .propagation.rules import argument
+from .thinned_graph import ThinnedGraph
 from .thinning import Recipe, thin_modules
 from .tracing import TracedNet, module_path, operator_name
 
@@ -55,6 +57,7 @@ class _Emitter:
         self.made: dict[fx.Node, Any] = {}
         self.adapter = Adapter(structure, removed_by(structure, recipe), REWRITES)
         self.added = 0
+        self.like: dict[str, fx.Node] = {}
 
     def emit(self) -> nn.Module:
         self._inputs()
@@ -72,7 +75,7 @@ class _Emitter:
             if node.op not in ("placeholder", "output") and not node.users:
                 self.graph.erase_node(node)
         self._keep_unused()
-        module = fx.GraphModule(self.root, self.graph, class_name=type(self.traced.net).__name__)
+        module = ThinnedGraph(self.root, self.graph, class_name=type(self.traced.net).__name__)
         module.train(self.traced.net.training)
         return module
 
@@ -124,7 +127,22 @@ class _Emitter:
 
     def copy(self, node: fx.Node, args: Any, kwargs: Any) -> fx.Node:
         """The old node's operator applied to these arguments."""
-        return self.graph.call_function(node.target, fx.map_arg(args, self.value), fx.map_arg(kwargs, self.value))
+        def renewed(given: Any) -> Any:
+            return fx.node.map_aggregate(given, lambda a: self._followed(self.value(a)))
+        return self.graph.call_function(node.target, renewed(args), renewed(kwargs))
+
+    def _followed(self, argument: Any) -> Any:
+        """The network's own device or type, written as a literal when it was traced, as what it is when it runs."""
+        own = next((p for p in self.root.parameters() if p.is_floating_point()), None)
+        is_device = isinstance(argument, torch.device) and own is not None and argument.type == own.device.type
+        is_type = isinstance(argument, torch.dtype) and own is not None and argument == own.dtype
+        if not is_device and not is_type:
+            return argument
+        name = "device" if is_device else "dtype"
+        if name not in self.like:
+            tensor = next(name for name, p in self.root.named_parameters() if p is own)
+            self.like[name] = self.graph.call_function(getattr, (self.graph.get_attr(tensor), name))
+        return self.like[name]
 
     def _call(self, node: fx.Node) -> Any:
         path = self._leaf(node)

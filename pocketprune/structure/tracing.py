@@ -5,12 +5,7 @@ In-place operators are replaced by their pure twins, so that a value, once compu
 """
 from __future__ import annotations
 
-import inspect
-import io
-import logging
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,11 +18,12 @@ from pocketprune.errors import UserError
 from pocketprune.modes import evaluation_mode
 
 from .admission import describe_input, first_line, refuse_untraceable, why_untraceable
+from .exporting import attempts, copied, exported
 from .nodes import concrete_shape, describe, module_path, node_shape, operator_name
 from .purifying import clean, purify
 
-__all__ = ["ExampleInputs", "TracedNet", "concrete_shape", "describe", "evaluation_mode", "module_path", "node_shape",
-           "operator_name", "split_inputs", "trace", "try_forward"]
+__all__ = ["ExampleInputs", "TracedNet", "concrete_shape", "copied", "describe", "evaluation_mode", "module_path",
+           "node_shape", "operator_name", "split_inputs", "trace", "try_forward"]
 
 ExampleInputs = Tensor | Sequence[Any] | Mapping[str, Any]
 
@@ -67,6 +63,8 @@ class TracedNet:
             values |= {n: tensors[name] for n, name in self.tensor_names.items() if name in tensors}
         values |= self.constants
         args, kwargs = split_inputs(inputs)
+        if kwargs.keys() == self.example[1].keys():
+            kwargs = {name: kwargs[name] for name in self.example[1]}
         flat = pytree.tree_leaves((tuple(args), dict(kwargs)))
         if len(flat) != len(self.input_nodes):
             raise UserError(f"inputs: {len(flat)} values given, the network takes {len(self.input_nodes)}")
@@ -105,9 +103,9 @@ def trace(net: nn.Module, example_inputs: ExampleInputs) -> TracedNet:
     args, kwargs = split_inputs(example_inputs)
     try_forward(net, args, kwargs)
     failure: Exception | None = None
-    for call in _attempts(args, kwargs):
+    for attempt in attempts(args, kwargs):
         try:
-            return _to_traced(net, *_export(net, *call))
+            return _to_traced(net, *exported(net, *attempt))
         except UserError:
             raise
         except Exception as error:  # torch.export raises anything a network's forward can raise
@@ -130,58 +128,6 @@ def try_forward(net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     except Exception as error:  # a network's forward can raise anything
         raise UserError(f"example_inputs ({shapes}) do not fit network {type(net).__name__}: {first_line(error)}"
                         ) from error
-
-
-def copied(inputs: Any) -> Any:
-    """Inputs that a network working in place may change."""
-    return pytree.tree_map(lambda v: v.clone() if isinstance(v, Tensor) else v, inputs)
-
-
-def _attempts(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[tuple[Any, ...], dict[str, Any], bool]]:
-    """Calls to try, best first: batch of at least two and dynamic; as given and dynamic; as given and fixed."""
-    def twice(t: Any) -> Any:
-        return torch.cat([t, t]) if isinstance(t, Tensor) and t.dim() > 0 and t.shape[0] == 1 else t
-    tensors = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
-    if any(t.dim() > 0 and t.shape[0] == 1 for t in tensors):
-        yield (*pytree.tree_map(twice, (args, kwargs)), True)
-    yield args, kwargs, True
-    yield args, kwargs, False
-
-
-def _export(net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic: bool
-            ) -> tuple[torch.export.ExportedProgram, tuple[Any, Any]]:
-    shapes = _dynamic_shapes(net, args, kwargs) if dynamic else None
-    given = copied((args, kwargs))
-    # Gradients stay enabled: without them attention modules take a fused inference path that hides their structure.
-    with evaluation_mode(net), torch.enable_grad(), warnings.catch_warnings(), _quiet_export():
-        warnings.simplefilter("ignore")
-        return torch.export.export(net, *given, dynamic_shapes=shapes, strict=False), (args, kwargs)
-
-
-@contextmanager
-def _quiet_export() -> Iterator[None]:
-    """torch.export logs and prints graphs and guards on failure; the caller gets one line instead."""
-    logger = logging.getLogger("torch")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-def _dynamic_shapes(net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The first axis of every input tensor may vary; told by the names of the arguments."""
-    def leaf(value: Any) -> Any:
-        return {0: torch.export.Dim.AUTO} if isinstance(value, Tensor) and value.dim() > 0 else None
-    shapes = pytree.tree_map(leaf, (args, kwargs))
-    bound = inspect.signature(net.forward).bind(*shapes[0], **shapes[1])
-    flat = dict(bound.arguments)
-    for parameter in bound.signature.parameters.values():
-        if parameter.kind is parameter.VAR_KEYWORD and parameter.name in flat:
-            flat |= flat.pop(parameter.name)
-    return flat
 
 
 def _to_traced(net: nn.Module, program: torch.export.ExportedProgram, example: tuple[Any, Any]) -> TracedNet:

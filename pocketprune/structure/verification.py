@@ -1,7 +1,7 @@
 """Checks on the user's own network: groups hold what they claim, thinned networks compute what masked ones do."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -142,24 +142,32 @@ def check_groups(structure: Structure, inputs: Any, *, seed: int = 0, tolerance:
                            if g.name in bad else g for g in structure.groups]
 
 
-def randomised_tensors(structure: Structure, seed: int = 0) -> dict[str, Tensor]:
-    """Numbers for the network's parameters and floating-point buffers at which every channel matters.
+TRIALS = 3
+
+
+def random_numbers(structure: Structure) -> Iterator[dict[str, Tensor]]:
+    """Numbers for the network's parameters and floating-point buffers at which every channel matters, several times.
 
     A network may hide its channels (a layer scale near zero, a norm that starts at zero): what is right at its own
-    numbers may be wrong after the next training step, so forms of a network are compared at these.
+    numbers may be wrong after the next training step, so forms of a network are compared at these. A narrow ReLU may
+    hide what comes before it, if nothing that is left of it is positive; not at all of them, as the weights of every
+    other set are positive.
     """
-    generator = torch.Generator().manual_seed(seed)
+    for trial in range(TRIALS):
+        yield _random_numbers(structure, torch.Generator().manual_seed(trial), positive=trial % 2 == 1)
+
+
+def _random_numbers(structure: Structure, generator: torch.Generator, positive: bool) -> dict[str, Tensor]:
     net = structure.traced.net
     tables = {id(t) for m in net.modules() if not isinstance(m, nn.modules.batchnorm._NormBase)
               for t in m.buffers(recurse=False)}
 
     def number(tensor: Tensor) -> Tensor:
-        uniform = torch.rand(tensor.shape, generator=generator) + 0.5
-        if id(tensor) in tables:
-            return tensor * uniform.to(tensor)  # zeros, signs and infinities of a mask or a table stay
-        if tensor.dim() < 2:
-            return uniform.to(tensor)
-        return (torch.randn(tensor.shape, generator=generator) / tensor[0].numel() ** 0.5).to(tensor)
+        if id(tensor) in tables or tensor.dim() < 2:
+            uniform = (torch.rand(tensor.shape, generator=generator) + 0.5).to(tensor)
+            return tensor * uniform if id(tensor) in tables else uniform  # zeros, signs, infinities of a mask stay
+        normal = torch.randn(tensor.shape, generator=generator) / tensor[0].numel() ** 0.5
+        return (normal.abs() if positive else normal).to(tensor)
     return {name: number(tensor).detach() for name, tensor in (*net.named_parameters(), *net.named_buffers())
             if tensor.is_floating_point()}
 

@@ -33,7 +33,7 @@ def _grouped(b: Builder, x: Value) -> Value:
 
 
 def _depthwise(b: Builder, x: Value) -> Value:
-    layer = b.layer(nn.Conv2d(x.channels, x.channels * b.pick([1, 1, 2]), 3, padding=1, groups=x.channels))
+    layer = b.layer(nn.Conv2d(x.channels, x.channels * b.pick([1, 2, 3]), 3, padding=1, groups=x.channels))
     return b.step(lambda n, t: n[layer](t), x)
 
 
@@ -42,6 +42,12 @@ def _transposed(b: Builder, x: Value) -> Value:
     stride = 2 if x.shape[2] < 8 else 1
     layer = b.layer(nn.ConvTranspose2d(x.channels, groups * b.pick([1, 2, 4]), stride, stride, groups=groups))
     return b.step(lambda n, t: n[layer](t), x)
+
+
+def _conv3d(b: Builder, x: Value) -> Value:
+    """The map as a video of two frames."""
+    layer = b.layer(nn.Conv3d(x.channels, b.width(), (2, 3, 3), padding=(0, 1, 1)))
+    return b.step(lambda n, t: n[layer](torch.stack([t, t.flip(-1)], 2)).squeeze(2), x)
 
 
 def _raw_conv(b: Builder, x: Value) -> Value:
@@ -76,7 +82,7 @@ def activation(b: Builder, x: Value) -> Value:
 
 
 def _prelu(b: Builder, x: Value) -> Value:
-    layer = b.layer(nn.PReLU(x.channels))
+    layer = b.layer(nn.PReLU(b.pick([1, x.channels])))
     return b.step(lambda n, t: n[layer](t), x)
 
 
@@ -132,9 +138,48 @@ def join(b: Builder, x: Value) -> Value:
 
 
 def _se(b: Builder, x: Value) -> Value:
-    width = b.pick([2, 4])
+    """Squeeze and excite: by linear layers, by 1x1 convolutions, by one conv1d over the channels' means."""
+    width, how = b.pick([2, 4]), b.pick(["linear", "conv", "gate"])
+    if how == "conv":
+        down, up = b.layer(nn.Conv2d(x.channels, width, 1)), b.layer(nn.Conv2d(width, x.channels, 1))
+        return b.step(lambda n, t: t * n[up](F.silu(n[down](F.adaptive_avg_pool2d(t, 1)))).sigmoid(), x)
+    if how == "gate":
+        layer = b.layer(nn.Linear(x.channels, x.channels, bias=False))
+        return b.step(lambda n, t: F.hardsigmoid(n[layer](t.amax((2, 3)))).view(t.shape[0], -1, 1, 1).expand_as(t) * t,
+                      x)
     down, up = b.layer(nn.Linear(x.channels, width)), b.layer(nn.Linear(width, x.channels))
     return b.step(lambda n, t: t * n[up](n[down](t.mean((2, 3))).relu()).sigmoid()[:, :, None, None], x)
+
+
+def _modulate(b: Builder, x: Value) -> Value:
+    """Scale and shift computed from another value, a vector where there is one."""
+    vectors = [v for v in b.values if v.example.dim() == 2 and v.example.is_floating_point()]
+    other = b.pick(vectors) if vectors else x
+    layer = b.layer(nn.Linear(other.channels, 2 * x.channels))
+    def compute(n, t, v):
+        scale, shift = n[layer](v if v.dim() == 2 else v.mean((2, 3)))[:, :, None, None].chunk(2, 1)
+        return t * (1 + scale) + shift
+    return b.step(compute, x, other)
+
+
+def _unet(b: Builder, x: Value) -> Value:
+    """Down, a convolution, up again, and the skip joined."""
+    if x.shape[2] % 2 or x.channels > 24:
+        return _conv(b, x)
+    width = b.width()
+    inner, up = b.layer(nn.Conv2d(x.channels, width, 3, padding=1)), b.layer(nn.ConvTranspose2d(width, width, 2, 2))
+    transposed = b.pick([False, True])
+    def compute(n, t):
+        y = n[inner](F.max_pool2d(t, 2)).relu()
+        return torch.cat([t, n[up](y) if transposed else F.interpolate(y, scale_factor=2.0)], 1)
+    return b.step(compute, x)
+
+
+def in_place(b: Builder, x: Value) -> Value:
+    """Operators that change the value itself, for all who read it later."""
+    how = b.pick([torch.relu_, lambda t: t.mul_(2), lambda t: F.silu(t, inplace=True), lambda t: t.add_(t.sigmoid()),
+                  lambda t: t.clamp_(-1, 1)])
+    return b.step(lambda n, t: how(t), x)
 
 
 def _gate(b: Builder, x: Value) -> Value:
@@ -153,13 +198,20 @@ def _scale(b: Builder, x: Value) -> Value:
     return b.step(lambda n, t: t * n[scale] + n[shift], x)
 
 
+def _buffer(b: Builder, x: Value) -> Value:
+    """A buffer of a number per channel and place, multiplied; one number, added."""
+    scale, shift = b.buffer(torch.rand(1, x.channels, *x.shape[2:]) + 0.5), b.buffer(torch.rand(1))
+    return b.step(lambda n, t: t * n[scale] + n[shift], x)
+
+
 def _literal(b: Builder, x: Value) -> Value:
     channels = x.channels
     return b.step(lambda n, t: t + torch.arange(channels, dtype=t.dtype).view(-1, 1, 1) / channels, x)
 
 
 MAPS: dict[str, Op] = {
-    "conv": _conv, "conv_again": _conv, "strided_conv": _strided_conv, "grouped": _grouped, "depthwise": _depthwise,
+    "conv": _conv, "conv_again": _conv, "conv3d": _conv3d, "modulate": _modulate, "unet": _unet, "buffer": _buffer,
+    "in_place": in_place, "strided_conv": _strided_conv, "grouped": _grouped, "depthwise": _depthwise,
     "transposed": _transposed, "raw_conv": _raw_conv, "shared_conv": _shared_conv, "norm": _norm,
     "activation": activation, "prelu": _prelu, "pool": _pool, "upsample": _upsample, "combine": combine,
     "residual": _residual, "bottleneck": _bottleneck, "padded_shortcut": _padded_shortcut, "join": join, "se": _se,

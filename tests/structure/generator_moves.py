@@ -143,6 +143,31 @@ def zeros_appended(b: Builder, x: Value) -> Value:
     return b.step(lambda n, t: torch.cat([t, t.new_zeros(t.shape[0], count, *t.shape[2:])], 1), x)
 
 
+def unbind(b: Builder, x: Value) -> Value:
+    """Two parts of the channels by unbind, the neighbours or the halves, and one of them or both."""
+    if x.channels % 2:
+        return flip(b, x)
+    axis, inner = _axis(x), b.pick([False, True])
+    shape = (x.channels // 2, 2) if inner else (2, x.channels // 2)
+    how = b.pick([torch.mul, lambda s, t: s, lambda s, t: torch.stack([t, s], axis).flatten(axis, axis + 1)])
+    return b.step(lambda n, t: how(*t.unflatten(axis, shape).unbind(axis + 1 if inner else axis)), x)
+
+
+def sliced(b: Builder, x: Value) -> Value:
+    """Every other channel, from the first or the second; or all but the last."""
+    if x.channels < 3:
+        return flip(b, x)
+    how = b.pick([slice(None, None, 2), slice(1, None, 2), slice(None, -1)])
+    return b.step(lambda n, t: t.movedim(_axis(x), 0)[how].movedim(0, _axis(x)), x)
+
+
+def windows(b: Builder, x: Value) -> Value:
+    """Overlapping windows along the width, joined to the channels."""
+    if x.channels > 6 or x.shape[3] < 4:
+        return roll(b, x)
+    return b.step(lambda n, t: t.unfold(3, 2, 2).permute(0, 1, 4, 2, 3).flatten(1, 2), x)
+
+
 def to_tokens(b: Builder, x: Value) -> Value:
     if b.pick([False, True]):
         return b.step(lambda n, t: t.flatten(2).transpose(1, 2), x)
@@ -150,9 +175,12 @@ def to_tokens(b: Builder, x: Value) -> Value:
 
 
 def to_vector(b: Builder, x: Value) -> Value:
-    if x.example[0].numel() <= 64:
-        return b.step(lambda n, t: t.flatten(1), x)
-    return b.step(lambda n, t: t.mean((2, 3)), x)
+    """Flattened, channels first or last, where it is small; else a mean over the map."""
+    if x.example[0].numel() > 64:
+        return b.step(lambda n, t: t.mean((2, 3)), x)
+    if b.pick([False, True]):
+        return b.step(lambda n, t: t.permute(0, 2, 3, 1).reshape(t.shape[0], -1), x)
+    return b.step(lambda n, t: t.flatten(1), x)
 
 
 MOVES: dict[str, Op] = {
@@ -160,5 +188,6 @@ MOVES: dict[str, Op] = {
     "halves_into_layers": halves_into_layers, "c2f": c2f, "shuffle": shuffle, "channel_shuffle": channel_shuffle,
     "pixel_shuffle": pixel_shuffle, "pixel_unshuffle": pixel_unshuffle, "space_to_depth": space_to_depth,
     "maxout": maxout, "repeat": repeat, "patches": patches, "write_slice": write_slice,
-    "zeros_appended": zeros_appended, "to_tokens": to_tokens, "to_vector": to_vector,
+    "zeros_appended": zeros_appended, "unbind": unbind, "sliced": sliced, "windows": windows,
+    "to_tokens": to_tokens, "to_vector": to_vector,
 }

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from .generator import Builder, Op, Value
-from .generator_maps import activation, combine, join
-from .generator_moves import flip, halves, permute_channels, roll, uneven
+from .generator_maps import activation, combine, in_place, join
+from .generator_moves import flip, halves, permute_channels, roll, sliced, unbind, uneven
 
 
 def _linear(b: Builder, x: Value) -> Value:
@@ -58,21 +58,23 @@ def _heads(t: torch.Tensor, heads: int) -> torch.Tensor:
 
 
 def _attention(b: Builder, x: Value) -> Value:
+    """To itself or to other tokens; as many queries as keys, or groups of them; values of another width."""
     heads, kv_heads = b.pick([(1, 1), (2, 2), (4, 4), (4, 2)])
-    width = b.pick([2, 3])
-    q = b.layer(nn.Linear(x.channels, heads * width))
-    k, v = (b.layer(nn.Linear(x.channels, kv_heads * width)) for _ in range(2))
-    out = b.layer(nn.Linear(heads * width, b.pick([x.channels, b.width()])))
+    width, value_width = b.pick([2, 3]), b.pick([2, 3, 4])
+    other = b.pick([v for v in b.values if v.example.dim() == 3])
+    q, k = b.layer(nn.Linear(x.channels, heads * width)), b.layer(nn.Linear(other.channels, kv_heads * width))
+    v = b.layer(nn.Linear(other.channels, kv_heads * value_width))
+    out = b.layer(nn.Linear(heads * value_width, b.pick([x.channels, b.width()])))
     fused = b.pick([False, True])
-    def compute(n, t):
-        queries, keys, values = _heads(n[q](t), heads), _heads(n[k](t), kv_heads), _heads(n[v](t), kv_heads)
+    def compute(n, t, u):
+        queries, keys, values = _heads(n[q](t), heads), _heads(n[k](u), kv_heads), _heads(n[v](u), kv_heads)
         if fused:
             mixed = F.scaled_dot_product_attention(queries, keys, values, enable_gqa=heads != kv_heads)
         else:
             keys, values = (s.repeat_interleave(heads // kv_heads, 1) for s in (keys, values))
             mixed = (queries @ keys.transpose(-2, -1) / 2).softmax(-1) @ values
         return n[out](mixed.transpose(1, 2).flatten(2))
-    return b.step(compute, x)
+    return b.step(compute, x, other)
 
 
 def _packed_attention(b: Builder, x: Value) -> Value:
@@ -94,9 +96,16 @@ def _multihead(b: Builder, x: Value) -> Value:
 
 def _mixer(b: Builder, x: Value) -> Value:
     length = x.shape[1]
-    one, two = b.layer(nn.Linear(length, b.width())), None
-    two = b.layer(nn.Linear(b.layers[one].out_features, length))
+    width = b.width()
+    one, two = b.layer(nn.Linear(length, width)), b.layer(nn.Linear(width, length))
     return b.step(lambda n, t: t + n[two](F.gelu(n[one](t.transpose(1, 2)))).transpose(1, 2), x)
+
+
+def _conv1d(b: Builder, x: Value) -> Value:
+    groups = b.pick([1, 1, x.channels])
+    width = b.width() if groups == 1 else groups
+    layer = b.layer(nn.Conv1d(x.channels, width, 3, padding=1, groups=groups))
+    return b.step(lambda n, t: n[layer](t.transpose(1, 2)).transpose(1, 2), x)
 
 
 def _positions(b: Builder, x: Value) -> Value:
@@ -129,11 +138,11 @@ def _norm(b: Builder, x: Value) -> Value:
 SHARED: dict[str, Op] = {
     "linear": _linear, "raw": _raw, "tied": _tied, "mlp": _mlp, "swiglu": _swiglu, "glu": _glu,
     "activation": activation, "combine": combine, "join": join, "roll": roll, "flip": flip, "halves": halves,
-    "uneven": uneven, "permute_channels": permute_channels,
+    "uneven": uneven, "permute_channels": permute_channels, "in_place": in_place, "unbind": unbind, "sliced": sliced,
 }
 TOKENS: dict[str, Op] = {
     **SHARED, "attention": _attention, "attention_again": _attention, "packed_attention": _packed_attention,
-    "multihead": _multihead, "mixer": _mixer, "positions": _positions, "class_token": _class_token, "to_map": _to_map,
-    "to_vector": _to_vector,
+    "multihead": _multihead, "mixer": _mixer, "conv1d": _conv1d, "positions": _positions,
+    "class_token": _class_token, "to_map": _to_map, "to_vector": _to_vector,
 }
 VECTORS: dict[str, Op] = {**SHARED, "norm": _norm}

@@ -87,6 +87,11 @@ def kept_after(dropped: Sequence[tuple[ChannelGroup, Sequence[int]]]) -> dict[st
     return {group.name: [i for i in range(group.size) if i not in set(channels)] for group, channels in dropped}
 
 
+def thinned_by(structure: Structure, dropped: Sequence[tuple[ChannelGroup, Sequence[int]]]) -> nn.Module:
+    """The network without these channels."""
+    return thin(structure, recipe_for(structure, kept_after(dropped)))
+
+
 def outputs(net: nn.Module, inputs: Any) -> list[Tensor]:
     """The network's output tensors in evaluation mode."""
     args, kwargs = split_inputs(inputs)
@@ -121,7 +126,7 @@ def analysed(net: nn.Module, inputs: Any, *, check: bool = True, **options: Any)
 def assert_exact(structure: Structure, dropped: Sequence[tuple[ChannelGroup, Sequence[int]]],
                  inputs: Sequence[Any]) -> nn.Module:
     """Remove the channels and compare with the zeroed original on each of the inputs; the thinned network."""
-    thinned = thin(structure, recipe_for(structure, kept_after(dropped)))
+    thinned = thinned_by(structure, dropped)
     reference = zeroed(structure.traced.net, dropped)
     for given in inputs:
         made, expected = outputs(thinned, given), outputs(reference, given)

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from pocketprune.structure.thinning import recipe_of
 
 from .families import CONVOLUTIONAL
+from .families_dense import DENSE
 from .families_modern import MODERN
 from .oracle import analysed, drop_some, outputs, randomise, thinned_by
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    name: (CONVOLUTIONAL | MODERN)[name]
+    name: (CONVOLUTIONAL | MODERN | DENSE)[name]
     for name in ("resnet_padded", "mobilenet_v3", "shufflenet_v2", "densenet", "squeezenet", "vit", "torch_encoder",
                  "swin", "unet", "yolo")}
 

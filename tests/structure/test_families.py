@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from .families import CONVOLUTIONAL
+from .families_dense import DENSE
 from .families_modern import MODERN
 from .oracle import analysed, assert_exact, drop_some, randomise
 
-FAMILIES = {**CONVOLUTIONAL, **MODERN}
+FAMILIES = CONVOLUTIONAL | MODERN | DENSE
 WIDTHS = ("vit", "swin", "torch_encoder")
 
 

@@ -9,8 +9,10 @@ from pocketprune.structure.removal import remove_channels
 from .oracle import analysed, assert_exact, drop_some, kept_after, outputs, randomise
 from .toy import Toy
 from .toy_sizes import SIZES
-from .toys_convolution import CHAINS, JOINS
-from .toys_linear import ATTENTION, LINEAR
+from .toys_attention import ATTENTION
+from .toys_convolution import CHAINS
+from .toys_joins import JOINS
+from .toys_linear import LINEAR
 
 TOYS: dict[str, Toy] = {**CHAINS, **JOINS, **LINEAR, **ATTENTION}
 

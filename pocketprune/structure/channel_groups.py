@@ -121,7 +121,11 @@ def analyse(net: nn.Module, example_inputs: ExampleInputs, *, attention: str = "
     """Trace a network and resolve its identities into channel groups."""
     if attention not in ATTENTION:
         raise UserError(f"attention: '{attention}' given{nearest(attention, ATTENTION)}")
-    traced = trace(net, example_inputs)
+    return resolve(trace(net, example_inputs), attention=attention, allow_inexact=allow_inexact)
+
+
+def resolve(traced: TracedNet, *, attention: str = "heads", allow_inexact: bool = False) -> Structure:
+    """The channel groups of a traced network, and all that is known of its channels."""
     with torch.no_grad():
         state, values = propagate(traced, attention, allow_inexact)
         make_rectangular(state.identities, values)

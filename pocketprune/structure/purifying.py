@@ -53,19 +53,19 @@ def _pure_twin(node: fx.Node) -> Callable[..., Any] | None:
 
 
 def _is_seen_elsewhere(changed: fx.Node, change: fx.Node) -> bool:
-    """Whether a value that may share memory with the changed one is read after the change."""
-    return any(user > change for alias in _aliases(changed) if alias is not changed for user in alias.users)
+    """Whether a value that may share memory with the changed one, other than its own later views, is read after."""
+    return any(user > change for alias in _aliases(changed, change) if alias is not changed for user in alias.users)
 
 
-def _aliases(node: fx.Node) -> Iterator[fx.Node]:
-    """The values that may share memory with a value, itself among them."""
+def _aliases(node: fx.Node, change: fx.Node) -> Iterator[fx.Node]:
+    """The values made before a change that may share memory with a value, itself among them."""
     while _shares(node) and isinstance(node.args[0], fx.Node):
         node = node.args[0]
     waiting = [node]
     while waiting:
         alias = waiting.pop()
         yield alias
-        waiting += [user for user in alias.users if _shares(user) and user.args[0] is alias]
+        waiting += [user for user in alias.users if user < change and _shares(user) and user.args[0] is alias]
 
 
 def _shares(node: fx.Node) -> bool:

@@ -40,7 +40,7 @@ def halves(b: Builder, x: Value) -> Value:
         return roll(b, x)
     how = b.pick([lambda s, t: s * t.sigmoid(), lambda s, t: torch.cat([t, s], axis), lambda s, t: s + t,
                   lambda s, t: torch.cat([s, t, s + t], axis), lambda s, t: torch.cat([s.relu(), t], axis),
-                  lambda s, t: t])
+                  lambda s, t: t.tanh()])
     return b.step(lambda n, t: how(*t.chunk(2, axis)), x)
 
 
@@ -149,7 +149,7 @@ def unbind(b: Builder, x: Value) -> Value:
         return flip(b, x)
     axis, inner = _axis(x), b.pick([False, True])
     shape = (x.channels // 2, 2) if inner else (2, x.channels // 2)
-    how = b.pick([torch.mul, lambda s, t: s, lambda s, t: torch.stack([t, s], axis).flatten(axis, axis + 1)])
+    how = b.pick([torch.mul, lambda s, t: s.tanh(), lambda s, t: torch.stack([t, s], axis).flatten(axis, axis + 1)])
     return b.step(lambda n, t: how(*t.unflatten(axis, shape).unbind(axis + 1 if inner else axis)), x)
 
 

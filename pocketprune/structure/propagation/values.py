@@ -179,8 +179,9 @@ class Identities:
         asked[list(result)] = True
         for start, size, name, axis in self._axes:
             labels = classes[start:start + size]
-            for index in np.flatnonzero(asked[labels]).tolist():
-                result[int(labels[index])].append(Slice(name, axis, index))
+            places = np.flatnonzero(asked[labels])
+            for label, index in zip(labels[places].tolist(), places.tolist(), strict=True):
+                result[label].append(Slice(name, axis, index))
         return result
 
     def axes(self) -> list[tuple[int, int, str, int]]:

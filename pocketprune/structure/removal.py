@@ -11,9 +11,10 @@ from torch.utils import _pytree as pytree
 from pocketprune.errors import UserError
 
 from .channel_groups import Structure, analyse
+from .comparing import same_computation
 from .rewriting import removed_by, thin_graph
 from .thinning import RECIPE, Recipe, check_kept, recipe_for, recipe_of, thin_modules, thin_tensor
-from .tracing import ExampleInputs, evaluation_mode
+from .tracing import ExampleInputs
 from .verification import check_groups, masked_output, random_numbers, same_output
 
 
@@ -67,30 +68,22 @@ def thin(structure: Structure, recipe: Recipe, *, exact: bool = True,
 def _proved(structure: Structure, recipe: Recipe, exact: bool) -> tuple[nn.Module, str]:
     """The thinned network in the plainer form that is right, and the form's name; its numbers are random.
 
-    Right is what the masked dense network computes at several sets of numbers. Where removal changes statistics there
-    is no such reference, and the rewritten graph is the one.
+    The rewritten graph is right if it computes what the masked dense network does, at several sets of numbers; where
+    removal changes statistics there is no such reference. The network's own code is right if it goes through the same
+    steps as the graph.
     """
     args, kwargs = structure.traced.example
-    graph = None if exact else thin_graph(structure, recipe)
-
-    def expected(numbers: Mapping[str, Tensor]) -> Any:
-        if graph is None:
-            masked = dict(numbers) | _sampled_columns(recipe, numbers)
-            return masked_output(structure, (args, kwargs), removed_by(structure, recipe), masked)
-        with torch.no_grad(), evaluation_mode(graph):
-            return _with_tensors(graph, recipe, numbers)(*args, **kwargs)
-
-    def is_right(net: nn.Module) -> bool:
-        return same_output(_with_tensors(net, recipe, numbers), args, kwargs, output)
-    net, form = thin_modules(structure.traced.net, recipe), "module"
+    graph, module, is_plain = thin_graph(structure, recipe), thin_modules(structure.traced.net, recipe), True
     for numbers in random_numbers(structure):
-        output = expected(numbers)
-        if form == "module" and not is_right(net):
-            net, form = graph if graph is not None else thin_graph(structure, recipe), "graph"
-        if form == "graph" and exact and not is_right(net):
-            raise UserError(f"network {type(structure.traced.net).__name__}: the thinned network does not compute what "
-                            "the masked one does; leave out the groups of unusual layers")
-    return net, form
+        _with_tensors(graph, recipe, numbers)
+        if exact:
+            masked = numbers | _sampled_columns(recipe, numbers)
+            expected = masked_output(structure, (args, kwargs), removed_by(structure, recipe), masked)
+            if not same_output(graph, args, kwargs, expected):
+                raise UserError(f"network {type(structure.traced.net).__name__}: the thinned network does not compute "
+                                "what the masked one does; leave out the groups of unusual layers")
+        is_plain = is_plain and same_computation(graph, _with_tensors(module, recipe, numbers), args, kwargs)
+    return (module, "module") if is_plain else (graph, "graph")
 
 
 def _sampled_columns(recipe: Recipe, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

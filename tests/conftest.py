@@ -1,7 +1,11 @@
 """What the test session reports beside passes and failures."""
 from __future__ import annotations
 
+import os
 from typing import Any
+
+# As the scripts set it, before torch is imported: a lost connection would come with a trace of torch's code.
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -19,8 +19,9 @@ from common import arguments, calibration, cifar10, cifar_resnet, machine, table
 from torch import nn
 
 import pocketprune
-from pocketprune.recovery import reconstruct_blocks, reestimate_batch_norm
+from pocketprune.recovery import reconstruct_blocks
 from pocketprune.training import Classification, Cosine, Distillation, TrainSettings, evaluate, train
+from pocketprune.training.batch_norm import reestimate_batch_norm
 
 
 class Bench:

@@ -6,7 +6,7 @@ What a search knows it writes to the workdir: `search.csv` (every roll-out), `se
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import islice
 from typing import Any
 
@@ -75,7 +75,7 @@ class RatioSearch:
         settings = self.settings
         if flags.cp_search_start == "dp" and flags.cp_search in ("ddpg", "anneal"):
             first = self._search(env, problem, "dp", settings, name="search_start")
-            settings = SearchSettings(**{**_plain(settings), "start": first.counts})
+            settings = replace(settings, start=first.counts)
         found = self._search(env, problem, flags.cp_search, settings, name="search")
         if abs(found.share - budget.share) > budget.tolerance and not budget.ceiling:
             self.learner.say(f"No counts meet the budget more closely than {found.share:.2%}")
@@ -199,7 +199,3 @@ def search_settings(config: Config) -> SearchSettings:
     if flags.cp_search == "ddpg":
         check_rollouts(settings)
     return settings
-
-
-def _plain(settings: SearchSettings) -> dict[str, Any]:
-    return {f.name: getattr(settings, f.name) for f in fields(settings)}

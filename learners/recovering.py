@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from learners.learner import Learner
 from learners.progress import ProgressBar
 from pocketprune.errors import UserError
-from pocketprune.recovery import reconstruct_blocks, reestimate_batch_norm
+from pocketprune.recovery import reconstruct_blocks
+from pocketprune.training.batch_norm import reestimate_batch_norm
 from pocketprune.training.distributed import is_main
 
 FORMAT = 1  # of a checkpoint; to be raised when what is saved changes

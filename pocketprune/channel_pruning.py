@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 
 from pocketprune.errors import UserError
 from pocketprune.layerwise import Progress, PruningRun, Settings, Tune, check_settings
+from pocketprune.modes import evaluation_mode
 from pocketprune.outcome import LayerResult, PruneResult
 from pocketprune.planning import planned_counts
 from pocketprune.structure import execution
@@ -24,7 +25,7 @@ from pocketprune.structure.admission import describe_input, first_line, refuse_o
 from pocketprune.structure.channel_groups import analyse
 from pocketprune.structure.layers import layers_of
 from pocketprune.structure.removal import refuse_pruned
-from pocketprune.structure.tracing import ExampleInputs, TracedNet, evaluation_mode
+from pocketprune.structure.tracing import ExampleInputs, TracedNet
 from pocketprune.structure.verification import check_groups
 from pocketprune.training.distributed import rank, world_size
 

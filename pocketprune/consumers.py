@@ -1,7 +1,7 @@
 """One layer as the mathematics sees it: patches, targets, weight blocks, and where the refitted weight goes."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from pocketprune.structure.cost_model import Decision
 from pocketprune.structure.layers import can_have_bias
 from pocketprune.structure.propagation import Contraction
 from pocketprune.structure.propagation.rules import argument
-from pocketprune.structure.sweep import PrunedTensors
+from pocketprune.structure.sweep import PrunedTensors, Sweep
 from pocketprune.structure.tracing import TracedNet, describe, operator_name
 
 
@@ -151,6 +151,35 @@ class Consumer:
             pruned.tensors[name] = (self._own[name].double() - bias).to(self._own[name].dtype)
         elif self.intercept:
             pruned.biases[self.node] = bias.to(dense.dtype)
+
+
+class Positions:
+    """Random output positions, each process's own; `state` continues them after an interruption."""
+
+    def __init__(self, count: int, seed: int, device: torch.device) -> None:
+        self.count, self.device = count, device
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, images: int, places: int) -> Tensor:
+        """Positions (p,) shared by the images of a batch, out of `places`."""
+        return torch.randperm(places, generator=self.generator)[:min(self.count, places)].to(self.device)
+
+
+def moments_of(sweep: Sweep, consumers: Mapping[fx.Node, Consumer], points: int, draw: Callable[[int, int], Tensor],
+               progress: Callable[[str, int, int], None]) -> Iterator[tuple[Consumer, list[Moments]]]:
+    """Each consumer that a sweep stops at, with the moments of this process's inputs.
+
+    Args:
+        points, draw: as for `Consumer.update`.
+        progress: called with (layer, done, total) before each.
+    """
+    for number, layer in enumerate(sweep):
+        consumer = consumers[layer.node]
+        progress(consumer.decision.layer.name, number, len(consumers))
+        moments = consumer.new_moments()
+        for x, target in sweep.rows():
+            consumer.update(moments, x, target, points, draw)
+        yield consumer, moments
 
 
 def geometry_of(node: fx.Node) -> Geometry:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pocketprune.calibration import Calibration
-from pocketprune.consumers import Consumer
+from pocketprune.consumers import Consumer, moments_of
 from pocketprune.numerics.moments import Moments
 from pocketprune.numerics.selection import select
 from pocketprune.structure.channel_groups import ChannelGroup, Structure
@@ -65,13 +65,12 @@ def _dense_moments(structure: Structure, readers: Sequence[PrunableLayer], calib
     consumers = {r.layer.node: Consumer(structure.traced, whole_input(r)) for r in readers}
     sweep = Sweep(structure.traced, [r.layer for r in readers], calibration.batches, cache_gb=settings.cache_gb)
     found = []
-    for number, layer in enumerate(sweep):
-        consumer = consumers[layer.node]
-        progress(f"weighing {consumer.decision.layer.name}", number, len(consumers))
-        moments = consumer.new_moments()
-        for x, target in sweep.rows():
-            consumer.update(moments, x, target, settings.points_per_layer, draw)
-        moments = calibration.total(moments)
+
+    def tell(name: str, done: int, total: int) -> None:
+        progress(f"weighing {name}", done, total)
+
+    for consumer, mine in moments_of(sweep, consumers, settings.points_per_layer, draw, tell):
+        moments = calibration.total(mine)
         consumer.check(moments)
         found.append((consumer, moments))
     return found

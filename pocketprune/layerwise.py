@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pocketprune.calibration import Calibration, Positions
-from pocketprune.consumers import Consumer
+from pocketprune.calibration import Calibration
+from pocketprune.consumers import Consumer, Positions
 from pocketprune.coupling import couple_groups
 from pocketprune.errors import UserError
 from pocketprune.finishing import expanded, group_ends, result_of, thinned

@@ -1,51 +1,18 @@
-"""Recovery without labels, between the closed form and fine-tuning: batch-norm statistics, and blocks by gradient."""
+"""Recovery without labels, between the closed form and fine-tuning: block by block, by gradient."""
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from pocketprune.errors import UserError
 from pocketprune.modes import evaluation_mode
 from pocketprune.segments import Segment, find_segments, output_at
 from pocketprune.training.distributed import all_reduce_sum, world_size
-
-
-@torch.no_grad()
-def reestimate_batch_norm(net: nn.Module, batches: Iterable[Tensor]) -> int:
-    """Replace the running statistics of all batch norms by their averages over the batches, in place.
-
-    All else of the network is in evaluation mode meanwhile (no dropout). Under several processes each brings its own
-    batches, and the averages are taken over all of them.
-
-    Returns:
-        How many layers were re-estimated; 0 changes nothing.
-    """
-    norms = [m for m in net.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    momenta = [norm.momentum for norm in norms]
-    with evaluation_mode(net):
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # the plain average over the batches
-            norm.train()
-        try:
-            count = torch.zeros((), dtype=torch.float64)
-            for batch in batches:
-                net(batch)
-                count += 1
-        finally:
-            for norm, momentum in zip(norms, momenta, strict=True):
-                norm.momentum = momentum
-    total = float(all_reduce_sum(count.clone()))
-    for statistic in (s for norm in norms for s in (norm.running_mean, norm.running_var)):
-        mean = all_reduce_sum(statistic.double() * float(count)) / total
-        statistic.copy_(mean)
-    return len(norms)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # or a lost connection comes with a trace of torch's code
 
 from torch.distributed import DistError
 from torch.distributed.elastic.multiprocessing.api import SignalException

@@ -22,7 +22,6 @@ export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 [ -t 2 ] || export TQDM_MININTERVAL=${TQDM_MININTERVAL:-10} # seconds between two states of a bar in a log file
 launcher=("$python")
 if [ "$processes" -gt 1 ]; then
-    export TORCH_CPP_LOG_LEVEL=${TORCH_CPP_LOG_LEVEL:-ERROR} # or a lost connection comes with a trace of torch's code
     launcher+=("$repo/scripts/launch.py" --standalone --nproc_per_node "$processes")
 fi
 exec "${launcher[@]}" "$repo/run.py" ${arguments[@]+"${arguments[@]}"}

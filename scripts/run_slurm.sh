@@ -19,7 +19,6 @@ processes=${SLURM_GPUS_ON_NODE:-1}
 read_arguments "$@"
 
 find_python
-export TORCH_CPP_LOG_LEVEL=${TORCH_CPP_LOG_LEVEL:-ERROR} # or a lost connection comes with a trace of torch's code
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 port=$((20000 + SLURM_JOB_ID % 20000))
 exec srun --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --kill-on-bad-exit=1 \

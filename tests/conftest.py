@@ -4,7 +4,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-# As the scripts set it, before torch is imported: a lost connection would come with a trace of torch's code.
+# As scripts/launch.py sets it, before torch is imported: a lost connection would come with a trace of torch's code.
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 

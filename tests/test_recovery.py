@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from pocketprune import UserError, prune_channels
-from pocketprune.recovery import reconstruct_blocks, reestimate_batch_norm
+from pocketprune.recovery import reconstruct_blocks
 from pocketprune.segments import find_segments, output_at
+from pocketprune.training.batch_norm import reestimate_batch_norm
 from tests.structure.small import images, resnet
 from tests.test_group_tuning import chunked
 

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from pocketprune.consumers import Consumer
 from pocketprune.errors import UserError
+from pocketprune.modes import evaluation_mode
 from pocketprune.search.choices import Choice, choices_of
 from pocketprune.search.interface import Score
 from pocketprune.search.layer_latency import LatencyCost
@@ -29,8 +29,8 @@ from pocketprune.structure.channel_groups import analyse
 from pocketprune.structure.cost_model import CostModel
 from pocketprune.structure.removal import refuse_pruned, thin
 from pocketprune.structure.sweep import PrunedTensors
-from pocketprune.structure.tracing import evaluation_mode
 from pocketprune.structure.verification import check_groups
+from pocketprune.training.batch_norm import reestimate_batch_norm
 from pocketprune.training.distributed import gather_objects, world_size
 
 LEAST_HELD_OUT = 50  # images; fewer say nothing about accuracy
@@ -160,7 +160,7 @@ class PruningEnvironment:
         """Accuracy and mean cross-entropy on the held-out images, the batch norms' statistics estimated anew."""
         net = self.thinned(counts)
         if any(count < layer.channels for count, layer in zip(counts, self.layers, strict=True)):
-            recalibrate(net, self._norm_images)
+            reestimate_batch_norm(net, self._norm_images, together=False)
         return self.judge(net)
 
     @torch.inference_mode()
@@ -215,24 +215,6 @@ class _Refit:
     @property
     def bytes(self) -> int:
         return sum(t.numel() * t.element_size() for t in self.pruned.tensors.values())
-
-
-@torch.no_grad()
-def recalibrate(net: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Replace the running statistics of a network's batch norms by those of `batches`; it ends in evaluation mode."""
-    norms = [m for m in net.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    if not norms:
-        return
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain average of all batches
-        norm.train()
-    for images in batches:
-        net(images)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    net.eval()
 
 
 def _first(batches: Sequence[Tensor], count: int, together: bool) -> Tensor:

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from pocketprune.consumers import Consumer, Fit
+from pocketprune.consumers import Consumer, Fit, Positions, moments_of
 from pocketprune.coupling import shares_of
 from pocketprune.numerics.elimination import EliminationPath
 from pocketprune.numerics.moments import Moments, all_reduce
@@ -88,25 +87,19 @@ def collect(
 ) -> dict[int, LayerStatistics]:
     """Statistics by position in `choices`, of those that have a choice; `together`, of all processes' batches."""
     owners = {c.node: c for choice in choices if len(choice.layer.allowed) > 1 for c in choice.consumers}
-    generator = torch.Generator().manual_seed(seed + (rank() if together else 0))
     device = next(iter(structure.traced.named_tensors().values())).device
-
-    def draw(images: int, places: int) -> Tensor:
-        return torch.randperm(places, generator=generator)[: min(points, places)].to(device)
-
+    draw = Positions(points, seed + (rank() if together else 0), device)
     sweep = Sweep(
         structure.traced, [c.layer for c in owners.values()], batches, cache_gb=cache_gb, branch_drift=False
     )
+
+    def tell(name: str, done: int, total: int) -> None:
+        progress(f"measuring {name}", done, total)
+
     found = {}
-    for number, layer in enumerate(sweep):
-        consumer = owners[layer.node]
-        progress(f"measuring {consumer.decision.layer.name}", number, len(owners))
-        moments = consumer.new_moments()
-        for x, target in sweep.rows():
-            consumer.update(moments, x, target, points, draw)
-        if together:
-            moments = [all_reduce(m) for m in moments]
-        found[layer.node] = consumer.ordered(moments)
+    for consumer, mine in moments_of(sweep, owners, points, draw, tell):
+        moments = [all_reduce(m) for m in mine] if together else mine
+        found[consumer.node] = consumer.ordered(moments)
     return {
         index: LayerStatistics(structure, choice, [found[c.node] for c in choice.consumers])
         for index, choice in enumerate(choices)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import re
 import traceback
 from typing import Any
 
@@ -47,9 +48,9 @@ def describe_input(value: Any) -> str:
     return type(value).__name__
 
 
-def first_line(error: Exception | None) -> str:
-    """An error's kind and the first line of its message."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+def first_line(error: BaseException | None) -> str:
+    """An error's kind and the first line of its message, without a terminal's colours."""
+    lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:300]
 
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pocketprune.modes import evaluation_mode
+
+from .nodes import tensors_in
 
 STEPS = frozenset((
     "convolution", "mm", "addmm", "bmm", "baddbmm", "add", "sub", "mul", "div", "relu", "hardtanh", "hardsigmoid",
@@ -71,7 +72,7 @@ def same_computation(first: nn.Module, second: nn.Module, args: tuple[Any, ...],
 
 def all_alike(reference: Any, other: Any, tolerance: float) -> bool:
     """Whether two nested outputs hold tensors of the same shapes and numbers."""
-    a, b = ([t for t in pytree.tree_leaves(output) if isinstance(t, Tensor)] for output in (reference, other))
+    a, b = tensors_in(reference), tensors_in(other)
     return len(a) == len(b) and all(_alike(x, y, tolerance) for x, y in zip(a, b, strict=True))
 
 

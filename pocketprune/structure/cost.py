@@ -11,18 +11,19 @@ import time
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, fx, nn
-from torch.utils import _pytree as pytree
+from torch import fx, nn
 
 from pocketprune.errors import UserError
+from pocketprune.modes import evaluation_mode
 
 from .admission import refuse_others
 from .channel_groups import Structure
+from .nodes import tensors_in
 from .tracing import (
     ExampleInputs,
     TracedNet,
+    batch_of,
     concrete_shape,
-    evaluation_mode,
     node_shape,
     operator_name,
     split_inputs,
@@ -93,8 +94,7 @@ def node_macs(traced: TracedNet | Structure, node: fx.Node) -> int:
 
 def batch_size(traced: TracedNet) -> int:
     """Length of the first axis of the first example input."""
-    tensors = [v for v in pytree.tree_leaves(traced.example) if isinstance(v, Tensor) and v.dim() > 0]
-    return tensors[0].shape[0] if tensors else 1
+    return batch_of(traced.example)
 
 
 def traced_macs(traced: TracedNet) -> int:
@@ -129,8 +129,7 @@ def measure_latency(net: nn.Module, example_inputs: ExampleInputs, repeats: int 
     try_forward(net, args, kwargs)
     if repeats < 1:
         raise UserError(f"repeats: {repeats} given; 1 or more is accepted")
-    tensors = [v for v in pytree.tree_leaves((args, kwargs)) if isinstance(v, Tensor)]
-    cuda = any(t.is_cuda for t in tensors)
+    cuda = any(t.is_cuda for t in tensors_in((args, kwargs)))
 
     def once() -> float:
         start = time.perf_counter()

@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from pocketprune.errors import UserError
+from pocketprune.modes import evaluation_mode
 
 from .admission import refuse_modeless, refuse_others
-from .programs import at_batch, batch_of, exported_program, first_line, onnx_model, quiet
+from .programs import at_batch, exported_program, onnx_model, quiet, root_line
 from .runtimes import Runner, latencies, open_onnx, open_openvino, open_pt2, require_packages, run_eagerly
-from .tracing import ExampleInputs, evaluation_mode, split_inputs
+from .tracing import ExampleInputs, batch_of, split_inputs
 
 TOLERANCE = 1e-4
 """Largest difference accepted, as a share of the output's largest value."""
@@ -151,7 +152,7 @@ def _export(path: Path, net: nn.Module, inputs: ExampleInputs, kind: Format, tol
             runner = kind.load(draft)
         except Exception as error:  # exporters raise whatever a network's operators make them
             raise UserError(f"{path}: network {type(net).__name__} cannot be exported to {kind.name}: "
-                            f"{first_line(error)}") from error
+                            f"{root_line(error)}") from error
         eager, sizes = run_eagerly(net), (1, OTHER_BATCH) if dynamic else (batch_of(inputs),)
         differences = [_difference(path, eager, runner, at_batch(inputs, size), tolerance) for size in sizes]
         torch_ms, own_ms = latencies([lambda: eager(inputs), lambda: runner(inputs)], repeats=repeats)
@@ -190,7 +191,7 @@ def _difference(path: Path, eager: Runner, runner: Runner, inputs: ExampleInputs
         expected, made = eager(inputs), runner(inputs)
     except Exception as error:  # runtimes raise errors of their own
         raise UserError(f"{path}: the exported network does not run at batch {batch_of(inputs)}: "
-                        f"{first_line(error)}; nothing was written") from error
+                        f"{root_line(error)}; nothing was written") from error
     largest = 0.0
     for number, (mine, theirs) in enumerate(zip(expected, made, strict=True)):
         gap, scale = _gap(mine, theirs)

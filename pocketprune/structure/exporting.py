@@ -15,6 +15,8 @@ from torch.utils import _pytree as pytree
 
 from pocketprune.modes import evaluation_mode
 
+from .nodes import tensors_in
+
 
 def copied(inputs: Any) -> Any:
     """Inputs that a network working in place may change."""
@@ -32,7 +34,7 @@ def attempts(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[Ca
     """
     def twice(t: Any) -> Any:
         return torch.cat([t, t]) if isinstance(t, Tensor) and t.dim() > 0 and t.shape[0] == 1 else t
-    tensors = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+    tensors = tensors_in((args, kwargs))
     for gradients in (True, False):
         if any(t.dim() > 0 and t.shape[0] == 1 for t in tensors):
             yield pytree.tree_map(twice, (args, kwargs)), True, gradients
@@ -44,23 +46,25 @@ def exported(net: nn.Module, call: Call, dynamic: bool, gradients: bool) -> tupl
     """The network's exported program, and the call it was exported with."""
     args, kwargs = copied(call)
     with evaluation_mode(net), named_keywords(net, kwargs), torch.set_grad_enabled(gradients), \
-            warnings.catch_warnings(), _quiet_export():
-        warnings.simplefilter("ignore")
+            silenced("torch"):
         shapes = _dynamic_shapes(net, args, kwargs) if dynamic else None
         return torch.export.export(net, args, kwargs, dynamic_shapes=shapes, strict=False), call
 
 
 @contextmanager
-def _quiet_export() -> Iterator[None]:
-    """torch.export logs and prints graphs and guards on failure; the caller gets one line instead."""
-    logger = logging.getLogger("torch")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+def silenced(*loggers: str) -> Iterator[None]:
+    """Exporters warn, log and print graphs and guards; the caller gets one line instead, from the exception."""
+    known = [logging.getLogger(name) for name in loggers]
+    levels = [logger.level for logger in known]
+    for logger in known:
+        logger.setLevel(logging.CRITICAL)
     try:
-        with redirect_stderr(io.StringIO()):
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(known, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _dynamic_shapes(net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

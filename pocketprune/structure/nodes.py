@@ -4,7 +4,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import fx
+from torch import Tensor, fx
+from torch.utils import _pytree as pytree
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """The tensors in nested arguments or outputs, in order."""
+    return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
 
 
 def operator_name(node: fx.Node) -> str:

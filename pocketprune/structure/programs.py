@@ -4,9 +4,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
-import logging
-import re
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,14 +13,9 @@ from torch.utils import _pytree as pytree
 
 from pocketprune.errors import UserError
 
-from .exporting import named_keywords
-from .tracing import ExampleInputs, split_inputs
-
-
-def batch_of(inputs: ExampleInputs) -> int:
-    """Length of the first axis of the first tensor among the inputs."""
-    tensors = [v for v in pytree.tree_leaves(split_inputs(inputs)) if isinstance(v, Tensor) and v.dim()]
-    return tensors[0].shape[0] if tensors else 1
+from .admission import first_line
+from .exporting import named_keywords, silenced
+from .tracing import ExampleInputs, batch_of, split_inputs
 
 
 def at_batch(inputs: ExampleInputs, size: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -83,25 +75,12 @@ def _output_names(program: torch.export.ExportedProgram) -> list[str] | None:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Exporters warn, log and print much that is of no use to a user; errors still come as exceptions."""
-    loggers = [logging.getLogger(name) for name in ("torch", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    text = io.StringIO()
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    with silenced("torch", "onnxscript", "onnx_ir"), contextlib.redirect_stdout(io.StringIO()):
+        yield
 
 
-def first_line(error: BaseException) -> str:
-    """What an exception goes back to, as one line of moderate length without a terminal's colours."""
+def root_line(error: BaseException) -> str:
+    """What an exception goes back to, as one line of moderate length."""
     while error.__cause__ is not None:
         error = error.__cause__
-    if isinstance(error, UserError):
-        return str(error)
-    lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:300]
+    return str(error) if isinstance(error, UserError) else first_line(error)

@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from pocketprune.errors import UserError
 
+from .nodes import tensors_in
 from .tracing import ExampleInputs, split_inputs
 
 Runner = Callable[[ExampleInputs], list[Tensor]]
@@ -32,7 +32,7 @@ def require_packages(purpose: str, *names: str) -> None:
 
 def tensor_inputs(inputs: ExampleInputs) -> list[Tensor]:
     """The tensors among the inputs, in the order of the exported model's own inputs."""
-    return [value for value in pytree.tree_leaves(split_inputs(inputs)) if isinstance(value, Tensor)]
+    return tensors_in(split_inputs(inputs))
 
 
 def open_pt2(path: str | os.PathLike[str]) -> Runner:
@@ -42,7 +42,7 @@ def open_pt2(path: str | os.PathLike[str]) -> Runner:
     def run(inputs: ExampleInputs) -> list[Tensor]:
         args, kwargs = split_inputs(inputs)
         with torch.no_grad():
-            return _tensors(module(*args, **kwargs))
+            return tensors_in(module(*args, **kwargs))
     return run
 
 
@@ -92,12 +92,8 @@ def run_eagerly(net: torch.nn.Module) -> Runner:
     def run(inputs: ExampleInputs) -> list[Tensor]:
         args, kwargs = split_inputs(inputs)
         with torch.no_grad():
-            return _tensors(net(*args, **kwargs))
+            return tensors_in(net(*args, **kwargs))
     return run
-
-
-def _tensors(output: object) -> list[Tensor]:
-    return [value for value in pytree.tree_leaves(output) if isinstance(value, Tensor)]
 
 
 def latencies(runners: Sequence[Callable[[], object]], *, repeats: int = 20, warmup: int = 2) -> list[float]:

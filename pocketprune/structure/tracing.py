@@ -19,11 +19,23 @@ from pocketprune.modes import evaluation_mode
 
 from .admission import describe_input, first_line, refuse_untraceable, why_untraceable
 from .exporting import attempts, copied, exported
-from .nodes import concrete_shape, describe, module_path, node_shape, operator_name
+from .nodes import concrete_shape, describe, module_path, node_shape, operator_name, tensors_in
 from .purifying import clean, purify
 
-__all__ = ["ExampleInputs", "TracedNet", "concrete_shape", "copied", "describe", "evaluation_mode", "module_path",
-           "node_shape", "operator_name", "split_inputs", "trace", "try_forward"]
+__all__ = [
+    "ExampleInputs",
+    "TracedNet",
+    "batch_of",
+    "concrete_shape",
+    "copied",
+    "describe",
+    "module_path",
+    "node_shape",
+    "operator_name",
+    "split_inputs",
+    "trace",
+    "try_forward",
+]
 
 ExampleInputs = Tensor | Sequence[Any] | Mapping[str, Any]
 
@@ -93,6 +105,11 @@ def split_inputs(inputs: ExampleInputs) -> tuple[tuple[Any, ...], dict[str, Any]
                     "or a dict of keyword arguments is accepted")
 
 
+def batch_of(inputs: ExampleInputs) -> int:
+    """Length of the first axis of the first tensor among the inputs that has one; 1 if none has."""
+    return next((len(t) for t in tensors_in(split_inputs(inputs)) if t.dim()), 1)
+
+
 def trace(net: nn.Module, example_inputs: ExampleInputs) -> TracedNet:
     """Export `net` in evaluation mode, with a dynamic batch dimension where the network allows it.
 
@@ -120,7 +137,7 @@ def try_forward(net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         UserError: the inputs are empty, or the network fails on them.
     """
     shapes = ", ".join(describe_input(v) for v in pytree.tree_leaves((args, kwargs)))
-    if any(v.dim() and not len(v) for v in pytree.tree_leaves((args, kwargs)) if isinstance(v, Tensor)):
+    if any(v.dim() and not len(v) for v in tensors_in((args, kwargs))):
         raise UserError(f"example_inputs ({shapes}) are empty; a batch of one or more is accepted")
     try:
         with evaluation_mode(net), torch.no_grad():

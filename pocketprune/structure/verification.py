@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
-from torch.utils import _pytree as pytree
+
+from pocketprune.modes import evaluation_mode
 
 from .channel_groups import ChannelGroup, Structure
 from .comparing import all_alike, near
 from .execution import Env, run
+from .nodes import tensors_in
 from .propagation import Identified
 from .propagation.reduction import SUMS
-from .tracing import evaluation_mode, operator_name
+from .tracing import operator_name
 
 READERS = SUMS | {"conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
                   "convolution", "linear", "matmul", "mm", "bmm", "mv", "dot", "addmm", "baddbmm", "einsum",
@@ -78,7 +80,7 @@ class _Permutation:
                     done.add(source)
                     for axis, index in self.sources[source].items():
                         env[source] = env[source].index_select(axis, index.to(env[source].device))
-        return _leaves(run(structure.traced, inputs, self.tensors, before=before))
+        return tensors_in(run(structure.traced, inputs, self.tensors, before=before))
 
 
 def permuted(structure: Structure, groups: Sequence[ChannelGroup], generator: torch.Generator) -> _Permutation:
@@ -130,7 +132,7 @@ def check_groups(structure: Structure, inputs: Any, *, seed: int = 0, tolerance:
     if not prunable:
         return
     generator = torch.Generator().manual_seed(seed)
-    reference = _leaves(run(structure.traced, inputs))
+    reference = tensors_in(run(structure.traced, inputs))
 
     def failing(groups: Sequence[ChannelGroup]) -> list[ChannelGroup]:
         moved = permuted(structure, groups, generator).run(structure, inputs)
@@ -180,7 +182,3 @@ def same_output(net: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
         except Exception:  # the network's own code may fail in any way once its widths no longer fit
             return False
     return all_alike(expected, made, 1e-4)
-
-
-def _leaves(output: Any) -> list[Tensor]:
-    return [t for t in pytree.tree_leaves(output) if isinstance(t, Tensor)]

@@ -19,11 +19,12 @@ from pocketprune.finishing import result_of
 from pocketprune.layerwise import PruningRun, Settings
 from pocketprune.numerics.reconstruction import relative_error
 from pocketprune.search import Budget, Problem, search
-from pocketprune.search.environment import PruningEnvironment, recalibrate
+from pocketprune.search.environment import PruningEnvironment
 from pocketprune.search.interface import replaced
 from pocketprune.search.layer_latency import LatencyCost
 from pocketprune.search.random_search import random_counts
 from pocketprune.structure.layers import layers_of
+from pocketprune.training.batch_norm import reestimate_batch_norm
 from tests.structure.small import images, resnet, shaken
 
 
@@ -165,7 +166,7 @@ def test_scores_come_after_the_norms_statistics_are_estimated_anew() -> None:
     counts = some_counts(env)
     net = env.thinned(counts)
     plain = env.judge(net)
-    recalibrate(net, env._norm_images)
+    reestimate_batch_norm(net, env._norm_images, together=False)
     assert env.judge(net) == env.score(counts) != plain
     x = torch.cat(list(env._norm_images))
     with torch.no_grad():

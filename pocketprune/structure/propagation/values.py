@@ -75,19 +75,18 @@ class Identities:
 
     def of_tensor(self, name: str, shape: Sequence[int]) -> list[Tensor]:
         """Facets of a parameter or buffer: one per axis longer than 1."""
-        facets = []
-        for axis, size in enumerate(shape):
-            if size > 1:
-                self._axes.append((self.count, size, name, axis))
-                facets.append(along_axis(self.fresh(size), shape, axis))
-        return facets
+        return self._facets(shape, name, self._axes)
 
     def generated(self, shape: Sequence[int], maker: Any) -> list[Tensor]:
         """Facets of a constant the network makes itself: free to shrink along every axis."""
+        return self._facets(shape, maker, self.made)
+
+    def _facets(self, shape: Sequence[int], owner: Any, known: list[tuple[int, int, Any, int]]) -> list[Tensor]:
+        """One facet per axis longer than 1; which identities they are is noted in `known`."""
         facets = []
         for axis, size in enumerate(shape):
             if size > 1:
-                self.made.append((self.count, size, maker, axis))
+                known.append((self.count, size, owner, axis))
                 facets.append(along_axis(self.fresh(size), shape, axis))
         return facets
 

@@ -105,17 +105,18 @@ class Sweep:
         return {node: values[node] for node in self.traced.input_nodes}
 
     def _pair(self, node: fx.Node, dense: dict, pruned: dict) -> tuple[Tensor, Tensor]:
-        target = self._evaluate(node, dense, None)
+        target = dense[node] = self._evaluate(node, dense, None)  # the dense network goes on from it
         branch: Branch | None = self.branches.get(node)
         if branch is not None and dense[branch.other] is not pruned[branch.other]:
             target = target + branch.in_layer_units(dense[branch.other] - pruned[branch.other], self._own)
         return pruned[node.args[0]], target
 
     def _advance(self, env: dict, start: int, end: int, pruned: PrunedTensors | None) -> dict:
-        """Run the nodes of [start, end), freeing every value after its last use."""
+        """Run the nodes of [start, end) whose values are not known, freeing every value after its last use."""
         for position in range(start, end):
             node = self.order[position]
-            env[node] = self._evaluate(node, env, pruned)
+            if node not in env:
+                env[node] = self._evaluate(node, env, pruned)
             for source in node.all_input_nodes:
                 if self._last_use.get(source, -1) <= position and source in env and source in self._last_use:
                     del env[source]

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 LEAST = 2  # layers with weights in a block; a single one has had its closed form already
@@ -15,10 +16,15 @@ LEAST = 2  # layers with weights in a block; a single one has had its closed for
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of the forward pass. It ends with the output of the module `name` ("": the network itself)."""
+    """A stretch of the forward pass. It ends with the output of the module `name` ("": the network itself).
+
+    Attributes:
+        alone: whether that module holds all the parameters, so that it can be run by itself on what it reads.
+    """
 
     name: str
     parameters: list[nn.Parameter]
+    alone: bool
 
 
 @dataclass(frozen=True)
@@ -42,12 +48,18 @@ def find_segments(net: nn.Module, dense: nn.Module, example: Tensor) -> list[Seg
         layers = sum(isinstance(modules[name], LAYERS) for name in names)
         ends = call.name in blocks if blocks else call.name in matching and layers >= LEAST
         if call.name and ends:
-            segments.append(Segment(call.name, _parameters(modules, names)))
+            segments.append(_segment(call.name, modules, names))
             names = []
     rest = _parameters(modules, [*names, ""])
     known = {id(p) for segment in segments for p in segment.parameters}
     rest = [p for p in rest if id(p) not in known]
-    return [s for s in segments if s.parameters] + ([Segment("", rest)] if rest else [])
+    return [s for s in segments if s.parameters] + ([Segment("", rest, True)] if rest else [])
+
+
+def _segment(end: str, modules: dict[str, nn.Module], names: list[str]) -> Segment:
+    parameters = _parameters(modules, names)
+    own = {id(p) for p in modules[end].parameters()}
+    return Segment(end, parameters, all(id(p) in own for p in parameters))
 
 
 def _layers(module: nn.Module) -> int:
@@ -80,6 +92,9 @@ class _ReachedError(Exception):
     """The forward pass has come as far as it was needed."""
 
 
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
 def output_at(net: nn.Module, name: str, batch: Any) -> Tensor:
     """The output of the module `name` for a batch; what comes after it is not computed."""
     if not name:
@@ -89,11 +104,27 @@ def output_at(net: nn.Module, name: str, batch: Any) -> Tensor:
     def stop(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
         seen.append(output)
         raise _ReachedError
-    handle = net.get_submodule(name).register_forward_hook(stop)
+    _run(net, batch, net.get_submodule(name).register_forward_hook(stop))
+    return seen[0]
+
+
+def inputs_at(net: nn.Module, name: str, batch: Any) -> Arguments:
+    """What the module `name` is called with for a batch; neither it nor what comes after it is computed."""
+    if not name:
+        return (batch,), {}
+    seen: list[Arguments] = []
+
+    def stop(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        seen.append((args, kwargs))
+        raise _ReachedError
+    _run(net, batch, net.get_submodule(name).register_forward_pre_hook(stop, with_kwargs=True))
+    return seen[0]
+
+
+def _run(net: nn.Module, batch: Any, handle: RemovableHandle) -> None:
     try:
         net(batch)
     except _ReachedError:
         pass
     finally:
         handle.remove()
-    return seen[0]

@@ -1,11 +1,29 @@
-"""What the test session reports beside passes and failures."""
+"""What the test session reports beside passes and failures, also where it runs in several processes."""
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
+
+import pytest
 
 # As scripts/launch.py sets it, before torch is imported: a lost connection would come with a trace of torch's code.
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker process of pytest-xdist hands in what its oracle has counted."""
+    oracle = sys.modules.get("tests.structure.oracle")
+    if oracle is not None and hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["oracle"] = (dict(oracle.COUNTS), dict(oracle.OPERATORS))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: Any) -> None:
+    """The counts of a worker process join those of the session."""
+    from tests.structure.oracle import COUNTS, OPERATORS
+    for total, part in zip((COUNTS, OPERATORS), getattr(node, "workeroutput", {}).get("oracle", ()), strict=False):
+        total.update(part)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -2,12 +2,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from pocketprune import UserError, prune_channels
+from pocketprune import UserError, prune_channels, recovery
 from pocketprune.recovery import reconstruct_blocks
 from pocketprune.segments import find_segments, output_at
 from pocketprune.training.batch_norm import reestimate_batch_norm
@@ -34,6 +36,35 @@ def test_blocks_come_closer_on_inputs_not_trained_on(shared_input: str) -> None:
             target = output_at(net, result.name, x)
             old, new = (output_at(one, result.name, x) - target for one in (before, small))
             assert new.square().sum() < old.square().sum()
+
+
+def in_place() -> nn.Module:
+    """Blocks that overwrite what they read."""
+    torch.manual_seed(3)
+    def block() -> nn.Sequential:
+        return nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(inplace=True),
+                             nn.Conv2d(8, 8, 3, padding=1))
+    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), block(), block(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                         nn.Linear(8, 5))
+
+
+@pytest.mark.parametrize("make", [lambda: resnet(1), in_place])
+def test_blocks_run_alone_on_remembered_inputs_learn_what_they_would_in_the_network(
+        make: Callable[[], nn.Module], monkeypatch: pytest.MonkeyPatch) -> None:
+    net, batches = make(), images(96)
+    small = pruned(net)
+    found = [(copy.deepcopy(small), *options) for options in ((1.0, True), (0.0, True), (0.0, False))]
+    results = []
+    for one, kept_gb, alone in found:
+        monkeypatch.setattr(recovery, "KEPT_GB", kept_gb)
+        monkeypatch.setattr(recovery, "find_segments", lambda *args, alone=alone: [
+            replace(segment, alone=segment.alone and alone) for segment in find_segments(*args)])
+        results.append(reconstruct_blocks(one, net, batches, steps=8))
+    assert any(segment.alone for segment in find_segments(small, net, batches[0]))
+    assert any(block.error_after < block.error_before for block in results[0])
+    assert results[0] == results[1] == results[2]
+    for one, *_ in found[1:]:
+        assert all(torch.equal(t, found[0][0].state_dict()[n]) for n, t in one.state_dict().items())
 
 
 def test_a_network_run_as_a_graph_is_recovered_too() -> None:

@@ -5,7 +5,6 @@ A new flag is a new field: its default, its teaching text and what it accepts st
 """
 
 import dataclasses
-import math
 import shutil
 import typing
 from collections.abc import Sequence
@@ -14,22 +13,11 @@ from pathlib import Path
 
 from absl import flags
 
+from config_pruning import ChannelPruningConfig
 from config_search import DdpgConfig, SearchConfig
+from config_training import DistillationConfig, TrainConfig
 from pocketprune.errors import UserError
-from settings import (
-    COUNT,
-    COUNT_OR_ZERO,
-    FRACTION,
-    NOT_NEGATIVE,
-    POSITIVE,
-    SHARE,
-    Concern,
-    Interval,
-    described,
-    kinds,
-    nearest,
-    setting,
-)
+from settings import COUNT, COUNT_OR_ZERO, POSITIVE, Concern, Interval, described, kinds, nearest, setting
 
 HELP_FLAGS = frozenset({"--help", "-help", "-h", "--helpfull", "--helpshort"})
 
@@ -113,145 +101,6 @@ class NetConfig(Concern):
     init_checkpoint: str = setting(
         "", "state dict of the full-precision network; none: the workdir's own, trained first if it has none"
     )
-
-
-@dataclass(frozen=True)
-class TrainConfig(Concern):
-    """Training and fine-tuning"""
-
-    lrn_rate_init: float | None = setting(
-        None, "learning rate at the start, for a batch of --batch_size_norm images", accept=POSITIVE
-    )
-    batch_size_norm: int | None = setting(
-        None, "batch size that --lrn_rate_init is meant for; other sizes scale it", accept=COUNT
-    )
-    optimizer: str = setting(
-        "sgd", "sgd (with --momentum) or adam; for a few epochs after pruning adam at 0.002 is the better",
-        accept=("sgd", "adam"),
-    )
-    momentum: float = setting(0.9, "momentum of SGD", accept=FRACTION)
-    loss_w_dcy: float | None = setting(None, "weight decay", accept=NOT_NEGATIVE)
-    nb_epochs: int | None = setting(None, "epochs of the full schedule", accept=COUNT)
-    nb_epochs_rat: float = setting(
-        1.0,
-        "share of the full schedule that the learner trains for; with --learner channel this is its "
-        "fine-tuning, and 0 means none",
-        accept=NOT_NEGATIVE,
-    )
-    lrn_rate_dcy: str = setting(
-        "piecewise",
-        "how the learning rate falls: piecewise (in the network's own steps), cosine or constant",
-        accept=("piecewise", "cosine", "constant"),
-    )
-    warmup: float = setting(
-        0.0, "cosine: share of the schedule in which the rate first rises", accept=FRACTION
-    )
-    label_smoothing: float = setting(
-        0.0, "share of each label spread evenly over all classes", accept=FRACTION
-    )
-    ema_decay: float = setting(
-        0.0, "end with a moving average of the weights, of this decay a step; 0: without", accept=FRACTION
-    )
-    clip_norm: float = setting(0.0, "largest norm of the gradient; 0: no limit", accept=NOT_NEGATIVE)
-    amp: str = setting("off", "bf16: compute in bfloat16 where that is safe", accept=("off", "bf16"))
-    tf32: bool = setting(False, "TensorFloat-32 products while training on a GPU")
-    channels_last: bool | None = setting(
-        None, "channels-last memory layout while training; its own: on a CPU, or with --amp bf16, for the nets above"
-    )
-    compile: bool = setting(False, "train through torch.compile")
-    sync_bn: bool = setting(False, "batch-norm statistics over all processes, on GPUs")
-    summ_step: int = setting(100, "steps between two points of the training curves", accept=COUNT)
-    save_step: int = setting(
-        1000, "steps between two checkpoints; a killed run loses no more when started again", accept=COUNT
-    )
-    keep_checkpoints: int = setting(3, "checkpoints of each phase that are kept", accept=COUNT)
-
-
-@dataclass(frozen=True)
-class DistillationConfig(Concern):
-    """Distillation, in every learner that trains"""
-
-    enbl_dst: bool = setting(
-        False, "also learn a teacher's softened outputs: the dense network's, unless --dst_checkpoint names another"
-    )
-    loss_w_dst: float = setting(4.0, "weight of the distance to the teacher", accept=NOT_NEGATIVE)
-    tempr_dst: float = setting(4.0, "temperature that softens both outputs", accept=POSITIVE)
-    dst_scale_gradient: bool = setting(
-        True, "multiply the distance by the squared temperature, so that --loss_w_dst alone sets its weight; "
-        "PocketFlow does not"
-    )
-    dst_checkpoint: str = setting("", "state dict of the teacher; none: the dense network teaches")
-    dst_net: str = setting("", "the teacher's network, as for --net; none: the same as --net")
-    dst_resnet_size: int | None = setting(None, "the teacher's --resnet_size", accept=COUNT)
-
-
-@dataclass(frozen=True)
-class ChannelPruningConfig(Concern):
-    """Channel pruning (--learner channel)"""
-
-    cp_prune_option: str = setting(
-        "uniform",
-        "where the preserve ratios come from: uniform (one for all layers), list (a file, one per layer) or auto "
-        "(searched under a budget, see --cp_search)",
-        accept=("uniform", "list", "auto"),
-    )
-    cp_uniform_preserve_ratio: float = setting(
-        0.6, "uniform: share of its input channels that each layer keeps", accept=SHARE
-    )
-    cp_prune_list_file: str = setting(
-        "ratio.list", "list: file of comma-separated preserve ratios, one per convolution in forward order"
-    )
-    cp_selection: str = setting(
-        "lasso",
-        "how channels are chosen: lasso (LARS path), obs (backward elimination with exact refit), magnitude "
-        "or random; the weights are refitted by least squares after each of them",
-        accept=("lasso", "obs", "magnitude", "random"),
-    )
-    cp_lasso: bool = setting(True, "PocketFlow's switch: --nocp_lasso is --cp_selection magnitude")
-    cp_shared_input: str = setting(
-        "sample",
-        "a layer that reads a shared tensor (a residual sum): sample (keeps its own subset of it), couple "
-        "(the shared channels go for all readers at once), keep (all stay)",
-        accept=("sample", "couple", "keep"),
-    )
-    cp_nb_batches: int = setting(
-        60, "batches of training images that the statistics come from (at most one epoch)", accept=COUNT
-    )
-    cp_nb_points_per_layer: int = setting(
-        10, "positions per image and layer that the statistics come from; 0: all", accept=COUNT_OR_ZERO
-    )
-    cp_quadruple: bool = setting(False, "keep multiples of 4 channels")
-    cp_channel_multiple: int = setting(1, "keep multiples of this many channels", accept=COUNT)
-    cp_list_group: int = setting(
-        1000, "prunable layers pruned at once; between groups the network is trained", accept=COUNT
-    )
-    cp_finetune: bool = setting(
-        False, "between groups train briefly, by Adam, and not for the full schedule x --nb_epochs_rat"
-    )
-    cp_retrain: bool = setting(False, "between groups train for the full schedule even with --cp_finetune")
-    cp_lrn_rate_ft: float = setting(1e-4, "learning rate of --cp_finetune", accept=POSITIVE)
-    cp_nb_iters_ft_ratio: float = setting(
-        0.2, "share of the full schedule that --cp_finetune takes", accept=SHARE
-    )
-    cp_bn_reestimate: bool = setting(
-        False, "after pruning, measure the batch-norm statistics again on the calibration images"
-    )
-    cp_block_steps: int = setting(
-        0, "after pruning, Adam steps for each block towards the dense block's outputs on the calibration "
-        "images, without labels (a few hundred; 0: none)", accept=COUNT_OR_ZERO
-    )
-    cp_block_lrn_rate: float = setting(1e-3, "learning rate of --cp_block_steps", accept=POSITIVE)
-    cp_cache_gb: float = setting(4.0, "memory for cached activations, in GB", accept=POSITIVE)
-
-    @property
-    def selection(self) -> str:
-        """The selection in force: PocketFlow's --nocp_lasso turns the Lasso into weight magnitude."""
-        return "magnitude" if self.cp_selection == "lasso" and not self.cp_lasso else self.cp_selection
-
-    @property
-    def channel_multiple(self) -> int:
-        """The multiple in force: --cp_quadruple makes it one of 4 as well."""
-        return math.lcm(self.cp_channel_multiple, 4) if self.cp_quadruple else self.cp_channel_multiple
 
 
 @dataclass(frozen=True)

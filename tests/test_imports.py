@@ -27,12 +27,14 @@ ALLOWED = {
     "nets": LEAVES,
     "datasets": LEAVES,
     "settings": LEAVES,
+    "config_pruning": {"settings"},
     "config_search": {"settings"},
-    "config": {"config_search", "settings"} | LEAVES,
+    "config_training": {"settings"},
+    "config": {"config_pruning", "config_search", "config_training", "settings"} | LEAVES,
     "learners": {"config", "datasets", "nets", "pocketprune"},
     "run": {"config", "datasets", "nets", "learners", "pocketprune"},
 }
-PARTS = {"pocketprune", "nets", "datasets", "settings", "config", "config_search", "learners", "run"}
+PARTS = {name.split(".")[0] for name in ALLOWED}
 ABSL_USERS = {"run", "config"}
 
 

@@ -1,10 +1,6 @@
 """The command line end to end, on a small network and the embedded digits."""
 
 import importlib.util
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,9 +11,8 @@ import pocketprune
 import run
 from nets import create_net
 from pocketprune.numerics.ratios import parse_ratio_list
+from tests.command_line import OWN_NETS, ROOT, SMALL, refusal, report_of, shell, succeed, untrained_weights
 
-ROOT = Path(__file__).parent.parent
-SMALL = ["--resnet_size=8", "--nb_epochs=2", "--device=cpu", "--cp_nb_batches=4", "--latency_batch=8"]
 STAGE_KEYS = {"accuracy", "loss", "macs", "params", "latency_ms"}
 POCKETFLOW_LIST = (
     "1.0, 0.1875, 0.1875, 0.1875, 0.1875, 0.1875, 0.1875, 0.1875, 1.0, 0.25, 1.0, 0.25, 0.21875, 0.21875, "
@@ -25,39 +20,17 @@ POCKETFLOW_LIST = (
 )
 
 
-def _run(*arguments: str | Path) -> None:
-    assert run.main([str(argument) for argument in arguments]) == 0
-
-
-def _report(workdir: Path) -> dict:
-    return json.loads((workdir / "report.json").read_text())
-
-
-def _refusal(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
-    """The line a command line is refused with."""
-    capsys.readouterr()
-    assert run.main([str(argument) for argument in arguments]) == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith("error: ")
-    return lines[0].removeprefix("error: ")
-
-
 @pytest.fixture(scope="module")
 def pruned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The workdir of a channel-pruning run that trained its dense network itself."""
     workdir = tmp_path_factory.mktemp("runs") / "pruned"
-    _run("--learner=channel", "--cp_uniform_preserve_ratio=0.5", f"--workdir={workdir}", *SMALL)
+    succeed("--learner=channel", "--cp_uniform_preserve_ratio=0.5", f"--workdir={workdir}", *SMALL)
     return workdir
 
 
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
-    """An untrained ResNet-20's state dict."""
-    torch.manual_seed(0)
-    net = create_net("resnet", num_classes=10, input_shape=(1, 8, 8), resnet_size=20)
-    torch.save(net.state_dict(), tmp_path / "weights.pt")
-    return tmp_path / "weights.pt"
+    return untrained_weights(tmp_path)
 
 
 def test_a_run_writes_what_it_promises(pruned: Path) -> None:
@@ -68,7 +41,7 @@ def test_a_run_writes_what_it_promises(pruned: Path) -> None:
 
 
 def test_the_report_tells_the_run(pruned: Path) -> None:
-    report = _report(pruned)
+    report = report_of(pruned)
     names = (report["net"], report["dataset"], report["learner"], report["device"], report["seed"])
     assert names == ("resnet", "digits", "channel", "cpu", 0)
     assert report["config"]["cp_uniform_preserve_ratio"] == 0.5
@@ -85,7 +58,7 @@ def test_the_report_tells_the_run(pruned: Path) -> None:
 
 
 def test_the_network_gets_smaller_by_the_ratio(pruned: Path) -> None:
-    report = _report(pruned)
+    report = report_of(pruned)
     assert report["pruned"]["macs"] < 0.6 * report["dense"]["macs"]
     assert report["pruned"]["params"] < 0.6 * report["dense"]["params"]
     assert report["pruned"]["macs"] == report["before_finetune"]["macs"]
@@ -109,11 +82,11 @@ def test_tensorboard_shows_training_layers_and_report(pruned: Path) -> None:
 def test_a_rerun_reuses_the_dense_network_and_repeats_the_result(
     pruned: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = _report(pruned)
+    before = report_of(pruned)
     capsys.readouterr()
-    _run("--learner=channel", "--cp_uniform_preserve_ratio=0.5", f"--workdir={pruned}", *SMALL)
+    succeed("--learner=channel", "--cp_uniform_preserve_ratio=0.5", f"--workdir={pruned}", *SMALL)
     printed = capsys.readouterr().out
-    after = _report(pruned)
+    after = report_of(pruned)
     assert "Training (dense)" not in printed
     assert "Dense network: weights of" in printed
     assert after["seconds"]["train"] == 0
@@ -124,9 +97,9 @@ def test_a_rerun_reuses_the_dense_network_and_repeats_the_result(
 
 
 def test_the_run_ends_with_a_table(pruned: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _run("--learner=channel", "--exec_mode=eval", f"--workdir={pruned}", *SMALL)
+    succeed("--learner=channel", "--exec_mode=eval", f"--workdir={pruned}", *SMALL)
     lines = capsys.readouterr().out.splitlines()
-    report = _report(pruned)["pruned"]
+    report = report_of(pruned)["pruned"]
     assert lines[0].split()[:2] == ["accuracy", "loss"]
     assert lines[2].startswith("final")
     assert f"{report['accuracy']:.2%}" in lines[2]
@@ -136,15 +109,15 @@ def test_the_run_ends_with_a_table(pruned: Path, capsys: pytest.CaptureFixture[s
 def test_eval_of_full_precision_measures_the_dense_network(
     pruned: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _run("--exec_mode=eval", f"--workdir={pruned}", *SMALL)
-    assert f"{_report(pruned)['dense']['accuracy']:.2%}" in capsys.readouterr().out
+    succeed("--exec_mode=eval", f"--workdir={pruned}", *SMALL)
+    assert f"{report_of(pruned)['dense']['accuracy']:.2%}" in capsys.readouterr().out
 
 
 def test_export_writes_files_that_load(pruned: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for package in ("onnx", "onnxscript", "onnxruntime", "openvino"):
         pytest.importorskip(package)
     capsys.readouterr()
-    _run("--learner=channel", "--exec_mode=export", f"--workdir={pruned}", *SMALL)
+    succeed("--learner=channel", "--exec_mode=export", f"--workdir={pruned}", *SMALL)
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]] == [
         "ONNX", "OpenVINO", "torch.export"
     ]  # fmt: skip
@@ -156,7 +129,7 @@ def test_export_writes_files_that_load(pruned: Path, capsys: pytest.CaptureFixtu
         torch.testing.assert_close(program.module()(images), net(images), rtol=1e-4, atol=1e-5)
     assert (pruned / "pruned_model.onnx").stat().st_size > 0
     assert not list(pruned.glob(".*"))
-    report = _report(pruned)
+    report = report_of(pruned)
     assert {"dense", "pruned", "layers"} <= set(report)  # of the run before
     assert report["export"]["latency_batch"] == 8
     for entry in report["export"]["files"]:
@@ -169,11 +142,11 @@ def test_export_writes_files_that_load(pruned: Path, capsys: pytest.CaptureFixtu
 def test_plot_draws_the_groups(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
     picture = tmp_path / "channel_groups.png"
-    _run("--exec_mode=layers", "--resnet_size=8", "--plot", f"--workdir={tmp_path}")
+    succeed("--exec_mode=layers", "--resnet_size=8", "--plot", f"--workdir={tmp_path}")
     assert f"drawn in {picture}" in capsys.readouterr().out
     dense = picture.read_bytes()
     assert dense.startswith(b"\x89PNG")
-    _run("--learner=channel", "--plot", f"--workdir={tmp_path}", "--nb_epochs_rat=0", *SMALL)
+    succeed("--learner=channel", "--plot", f"--workdir={tmp_path}", "--nb_epochs_rat=0", *SMALL)
     assert picture.read_bytes() != dense
 
 
@@ -182,14 +155,14 @@ def test_plot_names_its_extra(
 ) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: None if n == "matplotlib" else found(n, *a))
-    message = _refusal(capsys, "--exec_mode=layers", "--plot", f"--workdir={tmp_path}")
+    message = refusal(capsys, "--exec_mode=layers", "--plot", f"--workdir={tmp_path}")
     assert message.startswith("drawing (--plot): needs matplotlib, not installed here; pip install")
 
 
 def test_layers_writes_a_template_that_the_list_option_takes(
     tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _run("--exec_mode=layers", f"--workdir={tmp_path}")
+    succeed("--exec_mode=layers", f"--workdir={tmp_path}")
     printed = capsys.readouterr().out
     assert "layer1.0.shortcut" in printed
     assert "21  layer3.2.conv2" in printed
@@ -198,12 +171,12 @@ def test_layers_writes_a_template_that_the_list_option_takes(
     assert "linear -> nothing" in groups
     assert "no: network output" in groups
     template = tmp_path / "ratio_template.list"
-    _run(
+    succeed(
         "--learner=channel", "--cp_prune_option=list", f"--cp_prune_list_file={template}",
         f"--init_checkpoint={weights}", f"--workdir={tmp_path}", "--nb_epochs_rat=0", "--cp_nb_batches=1",
         "--latency_batch=1",
     )  # fmt: skip
-    report = _report(tmp_path)
+    report = report_of(tmp_path)
     assert report["pruned"]["macs"] == report["dense"]["macs"]
     assert all(layer["kept"] == layer["channels"] for layer in report["layers"])
 
@@ -211,12 +184,12 @@ def test_layers_writes_a_template_that_the_list_option_takes(
 def test_pocketflows_list_for_resnet20_is_taken(tmp_path: Path, weights: Path) -> None:
     ratios = [float(entry) for entry in POCKETFLOW_LIST.split(",")]
     (tmp_path / "my.list").write_text(POCKETFLOW_LIST + "\n")
-    _run(
+    succeed(
         "--learner=channel", "--cp_prune_option=list", f"--cp_prune_list_file={tmp_path / 'my.list'}",
         "--net=resnet", "--resnet_size=20", f"--init_checkpoint={weights}", f"--workdir={tmp_path}",
         "--nb_epochs_rat=0", "--cp_nb_batches=2", "--latency_batch=1",
     )  # fmt: skip
-    layers = _report(tmp_path)["layers"]
+    layers = report_of(tmp_path)["layers"]
     wanted = [max(1, round(r * x["channels"])) for r, x in zip(ratios, layers, strict=True)]
     assert [layer["kept"] for layer in layers] == wanted
     assert len(layers) == 22
@@ -227,115 +200,13 @@ def test_the_sample_list_is_pocketflows() -> None:
     assert parse_ratio_list(ROOT / "ratio.list", names) == [float(x) for x in POCKETFLOW_LIST.split(",")]
 
 
-@pytest.mark.parametrize(
-    ("content", "complaint"),
-    [
-        (None, "no such file"),
-        ("", "empty"),
-        ("1.0, half", "'half'"),
-        ("1.0, nan", "nan"),
-        ("1.0, 1.5", "1.5"),
-        ("1.0, 0.5", "2 entries, expected 10"),
-    ],
-)
-def test_a_wrong_ratio_list_is_refused_before_any_work(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, complaint: str
-) -> None:
-    path = tmp_path / "my.list"
-    if content is not None:
-        path.write_text(content)
-    flags = ("--learner=channel", "--cp_prune_option=list", f"--cp_prune_list_file={path}", *SMALL)
-    message = _refusal(capsys, *flags, f"--workdir={tmp_path / 'out'}")
-    assert complaint in message
-    assert str(path) in message
-    assert list((tmp_path / "out").iterdir()) == []
-
-
-def test_checkpoints_that_do_not_fit_are_refused(
-    tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    flags = (f"--init_checkpoint={weights}", f"--workdir={tmp_path / 'out'}", "--learner=channel")
-    assert "missing: layer1.3" in _refusal(capsys, *flags, "--resnet_size=56")
-    weights.write_bytes(weights.read_bytes()[:5000])
-    assert "damaged" in _refusal(capsys, *flags)
-    weights.unlink()
-    assert "no such file" in _refusal(capsys, *flags)
-
-
-@pytest.mark.parametrize(
-    ("flag", "hint"),
-    [
-        ("--net=resnot", "resnet"),
-        ("--dataset=digit", "digits"),
-        ("--learner=chanel", "channel"),
-        ("--net=absent.py:build", "no such file"),
-        ("--resnet_size=21", "6n"),
-        ("--device=abacus", "cpu"),
-    ],
-)
-def test_unknown_names_are_answered_with_the_nearest(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str, hint: str
-) -> None:
-    message = _refusal(capsys, flag, f"--workdir={tmp_path}")
-    assert message.startswith(flag.split("=")[0])
-    assert hint in message
-
-
-def test_an_unwritable_workdir_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "file").write_text("")
-    message = _refusal(capsys, f"--workdir={tmp_path / 'file' / 'out'}")
-    assert message.startswith(f"--workdir={tmp_path / 'file' / 'out'}: cannot be written")
-
-
-@pytest.mark.parametrize("mode", ["eval", "export"])
-@pytest.mark.parametrize("learner", ["channel", "full-prec"])
-def test_there_must_be_a_result_to_measure(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], mode: str, learner: str
-) -> None:
-    message = _refusal(capsys, f"--exec_mode={mode}", f"--learner={learner}", f"--workdir={tmp_path}")
-    assert message.startswith(f"--workdir={tmp_path}: ")
-
-
-def test_a_damaged_pruned_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "pruned_model.pt").write_bytes(b"PK\x03\x04 not really")
-    message = _refusal(capsys, "--exec_mode=eval", "--learner=channel", f"--workdir={tmp_path}")
-    assert "pruned_model.pt" in message
-
-
-OWN_NETS = """
-import torch
-from torch import nn
-
-def build(num_classes, input_shape):
-    return nn.Sequential(
-        nn.Conv2d(input_shape[0], 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(),
-        nn.Linear(8 * 16, num_classes))
-
-class Untraceable(nn.Module):
-    def __init__(self, num_classes, input_shape):
-        super().__init__()
-        self.linear = nn.Linear(64, num_classes)
-
-    def forward(self, x):
-        return self.linear(x.flatten(1) if float(x.sum()) > 0 else -x.flatten(1))
-"""
-
-
 def test_a_persons_own_network_is_pruned(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(OWN_NETS)
-    _run(
+    succeed(
         f"--net={tmp_path / 'own.py'}:build", "--learner=channel", "--nb_epochs=1", "--cp_nb_batches=2",
         "--cp_uniform_preserve_ratio=0.5", f"--workdir={tmp_path / 'out'}", "--latency_batch=1",
     )  # fmt: skip
-    assert [layer["kept"] for layer in _report(tmp_path / "out")["layers"]] == [1, 4]
-
-
-def test_a_network_that_cannot_be_traced_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "own.py").write_text(OWN_NETS)
-    flags = (f"--net={tmp_path / 'own.py'}:Untraceable", f"--workdir={tmp_path / 'out'}")
-    assert "trace" in _refusal(capsys, *flags, "--exec_mode=layers")
+    assert [layer["kept"] for layer in report_of(tmp_path / "out")["layers"]] == [1, 4]
 
 
 def test_an_interrupt_ends_quietly(
@@ -349,23 +220,8 @@ def test_an_interrupt_ends_quietly(
     assert capsys.readouterr().err == "interrupted\n"
 
 
-def _shell(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
-    texts = [str(part) for part in command]
-    return subprocess.run(texts, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
-
-
-@pytest.mark.parametrize("flag", ["--batch_size=0", "--nett=resnet", "--workdir=/proc/none/out"])
-def test_the_process_ends_with_status_2_and_one_line(tmp_path: Path, flag: str) -> None:
-    ended = _shell(sys.executable, ROOT / "run.py", flag, cwd=tmp_path)
-    assert ended.returncode == 2
-    assert len(ended.stderr.strip().splitlines()) == 1
-    assert flag.split("=")[0] in ended.stderr
-    assert ended.stdout == ""
-
-
 def test_help_is_printed(tmp_path: Path) -> None:
-    ended = _shell("bash", ROOT / "scripts" / "run_local.sh", "--help", cwd=tmp_path)
+    ended = shell("bash", ROOT / "scripts" / "run_local.sh", "--help", cwd=tmp_path)
     assert ended.returncode == 0
     assert "--cp_uniform_preserve_ratio (0.6)" in ended.stdout
 
@@ -373,7 +229,7 @@ def test_help_is_printed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("entry", ["nets/resnet_at_digits_run.py", "resnet_at_digits"])
 def test_the_script_takes_pocketflows_entry(tmp_path: Path, entry: str) -> None:
     script = ROOT / "scripts" / "run_local.sh"
-    ended = _shell("bash", script, entry, "--exec_mode", "layers", "--resnet_size", "8", cwd=tmp_path)
+    ended = shell("bash", script, entry, "--exec_mode", "layers", "--resnet_size", "8", cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert "9  layer3.0.conv2" in ended.stdout
     assert (tmp_path / "runs" / "resnet_8_at_digits" / "ratio_template.list").exists()

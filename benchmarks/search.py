@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from common import arguments, calibration, cifar10, cifar_resnet, machine, table
@@ -105,6 +107,25 @@ def shown(row: dict) -> list[str]:
             f"{row['test']:.2%}", tuned]
 
 
+def summary(rows: Sequence[dict]) -> str:
+    """A table of the seeds' means, with the lowest and highest; MACs as far as any seed strays from the budget."""
+    lines = []
+    for budget, method in dict.fromkeys((row["budget"], row["search"]) for row in rows):
+        same = [row for row in rows if (row["budget"], row["search"]) == (budget, method)]
+        macs = max((row["macs"] for row in same), key=lambda share: abs(share - budget))
+        lines.append([f"{budget:.0%}", method, len(same), f"{macs:.1%}", spread([row["test"] for row in same]),
+                      spread([row["fine_tuned"] for row in same if row["fine_tuned"] is not None]),
+                      f"{statistics.median(row['seconds'] for row in same):.0f}"])
+    return table(["budget", "search", "seeds", "MACs", "test", "fine-tuned", "seconds"], lines)
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean (lowest to highest), in per cent."""
+    if not values:
+        return ""
+    return f"{statistics.mean(values):.2%} ({min(values) * 100:.1f} to {max(values) * 100:.1f})"
+
+
 def parsed() -> argparse.Namespace:
     parser = arguments(__doc__)
     parser.add_argument("--resnet_size", type=int, default=20)
@@ -143,6 +164,7 @@ def main() -> None:
             rollout, by_rows = bench.speed(flags.budgets[0])
             print(f"\none roll-out {rollout:.2f} s; re-pruning from rows {by_rows:.1f} s, its evaluation left out\n",
                   flush=True)
+    print(f"\n{summary(rows)}")
     print(f"\nResNet-{flags.resnet_size}, CIFAR-10, {flags.images} calibration and {flags.held_out} held-out images, "
           f"{flags.nb_rlouts} roll-outs, fine-tuned {flags.finetune_epochs:g} epochs; {machine(flags.device)}")
 

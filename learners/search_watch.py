@@ -93,16 +93,16 @@ def draw_cloud(history: Sequence[Rollout], kind: str) -> np.ndarray:
 
 
 def draw_sensitivity(table: SensitivityTable) -> np.ndarray:
-    """Loss against the share kept, a line for each layer cut alone."""
+    """Divergence from the dense network against the share kept, a line for each layer cut alone."""
     lines: dict[str, list[tuple[float, float]]] = {}
     for line in table.lines:
-        lines.setdefault(line.layer, [(1.0, table.dense.loss)]).append((line.kept / line.channels, line.loss))
+        lines.setdefault(line.layer, [(1.0, 0.0)]).append((line.kept / line.channels, line.divergence))
 
     def plot(axes: Any) -> None:
         for name, points in lines.items():
             axes.plot(*zip(*sorted(points), strict=True), marker=".", linewidth=1, label=name)
         axes.set_xlabel("share of the layer's channels kept")
-        axes.set_ylabel("loss, held-out")
+        axes.set_ylabel("divergence from the dense network, held-out")
         axes.legend(fontsize=5, ncols=2)
 
     def dots() -> np.ndarray:

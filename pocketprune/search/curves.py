@@ -1,14 +1,16 @@
 """How much each layer's loss of channels costs: a measured table, and curves for every count drawn through
 it.
 
-A few counts of every layer are scored with all other layers whole. Between them the curve follows the layer's
-reconstruction error, which is known for every count: the measured loss increase is interpolated as a function
-of it.
+A few counts of every layer are scored with all other layers whole. One layer's effect on loss and accuracy drowns in
+the noise of some hundreds of labels, so it is measured as the divergence from the dense network's predictions. Between
+the counts the curve follows the layer's reconstruction error, which is known for every count: the divergence is
+interpolated as a function of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import astuple
 
 import numpy as np
 
@@ -35,8 +37,8 @@ def sensitivity_table(problem: Problem, probes: Sequence[float], journal: Journa
     lines = []
     for (index, kept), rollout in zip(trials, rollouts, strict=True):
         layer, error = problem.layers[index], float(problem.env.error_curve(index)[kept])
-        lines.append(Sensitivity(layer.name, layer.channels, kept, error, rollout.accuracy, rollout.loss))
-    table = SensitivityTable(Sensitivity(DENSE, 0, 0, 0.0, dense.accuracy, dense.loss), tuple(lines))
+        lines.append(Sensitivity(layer.name, layer.channels, kept, error, *astuple(rollout.score)))
+    table = SensitivityTable(Sensitivity(DENSE, 0, 0, 0.0, *astuple(dense.score)), tuple(lines))
     if journal.hooks.on_table:
         journal.hooks.on_table(table)
     return table
@@ -62,7 +64,7 @@ def loss_curves(problem: Problem, table: SensitivityTable) -> list[np.ndarray]:
         curves[index] = loss_curve(
             errors,
             np.array([line.error for line in lines]),
-            np.array([line.loss for line in lines]) - table.dense.loss,
+            np.array([line.divergence for line in lines]),
         )
     return curves
 

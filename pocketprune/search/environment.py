@@ -78,6 +78,7 @@ class PruningEnvironment:
         refuse_pruned(net)
         progress = progress or (lambda *_: None)
         self._held_out = _checked(held_out)
+        self._expected: list[Tensor] = []  # the dense network's log-probabilities on the held-out images
         if not len(calibration) or not len(calibration[0]):
             raise UserError("calibration: empty; at least one batch of images is needed")
         self._norm_images = _first(calibration, NORM_IMAGES, together).split(NORM_BATCH)
@@ -85,6 +86,7 @@ class PruningEnvironment:
         with torch.no_grad(), evaluation_mode(net):
             self.structure = analyse(net, calibration[0][:2])
             check_groups(self.structure, self.structure.traced.example)
+            self._expected = [net(x).float().log_softmax(1) for x, _ in self._held_out]
             self.choices: list[Choice] = choices_of(self.structure, shared_input, channel_multiple)
             self._statistics = collect(
                 self.structure,
@@ -157,22 +159,27 @@ class PruningEnvironment:
             return thin(structure, recipe, tensors=tensors).eval()
 
     def score(self, counts: Sequence[int]) -> Score:
-        """Accuracy and mean cross-entropy on the held-out images, the batch norms' statistics estimated anew."""
+        """The thinned network on the held-out images, the batch norms' statistics estimated anew.
+
+        They stay where a single layer was cut: the layers before it have lost nothing, and new statistics alone would
+        change the predictions by more than the cut.
+        """
         net = self.thinned(counts)
-        if any(count < layer.channels for count, layer in zip(counts, self.layers, strict=True)):
+        if sum(count < layer.channels for count, layer in zip(counts, self.layers, strict=True)) > 1:
             reestimate_batch_norm(net, self._norm_images, together=False)
         return self.judge(net)
 
     @torch.inference_mode()
     def judge(self, net: nn.Module) -> Score:
-        """Accuracy and mean cross-entropy of a network in evaluation mode on the held-out images."""
-        correct = loss = images = 0.0
-        for x, labels in self._held_out:
-            logits = net(x).float()
-            correct += float((logits.argmax(1) == labels).sum())
-            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
+        """The score of a network in evaluation mode on the held-out images."""
+        correct = loss = divergence = images = 0.0
+        for (x, labels), expected in zip(self._held_out, self._expected, strict=True):
+            found = net(x).float().log_softmax(1)
+            correct += float((found.argmax(1) == labels).sum())
+            loss += float(F.nll_loss(found, labels, reduction="sum"))
+            divergence += float(F.kl_div(found, expected, reduction="sum", log_target=True))
             images += len(labels)
-        return Score(correct / images, loss / images)
+        return Score(correct / images, loss / images, divergence / images)
 
     def _refit(self, index: int, count: int) -> _Refit:
         """What one layer's count changes; the most recent are remembered."""

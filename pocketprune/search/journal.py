@@ -27,7 +27,7 @@ from pocketprune.search.settings import SearchSettings
 from pocketprune.search.table import SensitivityTable
 
 State = dict[str, Any]  # plain tensors and primitives: loads with weights_only=True
-CSV_FIELDS = ("index", "kind", "reward", "accuracy", "loss", "cost", "share", "seconds", "counts")
+CSV_FIELDS = ("index", "kind", "reward", "accuracy", "loss", "divergence", "cost", "share", "seconds", "counts")
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Journal:
             return self._recorded[index]
         score, cost = self._scores[counts], self.problem.cost(counts)
         if not (math.isfinite(score.accuracy) and math.isfinite(score.loss)):
-            score = Score(score.accuracy if math.isfinite(score.accuracy) else 0.0, float("inf"))
+            score = Score(score.accuracy if math.isfinite(score.accuracy) else 0.0, float("inf"), float("inf"))
         reward = REWARDS[self.settings.reward_policy](score, cost, self.problem.budget.kind, self.settings)
         rollout = Rollout(
             index,
@@ -144,6 +144,7 @@ class Journal:
             counts,
             score.accuracy,
             score.loss,
+            score.divergence,
             cost,
             cost / self.problem.dense_cost,
             reward,

@@ -28,6 +28,7 @@ class Sensitivity:
     error: float
     accuracy: float
     loss: float
+    divergence: float
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class SensitivityTable:
                         row["layer"],
                         int(row["channels"]),
                         int(row["kept"]),
-                        *(float(row[name]) for name in ("error", "accuracy", "loss")),
+                        *(float(row[name]) for name in ("error", "accuracy", "loss", "divergence")),
                     )
                     for row in csv.DictReader(file)
                 ]

@@ -151,6 +151,25 @@ def test_all_channels_kept_is_the_dense_network() -> None:
     score = env.score(channels)
     assert score.accuracy == pytest.approx(float((logits.argmax(1) == labels).float().mean()))
     assert score.loss == pytest.approx(float(nn.functional.cross_entropy(logits, labels)), rel=1e-5)
+    assert score.divergence == pytest.approx(0.0, abs=1e-6)
+
+
+def test_the_divergence_is_that_of_the_predictions_from_the_dense_networks() -> None:
+    env = environment("resnet", "keep")
+    thin, dense = env.thinned(some_counts(env)), env.structure.traced.net
+    with torch.no_grad():
+        wanted, found = (torch.cat([net(x).double().softmax(1) for x, _ in held_out()]) for net in (dense, thin))
+    expected = float((wanted * (wanted / found).log()).sum(1).mean())
+    assert expected > 0
+    assert env.judge(thin).divergence == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_cut_of_one_layer_leaves_the_norms_statistics() -> None:
+    env = environment("resnet", "keep")
+    dense = Problem(env, Budget()).channels
+    layer = Problem(env, Budget()).free[1]
+    counts = replaced(dense, layer, env.layers[layer].allowed[0])
+    assert env.score(counts) == env.judge(env.thinned(counts))
 
 
 def test_the_same_counts_have_the_same_score() -> None:

@@ -69,7 +69,7 @@ def test_progress_tells_how_far_and_the_best_so_far() -> None:
 def test_a_diverged_network_scores_worst_instead_of_stopping_the_search() -> None:
     env = three_layers()
     sound = env.score
-    env.score = lambda counts: Score(float("nan"), float("nan")) if counts[1] % 2 else sound(counts)
+    env.score = lambda counts: Score(float("nan"), float("nan"), float("nan")) if counts[1] % 2 else sound(counts)
     result = search(env, Budget(), method="random", settings=QUICK)
     assert result.counts[1] % 2 == 0
     assert min(one.reward for one in result.history) == 0.0
@@ -140,7 +140,10 @@ def test_a_foreign_latency_file_is_refused(tmp_path, text: str) -> None:
         LatencyTable(path)
 
 
-@pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "layer,channels,kept,error,accuracy,loss\n(dense),0,0,x,1,1\n"])
+TABLE_HEAD = "layer,channels,kept,error,accuracy,loss,divergence"
+
+
+@pytest.mark.parametrize("text", ["", "a,b\n1,2\n", f"{TABLE_HEAD}\n(dense),0,0,x,1,1,0\n"])
 def test_a_foreign_sensitivity_file_is_refused(tmp_path, text: str) -> None:
     path = tmp_path / "sensitivity.csv"
     path.write_text(text)

@@ -58,7 +58,7 @@ class Chain:
         errors = [self.error_curve(index)[kept] for index, kept in enumerate(counts)]
         loss = sum(weight * error for weight, error in zip(self.weights, errors, strict=True))
         loss += self.coupling * sum(a * b for a, b in itertools.pairwise(errors))
-        return Score(float(np.exp(-loss)), float(loss))
+        return Score(float(np.exp(-loss)), float(loss), float(loss))
 
 
 def three_layers(**options: object) -> Chain:

@@ -20,7 +20,7 @@ from config import HELP_FLAGS, Config, help_page
 from datasets import create_dataset
 from learners import Learner, create_learner, find_learner
 from nets import create_net
-from pocketprune.errors import UserError
+from pocketprune.common.errors import UserError
 from pocketprune.training.checkpoint import seed_everything
 from pocketprune.training.distributed import processes, world_size
 from pocketprune.training.stopping import PeerError, Preempted, leaving_on_sigterm

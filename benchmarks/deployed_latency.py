@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 import nets
 import pocketprune
-from pocketprune.structure.runtimes import Runner, latencies, open_onnx, open_openvino, run_eagerly
+from pocketprune.deploy.runtimes import Runner, latencies, open_onnx, open_openvino, run_eagerly
 
 NETWORKS = {
     "resnet50": ("ResNet-50", "resnet_imagenet", {"resnet_size": 50}),

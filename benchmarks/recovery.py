@@ -19,7 +19,7 @@ from common import arguments, calibration, cifar10, cifar_resnet, machine, table
 from torch import nn
 
 import pocketprune
-from pocketprune.recovery import reconstruct_blocks
+from pocketprune.channel_pruning.recovery import reconstruct_blocks
 from pocketprune.training import Classification, Cosine, Distillation, TrainSettings, evaluate, train
 from pocketprune.training.batch_norm import reestimate_batch_norm
 

@@ -19,8 +19,18 @@ from row_pipeline import prune_by_rows
 from torch import nn
 
 import pocketprune
-from pocketprune.search import SEARCHES, Budget, Counts, Hooks, Problem, Score, SearchSettings, SensitivityTable, search
-from pocketprune.search.environment import PruningEnvironment
+from pocketprune.channel_pruning.searching.environment import PruningEnvironment
+from pocketprune.search import (
+    SEARCHES,
+    Budget,
+    Counts,
+    Hooks,
+    Problem,
+    Score,
+    SearchSettings,
+    SensitivityTable,
+    search,
+)
 from pocketprune.search.finalists import decide
 from pocketprune.training.loop import train
 from pocketprune.training.metrics import evaluate

@@ -21,11 +21,11 @@ from common import machine, table
 from torch import Tensor, nn
 
 import nets
+from pocketprune.graph.tracing import trace
 from pocketprune.structure.channel_groups import resolve
-from pocketprune.structure.removal import thin
-from pocketprune.structure.thinning import recipe_for
-from pocketprune.structure.tracing import trace
 from pocketprune.structure.verification import check_groups
+from pocketprune.thinning.recipes import recipe_for
+from pocketprune.thinning.removal import thin
 
 HEAD = ["network", "nodes", "groups", "trace, s", "group, s", "check, s", "thin, s", "total, s", "peak memory, MB"]
 

@@ -11,8 +11,8 @@ from datasets.fashion_mnist import fashion_mnist
 from datasets.image_folder import FolderSplit, image_folder
 from datasets.memory import CropFlip, TensorSplit, in_memory
 from datasets.split import Dataset, Split
-from pocketprune.errors import UserError
-from pocketprune.registry import call_accepted, resolve
+from pocketprune.common.errors import UserError
+from pocketprune.common.registry import call_accepted, resolve
 
 __all__ = [
     "DATASETS",

@@ -16,8 +16,8 @@ from tqdm import tqdm
 from datasets.memory import CropFlip, in_memory
 from datasets.safe_pickle import load_plain_pickle
 from datasets.split import Dataset
-from pocketprune.errors import UserError
-from pocketprune.registry import one_line
+from pocketprune.common.errors import UserError
+from pocketprune.common.registry import one_line
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 MD5 = "c58f30108f718f92721af3b95e74349a"

@@ -11,8 +11,8 @@ import torch
 
 from datasets.memory import CropFlip, in_memory
 from datasets.split import Dataset
-from pocketprune.errors import UserError
-from pocketprune.registry import one_line
+from pocketprune.common.errors import UserError
+from pocketprune.common.registry import one_line
 
 MEAN, STD = (0.2860,), (0.3530,)
 SIDE = 28

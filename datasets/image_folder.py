@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from datasets.split import Dataset, Plan, Split, generator, hold_out
-from pocketprune.errors import UserError
-from pocketprune.registry import one_line
+from pocketprune.common.errors import UserError
+from pocketprune.common.registry import one_line
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

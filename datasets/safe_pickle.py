@@ -6,8 +6,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from pocketprune.errors import UserError
-from pocketprune.registry import one_line
+from pocketprune.common.errors import UserError
+from pocketprune.common.registry import one_line
 
 
 def _encode(text: str, encoding: str) -> bytes:

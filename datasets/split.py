@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pocketprune.errors import UserError
+from pocketprune.common.errors import UserError
 
 _ORDER, _AUGMENTATION, _HOLDOUT = range(3)  # independent streams of random numbers
 

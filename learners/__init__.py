@@ -5,10 +5,10 @@ from torch import nn
 
 from config import Config
 from datasets import Dataset
-from learners.channel_pruning import ChannelPruningLearner
+from learners.base import Learner
+from learners.channel.learner import ChannelPruningLearner
 from learners.full_precision import FullPrecisionLearner
-from learners.learner import Learner
-from pocketprune.registry import resolve
+from pocketprune.common.registry import resolve
 
 __all__ = ["LEARNERS", "Learner", "create_learner", "find_learner"]
 

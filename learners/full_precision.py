@@ -2,9 +2,9 @@
 
 from torch import nn
 
-from learners.learner import Learner
+from learners.base import Learner
 from learners.teacher import named_teacher
-from pocketprune.errors import UserError
+from pocketprune.common.errors import UserError
 
 
 class FullPrecisionLearner(Learner):

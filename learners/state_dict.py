@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pocketprune.errors import UserError
-from pocketprune.files import read_tensors, write_atomically
-from pocketprune.registry import one_line
+from pocketprune.common.errors import UserError
+from pocketprune.common.files import read_tensors, write_atomically
+from pocketprune.common.registry import one_line
 
 # Where training scripts put it, beside their optimiser's state and the like.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "ema")

@@ -9,8 +9,8 @@ from config import Config
 from datasets import Dataset
 from learners import state_dict
 from nets import create_net
-from pocketprune.errors import UserError
-from pocketprune.modes import evaluation_mode
+from pocketprune.common.errors import UserError
+from pocketprune.common.modes import evaluation_mode
 
 
 def named_teacher(config: Config, dataset: Dataset, example: Tensor) -> nn.Module | None:

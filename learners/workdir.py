@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from config import Config, short_name
-from pocketprune.errors import UserError
-from pocketprune.files import write_atomically
+from pocketprune.common.errors import UserError
+from pocketprune.common.files import write_atomically
 from pocketprune.training.checkpoint import compare_configs
 from pocketprune.training.distributed import barrier, is_main
 

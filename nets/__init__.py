@@ -10,8 +10,8 @@ from nets.plain import plain
 from nets.resnet import resnet
 from nets.resnet_imagenet import resnet_imagenet
 from nets.vgg import vgg16_bn
-from pocketprune.errors import UserError
-from pocketprune.registry import call_accepted, one_line, resolve
+from pocketprune.common.errors import UserError
+from pocketprune.common.registry import call_accepted, one_line, resolve
 
 NETS: dict[str, Callable[..., nn.Module]] = {
     "lenet": lenet,

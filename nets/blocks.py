@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from pocketprune.errors import UserError
+from pocketprune.common.errors import UserError
 
 InputShape = tuple[int, int, int]
 

@@ -7,7 +7,7 @@ The names of v2 are torchvision's.
 from torch import Tensor, nn
 
 from nets.blocks import InputShape, initialise, require_side
-from pocketprune.errors import UserError
+from pocketprune.common.errors import UserError
 
 V1_LAYERS = (  # output channels, stride
     *((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2)),

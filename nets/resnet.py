@@ -9,15 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nets.blocks import (
-    WIDTHS,
-    InputShape,
-    blocks_per_stage,
-    conv3x3,
-    initialise,
-    require_choice,
-    require_side,
-)
+from nets.blocks import WIDTHS, InputShape, blocks_per_stage, conv3x3, initialise, require_choice, require_side
 
 
 class PadShortcut(nn.Module):

@@ -22,7 +22,7 @@ from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.run import parse_args, run
 
 from config import HELP_FLAGS, Config, help_page
-from pocketprune.errors import UserError
+from pocketprune.common.errors import UserError
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -43,7 +43,7 @@ def record(folder: Path) -> None:
             flags = [*flags, f"--cp_prune_list_file={ratios}"]
         began = time.perf_counter()
         command = [sys.executable, str(ROOT / "run.py"), *flags, f"--workdir={workdir}"]
-        for pattern in ("prune-*5.pt", "tune1-*3.pt", "finetune-*.pt") if name == "killed" else ():
+        for pattern in ("prune-*5.pt", "tune0-*.pt", "finetune-*.pt") if name == "killed" else ():
             kill_at(command, workdir / "checkpoints", pattern)
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         print(f"{name}: {time.perf_counter() - began:.0f} s", flush=True)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import pocketprune
 from pocketprune import UserError
-from tests.structure.deployable import images, plain, thinned
+from tests.deploy.deployable import images, plain, thinned
 
 Act = Callable[[nn.Module, Path], Any]
 Case = tuple[Callable[[], Any], Act, str]

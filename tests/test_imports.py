@@ -1,36 +1,32 @@
-"""Imports point down: run -> learners -> search, channel_pruning -> structure, training -> numerics."""
+"""Imports point down, folder by folder, and no two modules need each other."""
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 
-# What each part of the project may import of the project, itself aside. The longest matching name decides.
-LEAVES = {"pocketprune.errors", "pocketprune.files", "pocketprune.modes", "pocketprune.registry"}
-ENGINE = {"pocketprune.numerics", "pocketprune.structure", "pocketprune.training"} | LEAVES
+# What each folder may import of the project, itself aside. The longest matching name decides.
+BASE = {"pocketprune.common", "pocketprune.numerics", "pocketprune.graph"}
+LOWER = BASE | {"pocketprune.structure"}
+MIDDLE = LOWER | {"pocketprune.search", "pocketprune.thinning", "pocketprune.training", "pocketprune.deploy"}
 ALLOWED = {
-    "pocketprune.errors": set(),
-    "pocketprune.files": {"pocketprune.errors"},
-    "pocketprune.modes": set(),
-    "pocketprune.registry": {"pocketprune.errors"},
-    "pocketprune.numerics": LEAVES,
-    "pocketprune.structure": {"pocketprune.numerics"} | LEAVES,
-    "pocketprune.training": {"pocketprune.numerics"} | LEAVES,
-    "pocketprune.consumers": ENGINE,
-    "pocketprune.calibration": ENGINE,
-    "pocketprune.coupling": ENGINE | {"pocketprune.consumers", "pocketprune.calibration"},
-    "pocketprune.search": ENGINE | {"pocketprune.consumers", "pocketprune.coupling"},
-    "pocketprune": {"pocketprune"},  # the public API, and what it is made of
-    "nets": LEAVES,
-    "datasets": LEAVES,
-    "settings": LEAVES,
-    "config_pruning": {"settings"},
-    "config_search": {"settings"},
-    "config_training": {"settings"},
-    "config": {"config_pruning", "config_search", "config_training", "settings"} | LEAVES,
+    "pocketprune.common": set(),
+    "pocketprune.numerics": {"pocketprune.common"},
+    "pocketprune.graph": {"pocketprune.common"},
+    "pocketprune.structure": BASE,
+    "pocketprune.search": {"pocketprune.common"},
+    "pocketprune.training": {"pocketprune.common"},
+    "pocketprune.thinning": LOWER,
+    "pocketprune.deploy": LOWER | {"pocketprune.thinning"},
+    "pocketprune.channel_pruning": MIDDLE,
+    "pocketprune": {"pocketprune"},  # the public API
+    "nets": {"pocketprune.common"},
+    "datasets": {"pocketprune.common"},
+    "config": {"pocketprune"},
     "learners": {"config", "datasets", "nets", "pocketprune"},
     "run": {"config", "datasets", "nets", "learners", "pocketprune"},
 }
@@ -38,24 +34,23 @@ PARTS = {name.split(".")[0] for name in ALLOWED}
 ABSL_USERS = {"run", "config"}
 
 
-def _modules() -> list[tuple[str, Path]]:
-    """(dotted name, file) of every module of the project."""
+@cache
+def _modules() -> dict[str, Path]:
+    """Dotted name -> file of every module of the project."""
     files = [ROOT / f"{part}.py" for part in PARTS if (ROOT / f"{part}.py").exists()]
     files += [path for part in PARTS for path in (ROOT / part).rglob("*.py")]
     dotted = (".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files)
-    return sorted(zip((name.removesuffix(".__init__") for name in dotted), files, strict=True))
+    return dict(sorted(zip((name.removesuffix(".__init__") for name in dotted), files, strict=True)))
 
 
-def _imports(name: str, path: Path) -> Iterator[str]:
+def _imports(path: Path) -> Iterator[str]:
     """Dotted names that a module imports, `from a import b` as a.b; those for type checkers included."""
-    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-            base = ".".join([*parents, *([node.module] if node.module else [])])
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+            assert not node.level, f"{path}: a relative import of {node.module}"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def _within(name: str, part: str) -> bool:
@@ -66,25 +61,48 @@ def _part_of(name: str) -> str:
     return max((part for part in ALLOWED if _within(name, part)), key=len)
 
 
-@pytest.mark.parametrize(("name", "path"), _modules(), ids=[name for name, _ in _modules()])
-def test_imports_point_down(name: str, path: Path) -> None:
+def _module_of(imported: str) -> str | None:
+    """The project's module that an imported name is, or is in."""
+    while imported and imported not in _modules():
+        imported = imported.rpartition(".")[0]
+    return imported or None
+
+
+@pytest.mark.parametrize("name", _modules())
+def test_imports_point_down(name: str) -> None:
     part = _part_of(name)
-    for imported in _imports(name, path):
-        if imported.split(".")[0] not in PARTS or _within(imported, part):
-            continue
-        allowed = any(_within(imported, other) for other in ALLOWED[part])
-        assert allowed, f"{name} ({part}) imports {imported}"
+    for imported in _imports(_modules()[name]):
+        if imported.split(".")[0] in PARTS and not _within(imported, part):
+            allowed = any(_within(imported, other) for other in ALLOWED[part])
+            assert allowed, f"{name} ({part}) imports {imported}"
 
 
-@pytest.mark.parametrize(("name", "path"), _modules(), ids=[name for name, _ in _modules()])
-def test_only_the_command_line_knows_flags(name: str, path: Path) -> None:
-    uses_absl = any(_within(imported, "absl") for imported in _imports(name, path))
-    assert not uses_absl or name in ABSL_USERS, f"{name} imports absl"
+def test_no_two_modules_need_each_other() -> None:
+    needs = {
+        name: {m for m in map(_module_of, _imports(path)) if m and m != name} for name, path in _modules().items()
+    }
+    while leaves := {name for name, needed in needs.items() if not needed}:
+        needs = {name: needed - leaves for name, needed in needs.items() if name not in leaves}
+    assert not needs, f"these import each other, or what does: {', '.join(needs)}"
+
+
+def test_the_folders_of_the_rule_are_those_of_the_engine() -> None:
+    folders = {f"pocketprune.{path.parent.name}" for path in (ROOT / "pocketprune").glob("*/__init__.py")}
+    assert folders == {name for name in ALLOWED if name.startswith("pocketprune.")}
+
+
+@pytest.mark.parametrize("name", _modules())
+def test_only_the_command_line_knows_flags(name: str) -> None:
+    uses_absl = any(_within(imported, "absl") for imported in _imports(_modules()[name]))
+    assert not uses_absl or _part_of(name) in ABSL_USERS, f"{name} imports absl"
 
 
 def test_the_rule_sees_violations(tmp_path: Path) -> None:
     source = tmp_path / "thinning.py"
-    source.write_text("import torch\nfrom ..training import loop\nfrom absl import flags\n")
-    found = list(_imports("pocketprune.structure.thinning", source))
+    source.write_text("import torch\nfrom pocketprune.training import loop\nfrom absl import flags\n")
+    found = list(_imports(source))
     assert found == ["torch", "pocketprune.training.loop", "absl.flags"]
     assert not any(_within(found[1], other) for other in ALLOWED["pocketprune.structure"])
+    source.write_text("from ..training import loop\n")
+    with pytest.raises(AssertionError, match="relative import"):
+        list(_imports(source))

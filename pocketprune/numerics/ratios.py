@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from numbers import Real
 from pathlib import Path
 
-from pocketprune.errors import UserError
+from pocketprune.common.errors import UserError
 
 _RANGE = "expected a number in (0, 1]"
 

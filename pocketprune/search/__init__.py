@@ -10,18 +10,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from pocketprune.errors import UserError
+from pocketprune.common.errors import UserError
 from pocketprune.search import allocation, anneal, ddpg, netadapt, random_search, sensitivity, uniform
 from pocketprune.search.budget import Budget, Problem, Profile
-from pocketprune.search.interface import (
-    Counts,
-    Environment,
-    Progress,
-    Rollout,
-    Score,
-    SearchLayer,
-    SearchResult,
-)
+from pocketprune.search.interface import Counts, Environment, Progress, Rollout, Score, SearchLayer, SearchResult
 from pocketprune.search.journal import Hooks, Journal, State
 from pocketprune.search.settings import DdpgSettings, SearchSettings, one_of
 from pocketprune.search.table import SensitivityTable

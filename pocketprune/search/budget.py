@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pocketprune.errors import UserError
+from pocketprune.common.errors import UserError
 from pocketprune.search.interface import Counts, Environment
 from pocketprune.search.settings import one_of
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pocketprune.errors import UserError
+from pocketprune.common.errors import UserError
 from pocketprune.search.agent import Agent
 from pocketprune.search.budget import Problem, nearest
 from pocketprune.search.interface import Counts

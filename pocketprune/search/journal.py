@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pocketprune.errors import UserError
-from pocketprune.files import write_atomically
+from pocketprune.common.errors import UserError
+from pocketprune.common.files import write_atomically
 from pocketprune.search.budget import Problem
 from pocketprune.search.interface import Counts, Progress, ProgressCallback, Rollout, Score
 from pocketprune.search.reward import REWARDS

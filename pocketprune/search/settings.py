@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from pocketprune.errors import UserError
+from pocketprune.common.errors import UserError
 
 NOISE_TYPES = ("param", "action")
 NOISE_PROTOCOLS = ("tdecy", "adapt")

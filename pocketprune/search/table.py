@@ -9,8 +9,8 @@ import math
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
-from pocketprune.errors import UserError
-from pocketprune.files import write_atomically
+from pocketprune.common.errors import UserError
+from pocketprune.common.files import write_atomically
 from pocketprune.search.budget import Problem
 
 DENSE = "(dense)"

@@ -9,13 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from pocketprune.errors import UserError
-
-from .grouping import Group, find_groups, make_rectangular
-from .naming import nearest
-from .propagation import Contraction, Slice, State, propagate
-from .propagation.roles import roles
-from .tracing import ExampleInputs, TracedNet, module_path, trace
+from pocketprune.common.errors import UserError
+from pocketprune.common.names import nearest
+from pocketprune.graph.tracing import ExampleInputs, TracedNet, module_path, trace
+from pocketprune.structure.grouping import Group, find_groups, make_rectangular
+from pocketprune.structure.propagation import Contraction, Slice, State, propagate
+from pocketprune.structure.propagation.roles import roles
 
 ATTENTION = ("heads", "widths")
 

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pocketprune.modes import evaluation_mode
-
-from .nodes import tensors_in
+from pocketprune.common.modes import evaluation_mode
+from pocketprune.graph.nodes import tensors_in
 
 STEPS = frozenset((
     "convolution", "mm", "addmm", "bmm", "baddbmm", "add", "sub", "mul", "div", "relu", "hardtanh", "hardsigmoid",

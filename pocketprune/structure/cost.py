@@ -1,4 +1,4 @@
-"""What a network costs: multiply-adds, parameters, time.
+"""What a network costs: multiply-adds and parameters.
 
 MACs are multiply-adds per single input (one multiply and one add count 1) of the layers that multiply by weights or
 multiply activations: convolutions, linear layers, matrix products, attention. Norms, activations and pooling count 0.
@@ -6,30 +6,21 @@ multiply activations: convolutions, linear layers, matrix products, attention. N
 from __future__ import annotations
 
 import math
-import statistics
-import time
 from collections.abc import Callable
 
-import torch
 from torch import fx, nn
 
-from pocketprune.errors import UserError
-from pocketprune.modes import evaluation_mode
-
-from .admission import refuse_others
-from .channel_groups import Structure
-from .nodes import tensors_in
-from .tracing import (
+from pocketprune.graph.admission import refuse_others
+from pocketprune.graph.tracing import (
     ExampleInputs,
     TracedNet,
     batch_of,
     concrete_shape,
     node_shape,
     operator_name,
-    split_inputs,
-    try_forward,
 )
-from .tracing import trace as trace_net
+from pocketprune.graph.tracing import trace as trace_net
+from pocketprune.structure.channel_groups import Structure
 
 Shape = tuple[int, ...]
 
@@ -115,31 +106,3 @@ def count_params(net: nn.Module) -> int:
     """Number of parameters, tied ones once."""
     refuse_others(net)
     return sum(p.numel() for p in net.parameters())
-
-
-@torch.no_grad()
-def measure_latency(net: nn.Module, example_inputs: ExampleInputs, repeats: int = 30) -> float:
-    """Median milliseconds of a forward pass in evaluation mode, after warming up, the device idle at both ends.
-
-    Raises:
-        UserError: the network fails on the inputs, or fewer than one repeat is asked for.
-    """
-    refuse_others(net)
-    args, kwargs = split_inputs(example_inputs)
-    try_forward(net, args, kwargs)
-    if repeats < 1:
-        raise UserError(f"repeats: {repeats} given; 1 or more is accepted")
-    cuda = any(t.is_cuda for t in tensors_in((args, kwargs)))
-
-    def once() -> float:
-        start = time.perf_counter()
-        net(*args, **kwargs)
-        if cuda:
-            torch.cuda.synchronize()
-        return (time.perf_counter() - start) * 1e3
-    with evaluation_mode(net):
-        for _ in range(max(2, repeats // 10)):
-            once()
-        return statistics.median(once() for _ in range(repeats))
-
-

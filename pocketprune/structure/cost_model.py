@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor, fx
 
-from .channel_groups import Structure
-from .cost import node_macs
-from .layers import PrunableLayer
-from .propagation import Contraction
+from pocketprune.structure.channel_groups import Structure
+from pocketprune.structure.cost import node_macs
+from pocketprune.structure.layers import PrunableLayer
+from pocketprune.structure.propagation import Contraction
 
 
 @dataclass(frozen=True)

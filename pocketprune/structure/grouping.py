@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from .nodes import operator_name
-from .propagation import Contraction, Identified, Identities, Slice, State, varying
-from .propagation.roles import mixed
-from .propagation.rules import identified_in
-from .propagation.values import core, tie
+from pocketprune.graph.nodes import operator_name
+from pocketprune.structure.propagation import Contraction, Identified, Identities, Slice, State, varying
+from pocketprune.structure.propagation.roles import mixed
+from pocketprune.structure.propagation.rules import identified_in
+from pocketprune.structure.propagation.values import core, tie
 
 JOINS = frozenset((
     "cat", "concat", "concatenate", "stack", "slice", "select", "split", "split_with_sizes", "chunk", "unbind",

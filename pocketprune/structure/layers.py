@@ -7,19 +7,20 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import fx, nn
 
-from pocketprune.errors import UserError
-
-from .channel_groups import ChannelGroup, Structure, analyse, layer_name
-from .cost import node_macs
-from .naming import nearest
-from .propagation import Contraction
-from .propagation.rules import argument
-from .sampling import can_sample
-from .tracing import ExampleInputs, TracedNet, describe, module_path, node_shape, operator_name
+from pocketprune.common.errors import UserError
+from pocketprune.common.names import nearest
+from pocketprune.graph.tracing import ExampleInputs, TracedNet, describe, module_path, node_shape, operator_name
+from pocketprune.structure.channel_groups import ChannelGroup, Structure, analyse, layer_name
+from pocketprune.structure.cost import node_macs
+from pocketprune.structure.propagation import Contraction
+from pocketprune.structure.propagation.rules import argument
 
 SHARED_INPUTS = ("sample", "couple", "keep")
 LAYERS = {"conv2d": frozenset({"conv2d"}), "all": frozenset({"conv1d", "conv2d", "conv3d", "linear"})}
 """Which layers count as prunable: PocketFlow's (Conv2d with groups=1), or every conv and linear layer."""
+
+SAMPLABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+"""Kinds of modules, none of their subclasses, that can read a subset of their input's channels."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,14 @@ def _way(structure: Structure, layer: Contraction, shared_input: str) -> tuple[s
         return "sample", f"sampled: {_why_shared(groups)}"
     free = [g for g in groups if g.prunable] if shared_input == "couple" else []
     return ("couple", f"coupled: {_why_shared(groups)}") if free else ("fixed", _why_shared(groups))
+
+
+def can_sample(net: nn.Module, path: str) -> bool:
+    """Whether the layer at a path is a plain module that can be given a sampler."""
+    try:
+        return type(net.get_submodule(path)) in SAMPLABLE
+    except AttributeError:
+        return False
 
 
 def is_reused(structure: Structure, layer: Contraction) -> bool:

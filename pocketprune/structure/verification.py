@@ -9,15 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from pocketprune.modes import evaluation_mode
-
-from .channel_groups import ChannelGroup, Structure
-from .comparing import all_alike, near
-from .execution import Env, run
-from .nodes import tensors_in
-from .propagation import Identified
-from .propagation.reduction import SUMS
-from .tracing import operator_name
+from pocketprune.common.modes import evaluation_mode
+from pocketprune.graph.execution import Env, run
+from pocketprune.graph.nodes import tensors_in
+from pocketprune.graph.tracing import operator_name
+from pocketprune.structure.channel_groups import ChannelGroup, Structure
+from pocketprune.structure.comparing import all_alike, near
+from pocketprune.structure.propagation import Identified
+from pocketprune.structure.propagation.reduction import SUMS
 
 READERS = SUMS | {"conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
                   "convolution", "linear", "matmul", "mm", "bmm", "mv", "dot", "addmm", "baddbmm", "einsum",

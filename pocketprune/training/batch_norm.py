@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pocketprune.modes import evaluation_mode
+from pocketprune.common.modes import evaluation_mode
 from pocketprune.training.distributed import all_reduce_sum
 
 

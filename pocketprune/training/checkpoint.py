@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from pocketprune.errors import UserError
-from pocketprune.files import read_tensors, write_atomically
+from pocketprune.common.errors import UserError
+from pocketprune.common.files import read_tensors, write_atomically
 
 PLAIN_TYPES = (bool, int, float, str, bytes, type(None), torch.Tensor, torch.nn.Parameter)
 

@@ -5,7 +5,7 @@ import copy
 from torch import Tensor, nn, no_grad
 from torch.nn import functional as F
 
-from pocketprune.errors import UserError
+from pocketprune.common.errors import UserError
 from pocketprune.training.tasks import Task
 
 

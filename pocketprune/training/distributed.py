@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from pocketprune.errors import UserError
+from pocketprune.common.errors import UserError
 from pocketprune.training.stopping import LeaveTogether
 
 AGREE_EVERY = 8  # steps between two agreements of the processes on whether to stop

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from pocketprune.errors import UserError
+from pocketprune.common.errors import UserError
 from pocketprune.training import distributed
 from pocketprune.training.allocation import keep_freed_memory
 from pocketprune.training.checkpoint import Checkpoints, seed_everything

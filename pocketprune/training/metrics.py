@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from pocketprune.errors import UserError
-from pocketprune.modes import evaluation_mode
+from pocketprune.common.errors import UserError
+from pocketprune.common.modes import evaluation_mode
 from pocketprune.training import distributed
 
 TOP5_FROM_CLASSES = 20  # below that, five guesses say little

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from pocketprune.errors import UserError
+from pocketprune.common.errors import UserError
 
 Schedule = Callable[[int, int], float]
 

@@ -10,7 +10,7 @@ from torch.nn.utils import clip_grad_norm_, get_total_norm
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from pocketprune.errors import UserError
+from pocketprune.common.errors import UserError
 from pocketprune.training import distributed
 from pocketprune.training.average import MovingAverage
 from pocketprune.training.checkpoint import Checkpoint, compare_configs, random_states, set_random_states

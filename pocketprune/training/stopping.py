@@ -11,7 +11,7 @@ from types import FrameType, TracebackType
 
 from torch.distributed import DistError, Store
 
-from pocketprune.errors import UserError
+from pocketprune.common.errors import UserError
 
 EXIT_STATUS = 2  # as for any error told in one line
 POLL_S = 0.5  # between two looks at whether another process failed

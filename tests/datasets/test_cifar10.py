@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from datasets import Dataset, create_dataset
-from pocketprune.errors import UserError
+from pocketprune.common.errors import UserError
 from tests.datasets.files import CIFAR_FILES, cifar_batch, write_cifar, write_cifar_archive
 
 module = importlib.import_module("datasets.cifar10")  # the package's attribute of this name is the builder

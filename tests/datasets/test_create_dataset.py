@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from datasets import DATASETS, create_dataset
-from pocketprune.errors import UserError
+from pocketprune.common.errors import UserError
 
 OWN = """
 import numpy as np

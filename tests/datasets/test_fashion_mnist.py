@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from datasets import create_dataset
-from pocketprune.errors import UserError
+from pocketprune.common.errors import UserError
 from tests.datasets.files import idx, write_fashion
 
 IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"

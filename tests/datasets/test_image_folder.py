@@ -11,7 +11,7 @@ from PIL import Image
 from datasets import Dataset, create_dataset
 from datasets.image_folder import _centre_box, _decode, _random_box
 from datasets.split import generator
-from pocketprune.errors import UserError
+from pocketprune.common.errors import UserError
 from tests.datasets.files import write_images
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from datasets import create_dataset
 from datasets.safe_pickle import load_plain_pickle
-from pocketprune.errors import UserError
+from pocketprune.common.errors import UserError
 from tests.datasets.files import write_cifar
 
 

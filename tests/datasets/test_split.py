@@ -8,7 +8,7 @@ from torch import Tensor
 
 from datasets import CropFlip, TensorSplit
 from datasets.split import Plan, generator, hold_out
-from pocketprune.errors import UserError
+from pocketprune.common.errors import UserError
 
 
 def _split(size: int = 50) -> TensorSplit:

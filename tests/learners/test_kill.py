@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pocketprune.files import read_tensors
+from pocketprune.common.files import read_tensors
 from tests.training.launch import start
 
 FLAGS = [

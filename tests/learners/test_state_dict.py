@@ -9,7 +9,7 @@ from torch import nn
 
 import pocketprune
 from learners import state_dict
-from pocketprune.errors import UserError
+from pocketprune.common.errors import UserError
 
 
 def _net(width: int = 3) -> nn.Module:

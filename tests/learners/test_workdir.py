@@ -13,10 +13,10 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import SummaryWriter
 
 import run
-from learners import learner
+from learners import base as learner
 from nets import create_net
-from pocketprune import files
-from pocketprune.files import read_tensors
+from pocketprune.common import files
+from pocketprune.common.files import read_tensors
 from pocketprune.training.checkpoint import Checkpoints
 
 SMALL = ["--learner=channel", "--resnet_size=8", "--nb_epochs=1", "--device=cpu", "--cp_nb_batches=1"]

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from nets import NETS, create_net
-from pocketprune.errors import UserError
+from pocketprune.common.errors import UserError
 
 OWN = """
 from torch import nn

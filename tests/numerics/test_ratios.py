@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pocketprune.errors import UserError
+from pocketprune.common.errors import UserError
 from pocketprune.numerics.ratios import check_ratios, kept_count, parse_ratio_list, write_ratio_list
 
 NAMES = ["conv1", "conv2", "conv3"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pocketprune.errors import UserError
+from pocketprune.common.errors import UserError
 from pocketprune.search.agent import Agent, ReplayBuffer, RewardBaseline, truncated_normal
 from pocketprune.search.settings import DdpgSettings
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pocketprune.errors import UserError
+from pocketprune.common.errors import UserError
 from pocketprune.search import Budget, SearchSettings, search
 from pocketprune.search.budget import Problem, nearest
 from pocketprune.search.projection import project

@@ -5,10 +5,11 @@ import csv
 import numpy as np
 import pytest
 
-from pocketprune.errors import UserError
-from pocketprune.search import Budget, Hooks, Progress, SearchSettings, SensitivityTable, parallel, search
+from pocketprune.channel_pruning.searching import parallel
+from pocketprune.common.errors import UserError
+from pocketprune.deploy.latency_table import GRID, LatencyTable, LayerLatency, grid
+from pocketprune.search import Budget, Hooks, Progress, SearchSettings, SensitivityTable, search
 from pocketprune.search.interface import Counts, Score
-from pocketprune.search.latency import GRID, LatencyTable, LayerLatency, grid
 from tests.search.toys import deep, three_layers
 
 QUICK = SearchSettings(nb_rlouts=12, nb_rlouts_min=6, swaps=4)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pocketprune.errors import UserError
+from pocketprune.common.errors import UserError
 from pocketprune.search import SEARCHES, Budget, Hooks, SearchSettings, SensitivityTable, search
 from pocketprune.search.anneal import accepts
 from pocketprune.search.budget import Problem

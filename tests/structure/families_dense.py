@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .families import BasicBlock, cbr
+from tests.structure.families import BasicBlock, cbr
 
 
 class UNet(nn.Module):

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .families import InvertedResidual, cbr
+from tests.structure.families import InvertedResidual, cbr
 
 
 class ChannelNorm(nn.LayerNorm):

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .generator import Builder, Op, Value
+from tests.structure.generator import Builder, Op, Value
 
 
 def _conv(b: Builder, x: Value) -> Value:

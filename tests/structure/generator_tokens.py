@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .generator import Builder, Op, Value
-from .generator_maps import activation, combine, in_place, join
-from .generator_moves import flip, halves, permute_channels, roll, sliced, unbind, uneven
+from tests.structure.generator import Builder, Op, Value
+from tests.structure.generator_maps import activation, combine, in_place, join
+from tests.structure.generator_moves import flip, halves, permute_channels, roll, sliced, unbind, uneven
 
 
 def _linear(b: Builder, x: Value) -> Value:

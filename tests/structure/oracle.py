@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from pocketprune.graph.tracing import operator_name, split_inputs
 from pocketprune.structure.channel_groups import ChannelGroup, Structure, analyse
-from pocketprune.structure.removal import thin
-from pocketprune.structure.thinning import recipe_for
-from pocketprune.structure.tracing import operator_name, split_inputs
 from pocketprune.structure.verification import check_groups
+from pocketprune.thinning.recipes import recipe_for
+from pocketprune.thinning.removal import thin
 
 TOLERANCE = 1e-9
 

@@ -10,8 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import nets
 import pocketprune
+from pocketprune.deploy.latency import measure_latency
 from pocketprune.structure.channel_groups import analyse
-from pocketprune.structure.cost import count_macs, count_params, measure_latency
+from pocketprune.structure.cost import count_macs, count_params
 from pocketprune.structure.cost_model import CostModel, decision_of
 from pocketprune.structure.layers import layers_of
 from tests.structure.small import images, resnet

@@ -4,10 +4,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from .families import CONVOLUTIONAL
-from .families_dense import DENSE
-from .families_modern import MODERN
-from .oracle import analysed, assert_exact, drop_some, randomise
+from tests.structure.families import CONVOLUTIONAL
+from tests.structure.families_dense import DENSE
+from tests.structure.families_modern import MODERN
+from tests.structure.oracle import analysed, assert_exact, drop_some, randomise
 
 FAMILIES = CONVOLUTIONAL | MODERN | DENSE
 WIDTHS = ("vit", "swin", "torch_encoder")

@@ -14,8 +14,7 @@ from pocketprune.structure.channel_groups import analyse
 from pocketprune.structure.propagation import REFUSALS, RULES
 from pocketprune.structure.propagation.elementwise import elementwise
 from pocketprune.structure.verification import check_groups
-
-from .toy import Toy, conv, head, linear, toy
+from tests.structure.toy import Toy, conv, head, linear, toy
 
 ROOT = Path(__file__).parents[2]
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", (ROOT / "docs/operators.md").read_text("utf-8"),

@@ -8,11 +8,11 @@ import torch
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from .generator import build
-from .generator_maps import MAPS
-from .generator_moves import MOVES
-from .generator_tokens import TOKENS, VECTORS
-from .oracle import analysed, assert_exact, drop_some, randomise
+from tests.structure.generator import build
+from tests.structure.generator_maps import MAPS
+from tests.structure.generator_moves import MOVES
+from tests.structure.generator_tokens import TOKENS, VECTORS
+from tests.structure.oracle import analysed, assert_exact, drop_some, randomise
 
 KINDS = {"map": {**MAPS, **MOVES}, "tokens": TOKENS, "vector": VECTORS}
 

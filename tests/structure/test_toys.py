@@ -4,15 +4,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pocketprune.structure.removal import remove_channels
-
-from .oracle import analysed, assert_exact, drop_some, kept_after, outputs, randomise
-from .toy import Toy
-from .toy_sizes import SIZES
-from .toys_attention import ATTENTION
-from .toys_convolution import CHAINS
-from .toys_joins import JOINS
-from .toys_linear import LINEAR
+from pocketprune.thinning.removal import remove_channels
+from tests.structure.oracle import analysed, assert_exact, drop_some, kept_after, outputs, randomise
+from tests.structure.toy import Toy
+from tests.structure.toy_sizes import SIZES
+from tests.structure.toys_attention import ATTENTION
+from tests.structure.toys_convolution import CHAINS
+from tests.structure.toys_joins import JOINS
+from tests.structure.toys_linear import LINEAR
 
 TOYS: dict[str, Toy] = {**CHAINS, **JOINS, **LINEAR, **ATTENTION}
 

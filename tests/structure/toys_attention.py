@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .toy import Toy, linear, parameter, toy
-from .toys_linear import TOKENS
+from tests.structure.toy import Toy, linear, parameter, toy
+from tests.structure.toys_linear import TOKENS
 
 
 def _heads(t, heads):

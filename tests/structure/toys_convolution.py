@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .toy import Toy, conv, head, linear, parameter, point, toy
+from tests.structure.toy import Toy, conv, head, linear, parameter, point, toy
 
 
 def _inplace(n, x):

@@ -4,7 +4,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from .toy import Toy, conv, head, linear, parameter, point, toy
+from tests.structure.toy import Toy, conv, head, linear, parameter, point, toy
 
 
 def _c2f(n, x):

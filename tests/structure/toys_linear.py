@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .toy import Toy, conv, head, linear, parameter, toy
+from tests.structure.toy import Toy, conv, head, linear, parameter, toy
 
 TOKENS = ((2, 7, 12),)
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from pocketprune.errors import UserError
-from pocketprune.files import write_atomically
+from pocketprune.common.errors import UserError
+from pocketprune.common.files import write_atomically
 from pocketprune.training.checkpoint import (
     Checkpoints,
     compare_configs,

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pocketprune.errors import UserError
+from pocketprune.common.errors import UserError
 from pocketprune.training.checkpoint import Checkpoints
 from pocketprune.training.distillation import Distillation, distillation_loss
 from pocketprune.training.loop import train

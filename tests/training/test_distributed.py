@@ -4,7 +4,7 @@ import time
 import pytest
 import torch
 
-from pocketprune.errors import UserError
+from pocketprune.common.errors import UserError
 from pocketprune.training import distributed
 from pocketprune.training.checkpoint import Checkpoints
 from pocketprune.training.distributed import Launch, pick_device, processes, synchronised_batch_norm

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from pocketprune.errors import UserError
+from pocketprune.common.errors import UserError
 from pocketprune.training.checkpoint import Checkpoints
 from pocketprune.training.loop import NonFiniteError, train
 from pocketprune.training.metrics import NullRecorder, evaluate

@@ -4,7 +4,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 from torch.nn import functional as F
 
-from pocketprune.errors import UserError
+from pocketprune.common.errors import UserError
 from pocketprune.training.metrics import NullRecorder, TensorBoardRecorder, create_recorder, evaluate
 from tests.training.tiny import TinySplit, conv_net
 

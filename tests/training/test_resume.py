@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from pocketprune.errors import UserError
+from pocketprune.common.errors import UserError
 from pocketprune.training.checkpoint import Checkpoints
 from pocketprune.training.loop import train
 from pocketprune.training.schedules import Cosine

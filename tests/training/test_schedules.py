@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from pocketprune.errors import UserError
+from pocketprune.common.errors import UserError
 from pocketprune.training.schedules import (
     POCKETFLOW_RECIPES,
     Constant,

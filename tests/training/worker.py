@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 
 import run
-from learners import learner
+from learners import base as learner
 from pocketprune import prune_channels
-from pocketprune.errors import UserError
+from pocketprune.common.errors import UserError
 from pocketprune.training import distributed
 from pocketprune.training.checkpoint import Checkpoints
 from pocketprune.training.loop import train

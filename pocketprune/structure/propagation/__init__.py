@@ -8,10 +8,25 @@ from typing import Any
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
-from ..tracing import TracedNet, operator_name
-from . import contraction, elementwise, joining, movement, normalisation, products, reduction
-from .rules import REFUSALS, Contraction, Rule, State, identified_in, opaque_result
-from .values import Identified, Identities, Slice, varying
+from pocketprune.graph.tracing import TracedNet, operator_name
+from pocketprune.structure.propagation import (
+    contraction,
+    elementwise,
+    joining,
+    movement,
+    normalisation,
+    products,
+    reduction,
+)
+from pocketprune.structure.propagation.rules import (
+    REFUSALS,
+    Contraction,
+    Rule,
+    State,
+    identified_in,
+    opaque_result,
+)
+from pocketprune.structure.propagation.values import Identified, Identities, Slice, varying
 
 __all__ = ["REFUSALS", "RULES", "Contraction", "Identified", "Identities", "Slice", "State", "propagate", "varying"]
 

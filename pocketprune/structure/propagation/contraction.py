@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from .rules import Contraction, State, argument, opaque_result, origin_of
-from .values import Identified, along_axis, varying, vector
+from pocketprune.structure.propagation.rules import Contraction, State, argument, opaque_result, origin_of
+from pocketprune.structure.propagation.values import Identified, along_axis, varying, vector
 
 
 def along(state: State, value: Identified, axis: int) -> Tensor | None:

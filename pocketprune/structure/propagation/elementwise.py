@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from .rules import State, argument, identified_in, opaque_result, origin_of
-from .values import Identified, apart_from, compress, tie, varying
+from pocketprune.structure.propagation.rules import State, argument, identified_in, opaque_result, origin_of
+from pocketprune.structure.propagation.values import Identified, apart_from, compress, tie, varying
 
 ELEMENTWISE = frozenset((
     "relu", "relu6", "hardtanh", "hardsigmoid", "hardswish", "sigmoid", "tanh", "silu", "gelu", "elu", "selu", "celu",

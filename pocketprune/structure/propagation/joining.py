@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from .movement import move
-from .rules import State, argument, identified_in, opaque_result, origin_of
-from .values import Identified, compress, varying
+from pocketprune.structure.propagation.movement import move
+from pocketprune.structure.propagation.rules import State, argument, identified_in, opaque_result, origin_of
+from pocketprune.structure.propagation.values import Identified, compress, varying
 
 
 def pad(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

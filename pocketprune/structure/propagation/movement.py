@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
-from .rules import State, argument, field_like, identified_in, opaque_result
-from .values import Identified, along_axis, compress, core, varying
+from pocketprune.structure.propagation.rules import State, argument, field_like, identified_in, opaque_result
+from pocketprune.structure.propagation.values import Identified, along_axis, compress, core, varying
 
 MOVEMENT = frozenset((
     "view", "reshape", "_unsafe_view", "_reshape_alias", "view_as", "reshape_as", "flatten", "unflatten", "permute",

@@ -5,9 +5,9 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from .elementwise import unite_elementwise, with_extras
-from .rules import State, argument, identified_in
-from .values import Identified, apart_from, compress, tie, varying
+from pocketprune.structure.propagation.elementwise import unite_elementwise, with_extras
+from pocketprune.structure.propagation.rules import State, argument, identified_in
+from pocketprune.structure.propagation.values import Identified, apart_from, compress, tie, varying
 
 
 def per_channel(value: Identified, rank: int, axis: int) -> Identified:

@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from .contraction import meet, weight_name
-from .elementwise import unite_elementwise
-from .rules import Contraction, State, argument, identified_in, opaque_result
-from .values import Identified, along_axis, varying, vector
+from pocketprune.structure.propagation.contraction import meet, weight_name
+from pocketprune.structure.propagation.elementwise import unite_elementwise
+from pocketprune.structure.propagation.rules import Contraction, State, argument, identified_in, opaque_result
+from pocketprune.structure.propagation.values import Identified, along_axis, varying, vector
 
 _LETTERS = "abcdefgh"
 

@@ -5,9 +5,9 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from .normalisation import across_statistics
-from .rules import Contraction, State, argument, flat_axes, opaque_result
-from .values import Identified, apart_from, compress, core, tie, varying
+from pocketprune.structure.propagation.normalisation import across_statistics
+from pocketprune.structure.propagation.rules import Contraction, State, argument, flat_axes, opaque_result
+from pocketprune.structure.propagation.values import Identified, apart_from, compress, core, tie, varying
 
 STATISTICS = frozenset(["mean", "var", "std", "var_mean", "std_mean"])
 SUMS = frozenset(["sum", "linalg_vector_norm", "norm", "nansum"])

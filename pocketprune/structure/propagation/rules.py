@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ..tracing import concrete_shape, describe
-from .values import Identified, Identities
+from pocketprune.graph.tracing import concrete_shape, describe
+from pocketprune.structure.propagation.values import Identified, Identities
 
 REFUSALS = {
     "unknown": "this operator is not known to keep channels apart",

@@ -18,7 +18,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from .roles import Links
+from pocketprune.structure.propagation.roles import Links
 
 _COPIES = 1 << 18
 """Repeated elements are told apart in fields of up to this many."""

@@ -1,0 +1,53 @@
+"""A command line as values: absl's flags, one for each field of the settings."""
+
+import dataclasses
+import typing
+from collections.abc import Iterable, Sequence
+
+from absl import flags
+
+from config.settings import Concern, kinds, nearest
+from pocketprune.common.errors import UserError
+
+
+class _ValueParser(flags.ArgumentParser):
+    """Turns a flag's text into its kind; absl's own parsers explain themselves in developers' words."""
+
+    _EXPECTED: typing.ClassVar = {bool: "true or false", int: "a whole number", float: "a number"}
+    _SWITCH: typing.ClassVar = {"true": True, "1": True, "false": False, "0": False}
+
+    def __init__(self, kind: type) -> None:
+        self.kind = kind
+
+    def parse(self, argument: object) -> object:
+        if not isinstance(argument, str):
+            return argument
+        try:
+            return self._SWITCH[argument.lower()] if self.kind is bool else self.kind(argument)
+        except (KeyError, ValueError):
+            raise ValueError(f"expected {self._EXPECTED[self.kind]}") from None
+
+
+def parse(arguments: Sequence[str], concerns: Iterable[type[Concern]]) -> dict[str, object]:
+    """Flag name -> value, of all fields of these concerns.
+
+    Raises UserError for an unknown flag or a value of the wrong kind.
+    """
+    registry = flags.FlagValues()
+    for concern in concerns:
+        kind = kinds(concern)
+        for field in dataclasses.fields(concern):
+            parser, name = _ValueParser(kind[field.name]), field.name
+            switch = kind[name] is bool
+            flag = flags.Flag(parser, flags.ArgumentSerializer(), name, field.default, None, boolean=switch)
+            flags.DEFINE_flag(flag, registry)
+    try:
+        left = registry(["run.py", *arguments])[1:]
+    except flags.UnrecognizedFlagError as error:
+        hint = nearest(error.flagname, list(registry))
+        raise UserError(f"--{error.flagname}: unknown{hint} (--help lists all flags)") from None
+    except (flags.Error, ValueError) as error:
+        raise UserError(" ".join(str(error).removeprefix("flag ").split())) from None
+    if left:
+        raise UserError(f"argument {left[0]!r}: expected a flag (a switch takes its value as --switch=true)")
+    return {name: registry[name].value for name in registry}

@@ -1,0 +1,78 @@
+"""The settings of --learner channel, but for the search of ratios.
+
+Names are PocketFlow's and so are the defaults, where it has them.
+"""
+
+import math
+from dataclasses import dataclass
+
+from config.settings import COUNT, COUNT_OR_ZERO, POSITIVE, SHARE, Concern, setting
+
+
+@dataclass(frozen=True)
+class ChannelPruningConfig(Concern):
+    """Channel pruning (--learner channel)"""
+
+    cp_prune_option: str = setting(
+        "uniform",
+        "where the preserve ratios come from: uniform (one for all layers), list (a file, one per layer) or auto "
+        "(searched under a budget, see --cp_search)",
+        accept=("uniform", "list", "auto"),
+    )
+    cp_uniform_preserve_ratio: float = setting(
+        0.6, "uniform: share of its input channels that each layer keeps", accept=SHARE
+    )
+    cp_prune_list_file: str = setting(
+        "ratio.list", "list: file of comma-separated preserve ratios, one per convolution in forward order"
+    )
+    cp_selection: str = setting(
+        "lasso",
+        "how channels are chosen: lasso (LARS path), obs (backward elimination with exact refit), magnitude "
+        "or random; the weights are refitted by least squares after each of them",
+        accept=("lasso", "obs", "magnitude", "random"),
+    )
+    cp_lasso: bool = setting(True, "PocketFlow's switch: --nocp_lasso is --cp_selection magnitude")
+    cp_shared_input: str = setting(
+        "sample",
+        "a layer that reads a shared tensor (a residual sum): sample (keeps its own subset of it), couple "
+        "(the shared channels go for all readers at once), keep (all stay)",
+        accept=("sample", "couple", "keep"),
+    )
+    cp_nb_batches: int = setting(
+        60, "batches of training images that the statistics come from (at most one epoch)", accept=COUNT
+    )
+    cp_nb_points_per_layer: int = setting(
+        10, "positions per image and layer that the statistics come from; 0: all", accept=COUNT_OR_ZERO
+    )
+    cp_quadruple: bool = setting(False, "keep multiples of 4 channels")
+    cp_channel_multiple: int = setting(1, "keep multiples of this many channels", accept=COUNT)
+    cp_list_group: int = setting(
+        1000, "prunable layers pruned at once; between groups the network is trained", accept=COUNT
+    )
+    cp_finetune: bool = setting(
+        False, "between groups train briefly, by Adam, and not for the full schedule x --nb_epochs_rat"
+    )
+    cp_retrain: bool = setting(False, "between groups train for the full schedule even with --cp_finetune")
+    cp_lrn_rate_ft: float = setting(1e-4, "learning rate of --cp_finetune", accept=POSITIVE)
+    cp_nb_iters_ft_ratio: float = setting(
+        0.2, "share of the full schedule that --cp_finetune takes", accept=SHARE
+    )
+    cp_bn_reestimate: bool = setting(
+        False, "after pruning, measure the batch-norm statistics again on the calibration images"
+    )
+    cp_block_steps: int = setting(
+        0, "after pruning, Adam steps for each block towards the dense block's outputs on the calibration "
+        "images, without labels (a few hundred; 0: none)", accept=COUNT_OR_ZERO
+    )
+    cp_block_lrn_rate: float = setting(1e-3, "learning rate of --cp_block_steps", accept=POSITIVE)
+    cp_cache_gb: float = setting(4.0, "memory for cached activations, in GB", accept=POSITIVE)
+
+    @property
+    def selection(self) -> str:
+        """The selection in force: PocketFlow's --nocp_lasso turns the Lasso into weight magnitude."""
+        return "magnitude" if self.cp_selection == "lasso" and not self.cp_lasso else self.cp_selection
+
+    @property
+    def channel_multiple(self) -> int:
+        """The multiple in force: --cp_quadruple makes it one of 4 as well."""
+        return math.lcm(self.cp_channel_multiple, 4) if self.cp_quadruple else self.cp_channel_multiple

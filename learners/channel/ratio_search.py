@@ -1,0 +1,201 @@
+"""--cp_prune_option auto: search preserve ratios under a budget, watch it, survive being killed, prune the finalists.
+
+What a search knows it writes to the workdir: `search.csv` (every roll-out), `sensitivity.csv` and `sensitivity.png`
+(reused by a search for another budget), `latency.json`, and checkpoints to go on from.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from config import Config
+from learners.base import Learner
+from learners.channel.search_watch import SearchWatch, draw_sensitivity, save_picture
+from learners.reporting.progress import ProgressBar
+from pocketprune.channel_pruning.searching.environment import PruningEnvironment
+from pocketprune.channel_pruning.searching.layer_latency import LatencyCost
+from pocketprune.channel_pruning.searching.parallel import scorer
+from pocketprune.search import (
+    Budget,
+    Counts,
+    DdpgSettings,
+    Hooks,
+    Problem,
+    Score,
+    SearchResult,
+    SearchSettings,
+    SensitivityTable,
+    search,
+)
+from pocketprune.search.ddpg import check_rollouts
+from pocketprune.search.finalists import decide, finalists
+from pocketprune.training.distributed import barrier, gather_objects, is_main, world_size
+
+Prune = Callable[[Sequence[float]], nn.Module]
+
+
+class RatioSearch:
+    """The search of one run; under several processes they share its work."""
+
+    def __init__(self, learner: Learner) -> None:
+        self.learner, self.config, self.workdir = learner, learner.config, learner.workdir
+        self.settings = search_settings(self.config)
+
+    def run(self, net: nn.Module, calibration: Sequence[Tensor], prune: Prune) -> list[float]:
+        """The preserve ratios, one per layer of the ratio list, of the best network found on the budget.
+
+        Args:
+            calibration: batches of training images (this process's), as the pruning itself uses them.
+            prune: the network pruned to such ratios, as at the end.
+        Raises:
+            UserError: a budget out of reach, too few held-out images, a sensitivity table of another network.
+        """
+        checkpoints = self.learner.checkpoints("search_result")
+        if (done := checkpoints.latest()) is not None:
+            return done.state["ratios"]
+        ratios = self._run(net, calibration, prune)
+        if is_main():
+            checkpoints.save({"ratios": ratios}, 1)
+        return ratios
+
+    def _run(self, net: nn.Module, calibration: Sequence[Tensor], prune: Prune) -> list[float]:
+        flags = self.config.search
+        with ProgressBar() as bar:
+            env = self._environment(net, calibration, bar)
+        budget = Budget(flags.cp_budget, flags.cp_preserve_ratio, ceiling=flags.cp_reward_policy == "flops")
+        problem = Problem(env, budget)
+        self.learner.say("\n".join([f"Search: {flags.cp_search} for {budget.share:.1%} of {budget.kind}",
+                            *problem.profile().lines()]))  # fmt: skip
+        problem.check_reachable()
+        settings = self.settings
+        if flags.cp_search_start == "dp" and flags.cp_search in ("ddpg", "anneal"):
+            first = self._search(env, problem, "dp", settings, name="search_start")
+            settings = replace(settings, start=first.counts)
+        found = self._search(env, problem, flags.cp_search, settings, name="search")
+        if abs(found.share - budget.share) > budget.tolerance and not budget.ceiling:
+            self.learner.say(f"No counts meet the budget more closely than {found.share:.2%}")
+        counts = self._choose(env, problem, found, prune)
+        return env.ratios(counts)
+
+    def _environment(self, net: nn.Module, calibration: Sequence[Tensor], bar: ProgressBar) -> PruningEnvironment:
+        pruning, run = self.config.channel_pruning, self.config.run
+        latency = None
+        if self.config.search.cp_budget == "latency":
+            latency = LatencyCost(
+                self.workdir / "latency.json" if is_main() else None,
+                batch=run.latency_batch,
+                device=calibration[0].device,
+            )
+        return PruningEnvironment(
+            net,
+            calibration,
+            self._held_out(calibration[0].device),
+            budget=self.config.search.cp_budget,
+            shared_input=pruning.cp_shared_input,
+            points_per_layer=pruning.cp_nb_points_per_layer,
+            channel_multiple=pruning.channel_multiple,
+            cache_gb=pruning.cp_cache_gb,
+            seed=run.seed,
+            latency=latency,
+            together=world_size() > 1,
+            progress=bar,
+        )
+
+    def _held_out(self, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+        wanted, size = self.config.search.cp_nb_smpls_search, self.config.data.batch_size_eval
+        batches = self.learner.dataset.val.batches(size, seed=self.config.run.seed, shuffle=True)
+        found, images = [], 0
+        for x, labels in islice(batches, math.ceil(wanted / size)):
+            found.append((x[: wanted - images].to(device), labels[: wanted - images].to(device)))
+            images += len(labels)
+        return found
+
+    def _search(
+        self, env: PruningEnvironment, problem: Problem, method: str, settings: SearchSettings, *, name: str
+    ) -> SearchResult:
+        """One search, gone on with where it was interrupted."""
+        checkpoints = self.learner.checkpoints(name)
+        found = checkpoints.latest()
+        resume = None if found is None else found.state
+
+        def save(state: dict[str, Any]) -> None:
+            checkpoints.save(state, len(state["history"]))
+
+        table = self._table(resume)
+        watch = SearchWatch(self.learner.recorder, problem, name)
+        barrier()  # every process has read what the first one will overwrite
+        with watch:
+            result = search(
+                env,
+                problem.budget,
+                method=method,
+                settings=settings,
+                seed=self.config.run.seed,
+                hooks=Hooks(
+                    csv_path=self.workdir / f"{name}.csv" if is_main() else None,
+                    save=save if is_main() else None,
+                    resume=resume,
+                    progress=watch,
+                    score=scorer(env) if world_size() > 1 else None,
+                    table=table,
+                    on_table=self._keep_table if is_main() else None,
+                ),
+            )
+        watch.finish(result)
+        self.learner.say(
+            f"{method}: {len(result.history)} roll-outs in {result.seconds:.0f} s; best on the held-out images "
+            f"{result.score.accuracy:.2%} at {result.share:.2%} of {problem.budget.kind}"
+        )
+        return result
+
+    def _choose(self, env: PruningEnvironment, problem: Problem, found: SearchResult, prune: Prune) -> Counts:
+        """Prune the best few and the uniform network as in earnest; the best of them on the held-out images."""
+        if len(finalists(problem, found)) == 1:
+            return found.counts
+
+        def score(counts: Counts) -> Score:
+            pruned = env.judge(prune(env.ratios(counts)).eval())
+            return gather_objects(pruned)[0]  # one opinion, should the processes' arithmetic differ
+
+        counts, scored = decide(problem, found, score)
+        shown = ", ".join(f"{score.accuracy:.2%}" for _, score in scored)
+        self.learner.say(f"Finalists, pruned in earnest: {shown} on the held-out images (the last one: uniform)")
+        return counts
+
+    def _table(self, resume: dict[str, Any] | None) -> SensitivityTable | None:
+        """The sensitivity table of an earlier search; an interrupted one goes on with what it had."""
+        path = self.workdir / "sensitivity.csv"
+        if not path.exists() or (resume is not None and not resume["identity"]["reused sensitivity table"]):
+            return None
+        self.learner.say(f"Sensitivities: from {path}")
+        return SensitivityTable.load(path)
+
+    def _keep_table(self, table: SensitivityTable) -> None:
+        table.save(self.workdir / "sensitivity.csv")
+        picture = draw_sensitivity(table)
+        save_picture(self.workdir / "sensitivity.png", picture)
+        self.learner.recorder.image("search/sensitivity", picture, 0)
+
+
+def search_settings(config: Config) -> SearchSettings:
+    """The flags as the search takes them. Raises UserError for roll-outs below the warm-up."""
+    flags = config.search
+    agent = DdpgSettings(**{f.name: getattr(config.ddpg, f"ddpg_{f.name}") for f in fields(DdpgSettings)})
+    settings = SearchSettings(
+        nb_rlouts=flags.cp_nb_rlouts,
+        nb_rlouts_min=flags.cp_nb_rlouts_min,
+        swaps=min(SearchSettings.swaps, flags.cp_nb_rlouts),
+        reward_policy=flags.cp_reward_policy,
+        noise_tolerance=flags.cp_noise_tolerance,
+        parallel=world_size(),
+        ddpg=agent,
+    )
+    settings.check()
+    if flags.cp_search == "ddpg":
+        check_rollouts(settings)
+    return settings

@@ -1,0 +1,61 @@
+"""Recovery without labels, between pruning and fine-tuning: each step measured, and kept in a checkpoint."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from learners.base import Learner
+from learners.reporting.progress import ProgressBar
+from pocketprune.channel_pruning.recovery import reconstruct_blocks
+from pocketprune.common.errors import UserError
+from pocketprune.training.batch_norm import reestimate_batch_norm
+from pocketprune.training.distributed import is_main
+
+FORMAT = 1  # of a checkpoint; to be raised when what is saved changes
+
+
+def recover(learner: Learner, net: nn.Module, dense: nn.Module) -> dict[str, dict[str, float]]:
+    """Carry out in place the steps that the flags ask for: name of the step -> accuracy, loss and seconds."""
+    steps = _steps(learner, net, dense)
+    checkpoints = learner.checkpoints("recover")
+    found = checkpoints.latest() if steps else None
+    rows: dict[str, dict[str, float]] = {}
+    if found is not None:
+        if found.state.get("format") != FORMAT:
+            raise UserError(f"{found.path}: of another version of this program; --overwrite starts over")
+        net.load_state_dict(found.state["net"])
+        rows = found.state["rows"]
+    for name, work in steps.items():
+        if name in rows:
+            continue
+        began = time.perf_counter()
+        with learner.timed("prune"):
+            work()
+        seconds = time.perf_counter() - began
+        rows[name] = learner.accuracy(net) | {"seconds": seconds}
+        if is_main():
+            checkpoints.save({"format": FORMAT, "net": net.state_dict(), "rows": rows}, len(rows))
+    return rows
+
+
+def _steps(learner: Any, net: nn.Module, dense: nn.Module) -> dict[str, Callable[[], object]]:
+    """Name -> what to do, in order."""
+    flags = learner.config.channel_pruning
+    steps: dict[str, Callable[[], object]] = {}
+    if not (flags.cp_bn_reestimate or flags.cp_block_steps):
+        return steps
+    batches: list[Tensor] = learner.calibration_batches()
+
+    def blocks() -> None:
+        with ProgressBar() as bar:
+            reconstruct_blocks(
+                net, dense, batches, steps=flags.cp_block_steps, lrn_rate=flags.cp_block_lrn_rate, progress=bar
+            )
+
+    if flags.cp_bn_reestimate:
+        steps["batch norms re-estimated"] = lambda: reestimate_batch_norm(net, batches)
+    if flags.cp_block_steps:
+        steps["blocks reconstructed"] = blocks
+    return steps

@@ -1,0 +1,140 @@
+"""What a search may choose of a network: one count per layer, or per set of layers whose shared input goes jointly.
+
+A choice knows the units it decides on (`decisions`, priced by the cost model), the layers whose weights depend on it
+(`consumers`) and the entries of the ratio list that express it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pocketprune.channel_pruning.consumers import Consumer, geometry_of
+from pocketprune.graph.tracing import node_shape, operator_name
+from pocketprune.numerics.ratios import kept_count
+from pocketprune.search.interface import Counts, SearchLayer
+from pocketprune.structure.channel_groups import ChannelGroup, Structure
+from pocketprune.structure.cost_model import Decision, decision_of, whole_input
+from pocketprune.structure.layers import PrunableLayer, is_reused, layers_of, read_groups
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One searched count.
+
+    Attributes:
+        layer: how a search sees it. entries: the layers of the ratio list it stands for.
+        decisions: what is removed; one for a layer's own input, one for every channel group of a coupled input.
+        groups: the coupled channel groups, beside their decisions; empty for a layer's own input.
+        consumers: the layers to refit. multiple: kept counts are multiples of it.
+    """
+
+    layer: SearchLayer
+    entries: tuple[PrunableLayer, ...]
+    decisions: tuple[Decision, ...] = ()
+    groups: tuple[ChannelGroup, ...] = ()
+    consumers: tuple[Consumer, ...] = ()
+    multiple: int = 1
+    _readers: tuple[tuple[int, ...], ...] = field(default=(), repr=False)  # per group, entries that read it
+
+    def entry_counts(self, count: int) -> Counts:
+        """The kept count of every entry of the ratio list."""
+        if not self.groups:
+            return (count,)
+        ratio = count / self.layer.channels
+        return tuple(kept_count(ratio, entry.channels, self.multiple) for entry in self.entries)
+
+    def units(self, count: int) -> Counts:
+        """How many units of each decision stay, as `prune_channels` counts them."""
+        if not self.groups:
+            return tuple(max(1, round(count * d.size / self.layer.channels)) for d in self.decisions)
+        shares = [kept / e.channels for kept, e in zip(self.entry_counts(count), self.entries, strict=True)]
+        return tuple(
+            max(1, round(max(shares[reader] for reader in readers) * group.size))
+            for group, readers in zip(self.groups, self._readers, strict=True)
+        )
+
+
+def choices_of(structure: Structure, shared_input: str, multiple: int) -> list[Choice]:
+    """The choices of an analysed network in forward order, fixed layers included."""
+    listed = layers_of(structure, shared_input)
+    coupled = {index: entries for entries in _coupled(structure, listed) for index in [entries[0].index]}
+    choices = []
+    for entry in listed:
+        if entry.way == "couple" and entry.index in coupled:
+            choices.append(_joint_choice(structure, coupled[entry.index], multiple))
+        elif entry.way in ("private", "sample"):
+            choices.append(_own_choice(structure, entry, multiple))
+        elif entry.way == "fixed":
+            choices.append(Choice(_search_layer(entry, (entry.channels,), entry.reason), (entry,)))
+    return choices
+
+
+def _own_choice(structure: Structure, entry: PrunableLayer, multiple: int) -> Choice:
+    decision = decision_of(structure, entry)
+    counts = _allowed(lambda count: max(1, round(count * decision.size / entry.channels)), entry.channels, multiple)
+    layer = _search_layer(entry, counts, "no smaller multiple of channels")
+    return Choice(layer, (entry,), (decision,), (), (Consumer(structure.traced, decision),), multiple)
+
+
+def _allowed(units: Callable[[int], int], channels: int, multiple: int) -> Counts:
+    """Counts of channels that are multiples and keep different numbers of units, increasing, `channels` the last."""
+    counts = [kept_count(ratio / channels, channels, multiple) for ratio in range(1, channels + 1)]
+    by_units = {units(count): count for count in counts}
+    return tuple(sorted(by_units.values()))
+
+
+def _joint_choice(structure: Structure, entries: Sequence[PrunableLayer], multiple: int) -> Choice:
+    """One ratio for all layers that read, directly or through one another, the same channel groups."""
+    names = {g.name for entry in entries for g in read_groups(structure, entry.layer) if g.prunable}
+    groups = tuple(g for g in structure.groups if g.name in names)
+    widest = max(entries, key=lambda entry: entry.channels)
+    readers = tuple(
+        tuple(i for i, e in enumerate(entries) if g.name in {r.name for r in read_groups(structure, e.layer)})
+        for g in groups
+    )
+    decisions = tuple(Decision(widest, np.arange(g.size)[:, None], np.array(g.classes)[:, None]) for g in groups)
+    consumers = tuple(
+        Consumer(structure.traced, whole_input(reader))
+        for reader in layers_of(structure, "couple", "all")
+        if reader.layer.in_ids is not None
+        and not is_reused(structure, reader.layer)
+        and names & {g.name for g in read_groups(structure, reader.layer)}
+    )
+    allowed = _allowed(lambda count: count, widest.channels, multiple)
+    layer = _search_layer(widest, allowed, "no smaller multiple of channels", macs=sum(e.macs for e in entries))
+    return Choice(layer, tuple(entries), decisions, groups, consumers, multiple, readers)
+
+
+def _coupled(structure: Structure, listed: Sequence[PrunableLayer]) -> list[list[PrunableLayer]]:
+    """The coupled layers, those that share a channel group (or share with one that does) together."""
+    found: list[tuple[set[str], list[PrunableLayer]]] = []
+    for entry in listed:
+        if entry.way == "couple":
+            names, entries = {g.name for g in read_groups(structure, entry.layer) if g.prunable}, [entry]
+            for others in [part for part in found if part[0] & names]:
+                found.remove(others)
+                names, entries = names | others[0], others[1] + entries
+            found.append((names, sorted(entries, key=lambda e: e.index)))
+    return [entries for _, entries in found]
+
+
+def _search_layer(entry: PrunableLayer, allowed: Counts, fixed: str, macs: int | None = None) -> SearchLayer:
+    node = entry.layer.node
+    linear = operator_name(node) == "linear"
+    height, width = (1, 1, *(() if linear else node_shape(node)[2:]))[-2:]
+    stride = 1 if linear else max(geometry_of(node).stride)
+    return SearchLayer(
+        entry.name,
+        entry.channels,
+        allowed,
+        entry.out_channels,
+        height,
+        width,
+        stride,
+        max(entry.kernel, default=1),
+        entry.macs if macs is None else macs,
+        fixed if len(allowed) == 1 else "",
+    )

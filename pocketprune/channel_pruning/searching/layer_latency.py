@@ -1,0 +1,126 @@
+"""The milliseconds of a network thinned to any counts: its layers' times, measured one by one, added up.
+
+A layer is timed with the batch norm and the activation that follow it, at the widths it would have. Layers timed alone
+find their operands in the cache and leave out what lies between them; so the sum is scaled and shifted to be right for
+two whole networks that are timed as well, the dense one and one of half the width.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from pocketprune.channel_pruning.consumers import geometry_of
+from pocketprune.deploy.latency import measure_latency
+from pocketprune.deploy.latency_table import LatencyTable, LayerLatency
+from pocketprune.graph.tracing import node_shape, operator_name
+from pocketprune.structure.channel_groups import Structure
+from pocketprune.structure.cost_model import CostModel
+from pocketprune.structure.propagation import Contraction
+
+REPEATS = 9
+CONVOLUTIONS = {"conv1d": F.conv1d, "conv2d": F.conv2d, "conv3d": F.conv3d}
+
+
+class LatencyCost:
+    """Milliseconds of a batch of `batch` images, from the unit counts of the decisions in the cost model's order.
+
+    Args:
+        path: JSON file of measured times, completed and reused; None keeps them in memory.
+    """
+
+    def __init__(self, path: Path | None, *, batch: int, device: torch.device | str = "cpu") -> None:
+        self.batch, self.device = batch, torch.device(device)
+        self.table = LatencyTable(path, device=str(device))
+        self._layers: list[tuple[LayerLatency, Callable[[np.ndarray], tuple[int, int]]]] = []
+        self._scale, self._rest = 1.0, 0.0
+
+    def prepare(
+        self, structure: Structure, model: CostModel, half: Sequence[int], halved: Callable[[], nn.Module]
+    ) -> None:
+        """Measure (or look up) a network's layers, and the whole network at its dense and its `half` counts.
+
+        Args:
+            halved: the network thinned to `half`.
+        """
+        for layer in structure.contractions:
+            plain = layer.carrier or layer.groups == 1
+            if operator_name(layer.node) in (*CONVOLUTIONS, "linear") and plain:
+                self._layers.append(self._timed(layer, model))
+        full = model.full_counts
+        dense = self._whole(structure, full, lambda: structure.traced.net)
+        thin = self._whole(structure, half, halved)
+        layers, fewer = self(full), self(half)
+        slope = (dense - thin) / (layers - fewer) if layers > fewer else 0.0
+        # The whole time is not all due to the width, nor is none of it; where it seems so, the measurements are noise.
+        self._scale = slope if 0 < slope < dense / layers else dense / layers
+        self._rest = dense - self._scale * layers
+
+    def __call__(self, counts: Sequence[int]) -> float:
+        at = np.asarray(counts, dtype=float)
+        return self._rest + self._scale * sum(time_of(*widths(at)) for time_of, widths in self._layers)
+
+    def _timed(self, layer: Contraction, model: CostModel) -> tuple[LayerLatency, Callable]:
+        inputs, outputs = model.widths(layer.node)
+        weight, shape = node_shape(layer.node.args[1]), node_shape(layer.node.args[0])
+        full_in = weight[1] if layer.carrier else shape[1 if operator_name(layer.node) != "linear" else -1]
+
+        def widths(at: np.ndarray) -> tuple[int, int]:
+            read = full_in if layer.carrier else round(inputs.at(at))
+            return read, round(outputs.at(at))
+
+        name = f"{operator_name(layer.node)} {weight[2:]} of {shape[2:]} groups {layer.groups} batch {self.batch}"
+        if operator_name(layer.node) != "linear":
+            name += f" stride {geometry_of(layer.node).stride}"
+        return LayerLatency(self.table, name, full_in, weight[0], self._measure(layer.node, layer)), widths
+
+    def _measure(self, node: fx.Node, layer: Contraction) -> Callable[[int, int], float]:
+        shape = node_shape(node.args[0])
+        taps = node_shape(node.args[1])[2:]
+
+        def measure(inputs: int, outputs: int) -> float:
+            if operator_name(node) == "linear":
+                x = torch.randn(self.batch, *shape[1:-1], inputs, device=self.device)
+                weight = torch.randn(outputs, inputs, device=self.device)
+                return self._median(lambda: F.relu(F.linear(x, weight)))
+            groups = outputs if layer.carrier else 1
+            x = torch.randn(self.batch, groups if layer.carrier else inputs, *shape[2:], device=self.device)
+            weight = torch.randn(outputs, 1 if layer.carrier else inputs, *taps, device=self.device)
+            scale, g = torch.ones(outputs, device=self.device), geometry_of(node)
+            convolution = CONVOLUTIONS[operator_name(node)]
+
+            def once() -> Tensor:
+                y = convolution(x, weight, None, g.stride, g.padding, g.dilation, groups)
+                return F.relu(F.batch_norm(y, scale, scale, scale, scale))
+
+            return self._median(once)
+
+        return measure
+
+    def _whole(self, structure: Structure, counts: Sequence[int], build: Callable[[], nn.Module]) -> float:
+        """Milliseconds of the network thinned to these counts."""
+        net: nn.Module = structure.traced.net
+        shape = structure.traced.example[0][0].shape[1:]
+        parameters = sum(p.numel() for p in net.parameters())
+        kept = " ".join(map(str, counts))
+        name = f"{type(net).__name__} of {parameters} parameters, {tuple(shape)}, batch {self.batch}, kept {kept}"
+        images = torch.zeros(self.batch, *shape, device=self.device)
+        return self.table.milliseconds(name, lambda: measure_latency(build(), images, repeats=REPEATS))
+
+    @torch.inference_mode()
+    def _median(self, run: Callable[[], Tensor]) -> float:
+        times = []
+        for _ in range(REPEATS + 2):
+            began = time.perf_counter()
+            run()
+            if self.device.type == "cuda":
+                torch.cuda.synchronize()
+            times.append((time.perf_counter() - began) * 1e3)
+        return statistics.median(times[2:])

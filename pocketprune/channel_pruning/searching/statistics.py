@@ -1,0 +1,107 @@
+"""One pass over the calibration images: every layer's moments on the dense network, and what follows from them.
+
+The elimination path of a layer gives the channels to keep, the error and the refitted weights for every kept count.
+Both input and target come from the dense network, so that no count of one layer depends on that of another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from torch import Tensor
+
+from pocketprune.channel_pruning.consumers import Consumer, Fit, Positions, moments_of
+from pocketprune.channel_pruning.coupling import shares_of
+from pocketprune.channel_pruning.searching.choices import Choice
+from pocketprune.graph.sweep import Sweep
+from pocketprune.numerics.elimination import EliminationPath
+from pocketprune.numerics.moments import Moments, all_reduce
+from pocketprune.numerics.reconstruction import damping_of, refit
+from pocketprune.structure.channel_groups import Structure
+from pocketprune.training.distributed import rank
+
+RIDGE = 1e-4  # relative to the mean diagonal of a layer's moments
+
+
+class LayerStatistics:
+    """The moments of a choice's consumers and the elimination paths of its decisions."""
+
+    def __init__(self, structure: Structure, choice: Choice, moments: Sequence[list[Moments]]) -> None:
+        self.choice, self.moments = choice, moments
+        if choice.groups:
+            self.paths = [self._group_path(structure, number) for number in range(len(choice.groups))]
+        else:
+            consumer = choice.consumers[0]
+            self.paths = [
+                EliminationPath.from_moments(
+                    moments[0],
+                    consumer.weights,
+                    [consumer.block] * consumer.parts,
+                    output_weights=consumer.output_weights,
+                    ridge=RIDGE,
+                )
+            ]
+
+    def kept(self, count: int) -> list[Tensor]:
+        """The units of each decision that stay, sorted LongTensors."""
+        return [path.kept(units) for path, units in zip(self.paths, self.choice.units(count), strict=True)]
+
+    def error_curve(self) -> np.ndarray:
+        """(channels + 1,) relative error of the refitted output for every kept count; coupled groups' mean."""
+        curves = [np.nan_to_num(path.errors.numpy(), posinf=1.0) for path in self.paths]
+        channels = self.choice.layer.channels
+        counts = [self.choice.units(count) for count in range(1, channels + 1)]
+        kept = [np.mean([curve[u] for curve, u in zip(curves, units, strict=True)]) for units in counts]
+        return np.array([np.mean([curve[0] for curve in curves]), *kept])
+
+    def fits(self, consumer: Consumer, kept: Tensor) -> list[Fit]:
+        """The consumer's weights and biases refitted on the kept units of its input."""
+        moments = self.moments[self.choice.consumers.index(consumer)]
+        return [
+            refit(m, w, kept, consumer.block, damping=damping_of(m.A, RIDGE))
+            for m, w in zip(moments, consumer.weights, strict=True)
+        ]
+
+    def _group_path(self, structure: Structure, number: int) -> EliminationPath:
+        group = self.choice.groups[number]
+        parts = [
+            part
+            for consumer, moments in zip(self.choice.consumers, self.moments, strict=True)
+            for part in shares_of(structure, group, consumer, moments)
+        ]
+        moments, weights, blocks, scales = zip(*parts, strict=True)
+        return EliminationPath.from_moments(moments, weights, blocks, output_weights=scales, ridge=RIDGE)
+
+
+def collect(
+    structure: Structure,
+    choices: Sequence[Choice],
+    batches: Sequence[Tensor],
+    *,
+    points: int,
+    cache_gb: float,
+    seed: int,
+    together: bool,
+    progress: Callable[[str, int, int], None],
+) -> dict[int, LayerStatistics]:
+    """Statistics by position in `choices`, of those that have a choice; `together`, of all processes' batches."""
+    owners = {c.node: c for choice in choices if len(choice.layer.allowed) > 1 for c in choice.consumers}
+    device = next(iter(structure.traced.named_tensors().values())).device
+    draw = Positions(points, seed + (rank() if together else 0), device)
+    sweep = Sweep(
+        structure.traced, list(owners), batches, cache_gb=cache_gb, branch_drift=False
+    )
+
+    def tell(name: str, done: int, total: int) -> None:
+        progress(f"measuring {name}", done, total)
+
+    found = {}
+    for consumer, mine in moments_of(sweep, owners, points, draw, tell):
+        moments = [all_reduce(m) for m in mine] if together else mine
+        found[consumer.node] = consumer.ordered(moments)
+    return {
+        index: LayerStatistics(structure, choice, [found[c.node] for c in choice.consumers])
+        for index, choice in enumerate(choices)
+        if len(choice.layer.allowed) > 1
+    }

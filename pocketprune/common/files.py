@@ -1,0 +1,88 @@
+"""Files that no kill can break, and files from outside that can do no harm."""
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import re
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pocketprune.common.errors import UserError
+
+
+def write_atomically(path: str | os.PathLike[str], data: bytes | memoryview) -> None:
+    """Put `data` at `path` entirely or not at all: written beside its place, synced, then renamed into it.
+
+    Raises:
+        UserError: the disk is full, the folder is read-only, or the like. What was at `path` before is still
+            there.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the renaming durable too; some file systems refuse, and then it is as durable as they make it."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def read_tensors(path: str | os.PathLike[str], *, source: str = "") -> Any:
+    """What torch.save wrote, on the CPU, its checksums verified and no code of it executed.
+
+    Args:
+        source: how the message of an error begins; the path if not given.
+
+    Raises:
+        UserError: the file is missing, truncated, damaged, not torch.save's, or holds code.
+    """
+    path, source = Path(path), source or str(path)
+    if not path.is_file():
+        raise UserError(f"{source}: no such file")
+    try:
+        return _read(path)
+    except OSError as error:
+        raise UserError(f"{source}: cannot be read ({error.strerror or error})") from error
+    except zipfile.BadZipFile as error:
+        raise UserError(f"{source}: damaged or truncated ({error})") from error
+    except pickle.UnpicklingError as error:
+        code = re.search(r"GLOBAL ([\w.]+)|unrecognized (?:function|class) ([\w.]+)", str(error))
+        fault = (f"holds code ({code[1] or code[2]}), which is not executed; tensors and plain values are "
+                 "accepted" if code else "damaged, or not a file of tensors")
+        raise UserError(f"{source}: {fault}") from error
+    except Exception as error:  # the parser raises whatever it met: storage, key or end-of-file errors
+        raise UserError(f"{source}: damaged, or not a file of tensors ({type(error).__name__})") from error
+
+
+def _read(path: Path) -> Any:
+    with open(path, "rb") as file:
+        is_zip = file.read(2) == b"PK"
+    if is_zip:
+        with zipfile.ZipFile(path) as archive:  # torch itself does not verify the checksums it writes
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about pickle protocols
+        return torch.load(path, map_location="cpu", weights_only=True)

@@ -1,0 +1,220 @@
+"""Networks as files for other runtimes: ONNX, torch.export (.pt2), OpenVINO IR.
+
+Each file is loaded again and compared with the PyTorch network at two batch sizes before it takes its place; a
+file that computes something else is not written.
+"""
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from pocketprune.common.errors import UserError
+from pocketprune.common.modes import evaluation_mode
+from pocketprune.deploy.programs import at_batch, exported_program, onnx_model, quiet, root_line
+from pocketprune.deploy.runtimes import (
+    Runner,
+    latencies,
+    open_onnx,
+    open_openvino,
+    open_pt2,
+    require_packages,
+    run_eagerly,
+)
+from pocketprune.graph.admission import refuse_modeless, refuse_others
+from pocketprune.graph.tracing import ExampleInputs, batch_of, split_inputs
+
+TOLERANCE = 1e-4
+"""Largest difference accepted, as a share of the output's largest value."""
+OTHER_BATCH = 3
+"""The batch size tried besides 1."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file written and verified.
+
+    Attributes:
+        format: "ONNX", "torch.export" or "OpenVINO".
+        path: the file; OpenVINO's weights lie beside it in a .bin. size: bytes of all its files.
+        batch: the one batch size that the network's own code allows; None: any.
+        latency_ms: median milliseconds at the example inputs, in the format's own runtime on the CPU.
+        torch_latency_ms: the PyTorch network's, measured in turns with it.
+        max_difference: largest absolute difference from the PyTorch output, over the batch sizes tried.
+    """
+
+    format: str
+    path: Path
+    size: int
+    batch: int | None
+    latency_ms: float
+    torch_latency_ms: float
+    max_difference: float
+
+
+def check_extra() -> None:
+    """Raise UserError, naming the extra, unless the packages of every format are installed."""
+    require_packages("export", *dict.fromkeys(name for kind in FORMATS.values() for name in kind.packages))
+
+
+def export_onnx(path: str | os.PathLike[str], net: nn.Module, example_inputs: ExampleInputs, *,
+                tolerance: float = TOLERANCE, repeats: int = 20) -> Exported:
+    """Write a network in evaluation mode as an ONNX model, of any batch size where its code allows that.
+
+    Args:
+        path: ends in .onnx.
+        example_inputs: what the network is traced and timed with; the first axis of its tensors is the batch.
+        tolerance: largest difference accepted, as a share of the output's largest value.
+        repeats: timed runs.
+
+    Raises:
+        UserError: the extra `export` is not installed, the network cannot be exported, or the model computes
+            something else than the network. Nothing is written then.
+    """
+    require_packages("export_onnx", *FORMATS["ONNX"].packages)
+    return _export(Path(path), net, example_inputs, FORMATS["ONNX"], tolerance, repeats)
+
+
+def export_pt2(path: str | os.PathLike[str], net: nn.Module, example_inputs: ExampleInputs, *,
+               tolerance: float = TOLERANCE, repeats: int = 20) -> Exported:
+    """Write a network as a torch.export program (.pt2), which PyTorch runs without the network's own code.
+
+    Otherwise as `export_onnx`; needs no extra.
+    """
+    return _export(Path(path), net, example_inputs, FORMATS["torch.export"], tolerance, repeats)
+
+
+def export_openvino(path: str | os.PathLike[str], net: nn.Module, example_inputs: ExampleInputs, *,
+                    tolerance: float = TOLERANCE, repeats: int = 20) -> Exported:
+    """Write a network as OpenVINO IR: `path` (.xml), and its float32 weights beside it (.bin).
+
+    Otherwise as `export_onnx`.
+    """
+    require_packages("export_openvino", *FORMATS["OpenVINO"].packages)
+    return _export(Path(path), net, example_inputs, FORMATS["OpenVINO"], tolerance, repeats)
+
+
+def _write_onnx(net: nn.Module, inputs: ExampleInputs, path: Path) -> bool:
+    model, dynamic = onnx_model(net, inputs)
+    large = sum(t.numel() * t.element_size() for t in net.state_dict().values()) > ONE_FILE_BYTES
+    model.save(os.fspath(path), external_data=large)
+    return dynamic
+
+
+def _write_pt2(net: nn.Module, inputs: ExampleInputs, path: Path) -> bool:
+    program, shapes = exported_program(net, inputs)
+    torch.export.save(program, os.fspath(path))
+    return shapes is not None
+
+
+def _write_openvino(net: nn.Module, inputs: ExampleInputs, path: Path) -> bool:
+    import openvino
+    with tempfile.TemporaryDirectory() as folder:
+        onnx_path = Path(folder, "model.onnx")
+        dynamic = _write_onnx(net, inputs, onnx_path)
+        openvino.save_model(openvino.Core().read_model(onnx_path), path, compress_to_fp16=False)
+    return dynamic
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a kind of file is written (the answer: whether its batch size is free) and opened."""
+
+    name: str
+    suffix: str
+    write: Callable[[nn.Module, ExampleInputs, Path], bool]
+    load: Callable[[Path], Runner]
+    packages: tuple[str, ...] = ()
+
+
+FORMATS = {f.name: f for f in (
+    Format("ONNX", ".onnx", _write_onnx, open_onnx, ("onnx", "onnxscript", "onnxruntime")),
+    Format("torch.export", ".pt2", _write_pt2, open_pt2),
+    Format("OpenVINO", ".xml", _write_openvino, open_openvino, ("openvino", "onnx", "onnxscript")),
+)}
+ONE_FILE_BYTES = 1 << 30
+"""Weights above this lie beside an ONNX file, whose own limit is 2 GB."""
+
+
+def _export(path: Path, net: nn.Module, inputs: ExampleInputs, kind: Format, tolerance: float,
+            repeats: int) -> Exported:
+    if path.suffix != kind.suffix:
+        raise UserError(f"{path}: a file of the format {kind.name} ends in {kind.suffix}")
+    refuse_others(net)
+    refuse_modeless(net)
+    net, inputs = _on_cpu(net, inputs)
+    with evaluation_mode(net), _draft_of(path) as draft:
+        try:
+            with quiet():
+                dynamic = kind.write(net, inputs, draft)
+            runner = kind.load(draft)
+        except Exception as error:  # exporters raise whatever a network's operators make them
+            raise UserError(f"{path}: network {type(net).__name__} cannot be exported to {kind.name}: "
+                            f"{root_line(error)}") from error
+        eager, sizes = run_eagerly(net), (1, OTHER_BATCH) if dynamic else (batch_of(inputs),)
+        differences = [_difference(path, eager, runner, at_batch(inputs, size), tolerance) for size in sizes]
+        torch_ms, own_ms = latencies([lambda: eager(inputs), lambda: runner(inputs)], repeats=repeats)
+        written = sum(file.stat().st_size for file in draft.parent.iterdir())
+    batch = None if dynamic else batch_of(inputs)
+    return Exported(kind.name, path, written, batch, own_ms, torch_ms, max(differences))
+
+
+def _on_cpu(net: nn.Module, inputs: ExampleInputs) -> tuple[nn.Module, ExampleInputs]:
+    """The network and its inputs on the CPU; copies where they are elsewhere."""
+    args, kwargs = split_inputs(inputs)
+    moved = pytree.tree_map(lambda v: v.detach().cpu() if isinstance(v, Tensor) else v, (args, kwargs))
+    elsewhere = any(t.device.type != "cpu" for t in [*net.parameters(), *net.buffers()])
+    return (copy.deepcopy(net).cpu() if elsewhere else net), moved
+
+
+@contextlib.contextmanager
+def _draft_of(path: Path) -> Iterator[Path]:
+    """A place to write a file and its companions to; at the end they move to where `path` says, if all went well."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+    with folder:
+        draft = Path(folder.name, path.name)
+        yield draft
+        companions = [file for file in draft.parent.iterdir() if file != draft]
+        for file in [*companions, draft]:
+            os.replace(file, path.parent / file.name)
+
+
+def _difference(path: Path, eager: Runner, runner: Runner, inputs: ExampleInputs, tolerance: float) -> float:
+    """Largest absolute difference between the outputs. Raises UserError where it is more than tolerated."""
+    try:
+        expected, made = eager(inputs), runner(inputs)
+    except Exception as error:  # runtimes raise errors of their own
+        raise UserError(f"{path}: the exported network does not run at batch {batch_of(inputs)}: "
+                        f"{root_line(error)}; nothing was written") from error
+    largest = 0.0
+    for number, (mine, theirs) in enumerate(zip(expected, made, strict=True)):
+        gap, scale = _gap(mine, theirs)
+        if not gap <= tolerance * max(scale, 1e-6):
+            raise UserError(f"{path}: output {number} of the exported network differs from PyTorch's by {gap:.3g} "
+                            f"at batch {batch_of(inputs)} (its largest value is {scale:.3g}); nothing was written")
+        largest = max(largest, gap)
+    return largest
+
+
+def _gap(a: Tensor, b: Tensor) -> tuple[float, float]:
+    """Largest absolute difference, and the largest value; both infinite or both undefined counts as equal."""
+    if a.shape != b.shape:
+        return math.inf, 0.0
+    a, b = a.detach().double().flatten(), b.detach().double().flatten()
+    same = (a == b) | (a.isnan() & b.isnan())
+    gaps, finite = (a - b)[~same].abs(), a[a.isfinite()].abs()
+    return (float(gaps.nan_to_num(nan=math.inf).max()) if gaps.numel() else 0.0,
+            float(finite.max()) if finite.numel() else 0.0)

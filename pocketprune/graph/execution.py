@@ -1,0 +1,56 @@
+"""Running a traced network node by node."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.utils import _pytree as pytree
+
+from pocketprune.graph.tracing import ExampleInputs, TracedNet
+
+Env = MutableMapping[fx.Node, Any]
+
+
+def evaluate_node(node: fx.Node, env: Mapping[fx.Node, Any]) -> Any:
+    """The value of one call_function node, its arguments looked up in `env`."""
+    args = fx.map_arg(node.args, env.__getitem__)
+    kwargs = fx.map_arg(node.kwargs, env.__getitem__)
+    return node.target(*args, **kwargs)
+
+
+def last_uses(nodes: Iterable[fx.Node]) -> dict[fx.Node, list[fx.Node]]:
+    """node -> the values that no later node reads, so that they can be freed after it."""
+    seen: set[fx.Node] = set()
+    frees: dict[fx.Node, list[fx.Node]] = {}
+    for node in reversed(list(nodes)):
+        fresh = [n for n in node.all_input_nodes if n not in seen]
+        seen.update(fresh)
+        frees[node] = fresh
+    return frees
+
+
+@torch.no_grad()
+def run(traced: TracedNet, inputs: ExampleInputs, tensors: Mapping[str, Tensor] | None = None,
+        before: Callable[[fx.Node, Env], None] | None = None) -> Any:
+    """The network's output in evaluation mode, in its own nesting.
+
+    Args:
+        tensors: replacements for the network's parameters and buffers, by name.
+        before: called with each node and the environment before the node is evaluated.
+    """
+    env: dict[fx.Node, Any] = traced.bind(inputs, tensors)
+    frees = last_uses(traced.graph.nodes)
+    for node in traced.graph.nodes:
+        if node.op == "call_function":
+            if before is not None:
+                before(node, env)
+            env[node] = evaluate_node(node, env)
+        elif node.op == "output":
+            flat = pytree.tree_leaves(fx.map_arg(node.args[0], env.__getitem__))
+            return pytree.tree_unflatten(flat, traced.out_spec)
+        for dead in frees[node]:
+            if dead.op == "call_function":
+                env.pop(dead, None)
+    raise AssertionError("a graph ends with an output node")

@@ -1,0 +1,100 @@
+"""Calls of torch.export: what it is given, and the calls to try until one succeeds."""
+from __future__ import annotations
+
+import inspect
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from pocketprune.common.modes import evaluation_mode
+from pocketprune.graph.nodes import tensors_in
+
+
+def copied(inputs: Any) -> Any:
+    """Inputs that a network working in place may change."""
+    return pytree.tree_map(lambda v: v.clone() if isinstance(v, Tensor) else v, inputs)
+
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def attempts(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[Call, bool, bool]]:
+    """Calls to try, with a dynamic batch or not and with gradients or not, best first.
+
+    A batch of at least two is better, as a dynamic axis of size one is taken for fixed. Without gradients attention
+    modules take a fused inference path that hides their structure, but some networks run only without.
+    """
+    def twice(t: Any) -> Any:
+        return torch.cat([t, t]) if isinstance(t, Tensor) and t.dim() > 0 and t.shape[0] == 1 else t
+    tensors = tensors_in((args, kwargs))
+    for gradients in (True, False):
+        if any(t.dim() > 0 and t.shape[0] == 1 for t in tensors):
+            yield pytree.tree_map(twice, (args, kwargs)), True, gradients
+        yield (args, kwargs), True, gradients
+        yield (args, kwargs), False, gradients
+
+
+def exported(net: nn.Module, call: Call, dynamic: bool, gradients: bool) -> tuple[torch.export.ExportedProgram, Call]:
+    """The network's exported program, and the call it was exported with."""
+    args, kwargs = copied(call)
+    with evaluation_mode(net), named_keywords(net, kwargs), torch.set_grad_enabled(gradients), \
+            silenced("torch"):
+        shapes = _dynamic_shapes(net, args, kwargs) if dynamic else None
+        return torch.export.export(net, args, kwargs, dynamic_shapes=shapes, strict=False), call
+
+
+@contextmanager
+def silenced(*loggers: str) -> Iterator[None]:
+    """Exporters warn, log and print graphs and guards; the caller gets one line instead, from the exception."""
+    known = [logging.getLogger(name) for name in loggers]
+    levels = [logger.level for logger in known]
+    for logger in known:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(known, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _dynamic_shapes(net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The first axis of every input tensor may vary; told by the names of the arguments."""
+    def leaf(value: Any) -> Any:
+        return {0: torch.export.Dim.AUTO} if isinstance(value, Tensor) and value.dim() > 0 else None
+    shapes = pytree.tree_map(leaf, (args, kwargs))
+    return dict(inspect.signature(net.forward).bind(*shapes[0], **shapes[1]).arguments)
+
+
+@contextmanager
+def named_keywords(net: nn.Module, kwargs: dict[str, Any]) -> Iterator[None]:
+    """While this lasts, the signature of `forward` names every keyword given.
+
+    torch.export allows a dynamic axis in no input that a `**kwargs` of the signature catches.
+    """
+    signature = inspect.signature(net.forward)
+    named = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    caught = [name for name in kwargs if name not in {p.name for p in named if p.kind is not p.VAR_POSITIONAL}]
+    if not caught or len(named) == len(signature.parameters):
+        yield
+        return
+    own, forward = vars(net).get("forward"), net.forward
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return forward(*args, **kwargs)
+    keywords = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in caught]
+    call.__signature__ = signature.replace(parameters=[*named, *keywords])
+    net.forward = call
+    try:
+        yield
+    finally:
+        del net.forward
+        if own is not None:
+            net.forward = own

@@ -1,0 +1,137 @@
+"""The sweep: dense and pruned networks advance together over the cached calibration batches, stopping at layers.
+
+At a stop the caller sees, batch by batch, what the layer reads in the network as pruned so far and what it should
+write: the dense network's output, corrected for the drift of the branch it will be added to. It may then replace the
+layer's tensors; the pruned network goes on with them. Every node is run once per network and batch, values are freed
+after their last use, and the dense network is one stop ahead so that only the narrowest cut of each is held.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, fx
+
+from pocketprune.graph.branches import Branch, find_branches, hoisted
+from pocketprune.graph.cache import EnvCache
+from pocketprune.graph.execution import evaluate_node
+from pocketprune.graph.tracing import TracedNet, operator_name
+
+
+@dataclass
+class PrunedTensors:
+    """How the network as pruned so far differs from the dense one, in dense shapes.
+
+    Attributes:
+        tensors: replaced parameters and buffers by name.
+        biases: biases given to layers that have none, by node.
+    """
+
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    biases: dict[fx.Node, Tensor] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.tensors or self.biases)
+
+
+class Sweep:
+    """One pass over a network, stopping at `stops` (layers that sum over channels).
+
+    Args:
+        batches: calibration inputs, each what the network takes.
+        cache_gb: values held between stops beyond this many GiB go to disk.
+        branch_drift: let the layers before an addition make up for the drift of the other operand.
+    """
+
+    def __init__(self, traced: TracedNet, stops: Sequence[fx.Node], batches: Sequence[Tensor], *,
+                 cache_gb: float = 4.0, branch_drift: bool = True, pruned: PrunedTensors | None = None) -> None:
+        self.traced = traced
+        self.pruned = PrunedTensors() if pruned is None else pruned
+        self.batches = batches
+        self.branches = find_branches(traced, stops) if branch_drift else {}
+        self.order = hoisted(traced, self.branches)
+        place = {node: i for i, node in enumerate(self.order)}
+        self.stops = sorted(stops, key=place.__getitem__)
+        self._places = [place[stop] for stop in self.stops]
+        self._last_use = self._find_last_uses(place)
+        self._dense, self._pruned = EnvCache(cache_gb / 2), EnvCache(cache_gb / 2)
+        self._own = traced.named_tensors()
+        self._at = -1
+
+    def _find_last_uses(self, place: dict[fx.Node, int]) -> dict[fx.Node, int]:
+        last: dict[fx.Node, int] = {}
+        for node in self.order:
+            for source in node.all_input_nodes:
+                last[source] = max(last.get(source, -1), place[node])
+        for stop, branch in self.branches.items():  # a layer's target needs the other operand while it is visited
+            last[branch.other] = max(last.get(branch.other, -1), place[stop])
+        for source in self.traced.output_node.all_input_nodes:
+            last.pop(source, None)
+        return last
+
+    def names_before(self, number: int) -> set[str]:
+        """Parameters and buffers that are read before stop `number`."""
+        nodes = self.order[:self._places[number]]
+        return {self.traced.tensor_names[source] for node in nodes for source in node.all_input_nodes
+                if source in self.traced.tensor_names}
+
+    def __iter__(self) -> Iterator[fx.Node]:
+        """Stop at the layers in order. At each, `rows` must be read through once; then `pruned` may be changed."""
+        for number, stop in enumerate(self.stops):
+            self._at = number
+            yield stop
+
+    @torch.no_grad()
+    def rows(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Per batch, the input of the layer stopped at (pruned network) and its target (dense network)."""
+        number = self._at
+        here = self._places[number]
+        ahead = self._places[number + 1] if number + 1 < len(self._places) else here
+        start = self._places[number - 1] if number else 0
+        changed = bool(self.pruned)
+        for i in range(len(self.batches)):
+            dense = self._dense.take(i) if number else self._advance(self._inputs(i), 0, here, None)
+            pruned = self._pruned.take(i) if number else self._inputs(i)
+            pruned = self._advance(pruned, start, here, self.pruned) if changed else dict(dense)
+            yield self._pair(self.stops[number], dense, pruned)
+            self._pruned.put(i, pruned)
+            self._dense.put(i, self._advance(dense, here, ahead, None))
+
+    def _inputs(self, i: int) -> dict[fx.Node, object]:
+        values = self.traced.bind(self.batches[i])
+        return {node: values[node] for node in self.traced.input_nodes}
+
+    def _pair(self, node: fx.Node, dense: dict, pruned: dict) -> tuple[Tensor, Tensor]:
+        target = dense[node] = self._evaluate(node, dense, None)  # the dense network goes on from it
+        branch: Branch | None = self.branches.get(node)
+        if branch is not None and dense[branch.other] is not pruned[branch.other]:
+            target = target + branch.in_layer_units(dense[branch.other] - pruned[branch.other], self._own)
+        return pruned[node.args[0]], target
+
+    def _advance(self, env: dict, start: int, end: int, pruned: PrunedTensors | None) -> dict:
+        """Run the nodes of [start, end) whose values are not known, freeing every value after its last use."""
+        for position in range(start, end):
+            node = self.order[position]
+            if node not in env:
+                env[node] = self._evaluate(node, env, pruned)
+            for source in node.all_input_nodes:
+                if self._last_use.get(source, -1) <= position and source in env and source in self._last_use:
+                    del env[source]
+        return {n: v for n, v in env.items() if self._last_use.get(n, -1) >= end}
+
+    def _evaluate(self, node: fx.Node, env: dict, pruned: PrunedTensors | None) -> object:
+        """A node's value; parameters come from the pruned network where one is given."""
+        local = dict(env)
+        for source in node.all_input_nodes:
+            name = self.traced.tensor_names.get(source)
+            if name is not None:
+                replaced = pruned.tensors.get(name) if pruned is not None else None
+                local[source] = self._own[name] if replaced is None else replaced
+            elif source in self.traced.constants:
+                local[source] = self.traced.constants[source]
+        value = evaluate_node(node, local)
+        if pruned is not None and node in pruned.biases:
+            bias = pruned.biases[node]
+            value = value + (bias if operator_name(node) == "linear" else bias.view(-1, *[1] * (value.dim() - 2)))
+        return value

@@ -1,4 +1,5 @@
 """What the benchmarks share: the CIFAR-10 network and images they measure on, the machine's name, tables."""
+
 from __future__ import annotations
 
 import argparse
@@ -19,8 +20,7 @@ import nets
 
 def arguments(description: str) -> argparse.ArgumentParser:
     """A parser with the flags that all benchmarks on CIFAR-10 take."""
-    parser = argparse.ArgumentParser(description=description,
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--data_dir", default="data", help="folder that holds cifar-10-batches-py")
     parser.add_argument("--init_checkpoint", default="", help="state dict of the trained ResNet (none: random weights)")
     parser.add_argument("--device", default="cpu")
@@ -31,8 +31,9 @@ def arguments(description: str) -> argparse.ArgumentParser:
 def cifar_resnet(size: int, checkpoint: str = "", device: str = "cpu") -> nn.Module:
     """The CIFAR ResNet with zero-padded shortcuts in evaluation mode, trained if a checkpoint is given."""
     torch.manual_seed(0)
-    net = nets.create_net("resnet", num_classes=10, input_shape=(3, 32, 32), resnet_size=size, resnet_version=1,
-                          resnet_shortcut="pad")
+    net = nets.create_net(
+        "resnet", num_classes=10, input_shape=(3, 32, 32), resnet_size=size, resnet_version=1, resnet_shortcut="pad"
+    )
     if checkpoint:
         net.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
     return net.to(device).eval()
@@ -46,7 +47,7 @@ def calibration(dataset: datasets.Dataset, images: int, batch: int = 128, seed: 
     """Training images without augmentation, in batches."""
     found: list[Tensor] = []
     for x, _ in dataset.train.batches(batch, seed=seed, shuffle=True):
-        found.append(x[:images - sum(len(f) for f in found)])
+        found.append(x[: images - sum(len(f) for f in found)])
         if sum(len(f) for f in found) >= images:
             break
     return found
@@ -56,8 +57,10 @@ def machine(device: str = "cpu") -> str:
     """Hardware and versions, for the line under a table."""
     if device.startswith("cuda"):
         return f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}"
-    return f"{os.cpu_count()} CPU cores ({platform.machine()}, {torch.get_num_threads()} threads), " \
-           f"PyTorch {torch.__version__}"
+    return (
+        f"{os.cpu_count()} CPU cores ({platform.machine()}, {torch.get_num_threads()} threads), "
+        f"PyTorch {torch.__version__}"
+    )
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -5,6 +5,7 @@
 ResNet-50- and MobileNet-v2-shaped networks with random weights are pruned to half of their MACs. Dense and pruned
 take turns in one process, call by call, and every figure is a median, so that what else the machine does hits both.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -51,10 +52,21 @@ def pruned_pair(name: str, flags: argparse.Namespace) -> Pair:
     net = nets.create_net(net_name, num_classes=1000, input_shape=size, **options).eval()
     start = time.perf_counter()
     result = pocketprune.prune_channels(
-        net, [torch.randn(4, *size)], macs=flags.macs, selection="magnitude", shared_input="keep", refit="pruned",
-        points_per_layer=4, channel_multiple=flags.channel_multiple, seed=flags.seed)
-    print(f"{title}: {result.dense_macs / 1e6:.0f} M -> {result.macs / 1e6:.0f} M MACs "
-          f"({result.macs / result.dense_macs:.1%}), pruned in {time.perf_counter() - start:.0f} s", flush=True)
+        net,
+        [torch.randn(4, *size)],
+        macs=flags.macs,
+        selection="magnitude",
+        shared_input="keep",
+        refit="pruned",
+        points_per_layer=4,
+        channel_multiple=flags.channel_multiple,
+        seed=flags.seed,
+    )
+    print(
+        f"{title}: {result.dense_macs / 1e6:.0f} M -> {result.macs / 1e6:.0f} M MACs "
+        f"({result.macs / result.dense_macs:.1%}), pruned in {time.perf_counter() - start:.0f} s",
+        flush=True,
+    )
     return Pair(title, net, result.net.eval(), result.dense_macs / result.macs)
 
 
@@ -100,15 +112,26 @@ def measured(pair: Pair, runtime: str, flags: argparse.Namespace) -> list[list[o
         runners = [prepare(net, images[:1]) for net in (pair.dense, pair.pruned)]
         dense, pruned = latencies([lambda r=r, x=images: r(x) for r in runners], repeats=flags.rounds)
         speedup = dense / pruned
-        rows.append([pair.title, title, batch, f"{dense:.1f}", f"{pruned:.1f}", f"{speedup:.2f}",
-                     f"{pair.theoretical:.2f}", f"{speedup / pair.theoretical:.0%}"])
+        rows.append(
+            [
+                pair.title,
+                title,
+                batch,
+                f"{dense:.1f}",
+                f"{pruned:.1f}",
+                f"{speedup:.2f}",
+                f"{pair.theoretical:.2f}",
+                f"{speedup / pair.theoretical:.0%}",
+            ]
+        )
         print("| " + " | ".join(map(str, rows[-1])) + " |", flush=True)
     return rows
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0],
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--runtimes", nargs="+", choices=RUNTIMES, default=list(RUNTIMES))
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 32])
@@ -132,8 +155,10 @@ def main() -> None:
         for runtime in usable:
             rows += measured(pair, runtime, flags)
     print("\n" + table(HEAD, rows))
-    print(f"\n{flags.input_size}x{flags.input_size} inputs, {flags.macs:.0%} of the MACs, inner widths in multiples of "
-          f"{flags.channel_multiple}, random weights, medians of {flags.rounds} alternating calls; {machine()}")
+    print(
+        f"\n{flags.input_size}x{flags.input_size} inputs, {flags.macs:.0%} of the MACs, inner widths in multiples of "
+        f"{flags.channel_multiple}, random weights, medians of {flags.rounds} alternating calls; {machine()}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Accuracy right after pruning, by selection and preserve ratio, no fine-tuning: every block's inner width reduced.
 
-    python benchmarks/no_finetune.py --data_dir data --init_checkpoint resnet20.pt
+python benchmarks/no_finetune.py --data_dir data --init_checkpoint resnet20.pt
 """
+
 from __future__ import annotations
 
 import time
@@ -26,8 +27,15 @@ def main() -> None:
     for ratio in flags.ratios:
         for selection in flags.selections:
             start = time.perf_counter()
-            result = pocketprune.prune_channels(net, batches, preserve_ratio=ratio, shared_input="keep",
-                                                selection=selection, points_per_layer=flags.points, seed=flags.seed)
+            result = pocketprune.prune_channels(
+                net,
+                batches,
+                preserve_ratio=ratio,
+                shared_input="keep",
+                selection=selection,
+                points_per_layer=flags.points,
+                seed=flags.seed,
+            )
             took = time.perf_counter() - start
             accuracy = evaluate(result.net, data.test, 500, progress=False).accuracy
             rows.append([selection, ratio, f"{result.macs / result.dense_macs:.1%}", f"{accuracy:.2%}", f"{took:.0f}"])

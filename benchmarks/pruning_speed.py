@@ -5,6 +5,7 @@
 The floor is what the pass cannot do without: three forward passes over the images plus the Gram products of all
 positions, at the matrix-product rate measured on this machine in the same run.
 """
+
 from __future__ import annotations
 
 import math
@@ -43,8 +44,9 @@ def inner(net: nn.Module) -> list[str]:
 
 
 def prune(net: nn.Module, batches: Sequence[Tensor], points: int, **options: object) -> pocketprune.PruneResult:
-    return pocketprune.prune_channels(net, batches, preserve_ratio=0.5, shared_input="keep", points_per_layer=points,
-                                      **options)
+    return pocketprune.prune_channels(
+        net, batches, preserve_ratio=0.5, shared_input="keep", points_per_layer=points, **options
+    )
 
 
 def depth(flags: object) -> None:
@@ -52,8 +54,12 @@ def depth(flags: object) -> None:
     batches = calibration(cifar10(flags.data_dir), 1280)
     small, deep = cifar_resnet(20), cifar_resnet(56)
     short, long = medians(flags.repeats, lambda: prune(small, batches, 10), lambda: prune(deep, batches, 10))
-    print(table(["network", "seconds", "ratio"], [["ResNet-20", f"{short:.1f}", "1"],
-                                                   ["ResNet-56", f"{long:.1f}", f"{long / short:.2f}"]]))
+    print(
+        table(
+            ["network", "seconds", "ratio"],
+            [["ResNet-20", f"{short:.1f}", "1"], ["ResNet-56", f"{long:.1f}", f"{long / short:.2f}"]],
+        )
+    )
 
 
 def rows(flags: object) -> None:
@@ -63,14 +69,21 @@ def rows(flags: object) -> None:
     ours, theirs = medians(
         flags.repeats,
         lambda: results.__setitem__("ours", prune(net, batches, 10, refit="pruned", branch_drift=False)),
-        lambda: results.__setitem__("rows", prune_by_rows(net, inner(net), batches, 0.5, 10)))
+        lambda: results.__setitem__("rows", prune_by_rows(net, inner(net), batches, 0.5, 10)),
+    )
     default = seconds(lambda: prune(net, batches, 10))
     errors = [layer.error_after for layer in results["ours"].layers if layer.kept < layer.channels]
     row_errors = list(results["rows"].values())
-    print(table(["60 x 128 images, 10 points", "seconds", "mean error", "largest error"], [
-        ["moments, pruned layers refitted", f"{ours:.1f}", *_summary(errors)],
-        ["explicit rows, LassoLars + LinearRegression", f"{theirs:.1f}", *_summary(row_errors)],
-        ["moments, all layers refitted, branch drift (default)", f"{default:.1f}", "", ""]]))
+    print(
+        table(
+            ["60 x 128 images, 10 points", "seconds", "mean error", "largest error"],
+            [
+                ["moments, pruned layers refitted", f"{ours:.1f}", *_summary(errors)],
+                ["explicit rows, LassoLars + LinearRegression", f"{theirs:.1f}", *_summary(row_errors)],
+                ["moments, all layers refitted, branch drift (default)", f"{default:.1f}", "", ""],
+            ],
+        )
+    )
 
 
 def _summary(errors: Sequence[float]) -> list[str]:
@@ -88,12 +101,19 @@ def all_positions(flags: object) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     bottom, forward, gram = floor(net, batches)
     row_count = sum(len(b) for b in batches) * 32 * 32 / 1e6
-    print(table(["all positions", "value"], [
-        ["rows a layer (32 x 32 maps)", f"{row_count:.1f} million"], ["seconds", f"{took:.1f}"],
-        ["processor seconds, all threads", f"{processor:.1f}"],
-        ["peak above the cached images", f"{peak - before:.2f} GiB"],
-        ["floor: 3 forward passes + Gram products", f"{bottom:.1f} s ({forward:.1f} + {gram:.1f})"],
-        ["time / floor", f"{took / bottom:.2f}"]]))
+    print(
+        table(
+            ["all positions", "value"],
+            [
+                ["rows a layer (32 x 32 maps)", f"{row_count:.1f} million"],
+                ["seconds", f"{took:.1f}"],
+                ["processor seconds, all threads", f"{processor:.1f}"],
+                ["peak above the cached images", f"{peak - before:.2f} GiB"],
+                ["floor: 3 forward passes + Gram products", f"{bottom:.1f} s ({forward:.1f} + {gram:.1f})"],
+                ["time / floor", f"{took / bottom:.2f}"],
+            ],
+        )
+    )
 
 
 @torch.no_grad()
@@ -102,8 +122,11 @@ def floor(net: nn.Module, batches: Sequence[Tensor]) -> tuple[float, float, floa
     forward = 3 * seconds(lambda: [net(b) for b in batches])
     flops = 0
     shapes = {}
-    hooks = [m.register_forward_hook(lambda m, a, out: shapes.__setitem__(m, out.shape))
-             for m in net.modules() if isinstance(m, nn.Conv2d)]
+    hooks = [
+        m.register_forward_hook(lambda m, a, out: shapes.__setitem__(m, out.shape))
+        for m in net.modules()
+        if isinstance(m, nn.Conv2d)
+    ]
     net(batches[0])
     for hook in hooks:
         hook.remove()

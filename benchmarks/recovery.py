@@ -5,6 +5,7 @@
 Every row starts from the same pruned ResNet-20; rows that train take the same number of epochs (group tuning spends a
 quarter of them between its groups). Rows are printed, and appended to --results, as they come; --rows selects some.
 """
+
 from __future__ import annotations
 
 import copy
@@ -33,14 +34,27 @@ class Bench:
         self.dense = cifar_resnet(20, flags.init_checkpoint, flags.device)
         self.batches = calibration(self.data, flags.images, seed=flags.seed)
         self.settings = TrainSettings(
-            epochs=flags.epochs, optimizer=flags.optimizer, lrn_rate=flags.lrn_rate, schedule=Cosine(flags.warmup),
-            weight_decay=flags.loss_w_dcy, seed=flags.seed, amp=flags.amp,
-            channels_last=flags.device == "cpu" or flags.amp == "bf16")
+            epochs=flags.epochs,
+            optimizer=flags.optimizer,
+            lrn_rate=flags.lrn_rate,
+            schedule=Cosine(flags.warmup),
+            weight_decay=flags.loss_w_dcy,
+            seed=flags.seed,
+            amp=flags.amp,
+            channels_last=flags.device == "cpu" or flags.amp == "bf16",
+        )
 
     def prune(self, **options: object) -> nn.Module:
         return pocketprune.prune_channels(
-            self.dense, self.batches, macs=self.macs, shared_input=self.flags.shared_input,
-            selection=self.flags.selection, points_per_layer=self.flags.points, seed=self.flags.seed, **options).net
+            self.dense,
+            self.batches,
+            macs=self.macs,
+            shared_input=self.flags.shared_input,
+            selection=self.flags.selection,
+            points_per_layer=self.flags.points,
+            seed=self.flags.seed,
+            **options,
+        ).net
 
     @cached_property
     def pruned(self) -> nn.Module:
@@ -63,8 +77,13 @@ class Bench:
         train(net, self.data.train, self.settings, progress=False)
 
     def distil(self, net: nn.Module, scale: bool = True, settings: TrainSettings | None = None) -> None:
-        task = Distillation(Classification(), self.dense, weight=self.flags.loss_w_dst,
-                            temperature=self.flags.tempr_dst, scale_gradient=scale)
+        task = Distillation(
+            Classification(),
+            self.dense,
+            weight=self.flags.loss_w_dst,
+            temperature=self.flags.tempr_dst,
+            scale_gradient=scale,
+        )
         train(net, self.data.train, settings or self.settings, task=task, progress=False)
 
     def distil_unscaled(self, net: nn.Module) -> None:
@@ -112,14 +131,21 @@ def measure(bench: Bench, name: str) -> dict[str, object]:
     seconds = time.perf_counter() - began
     found = evaluate(net, bench.data.test, 500, progress=False)
     share = pocketprune.count_macs(net, bench.batches[0][:2]) / pocketprune.count_macs(
-        bench.dense, bench.batches[0][:2])
-    return {"macs": share, "row": name, "title": title.format(epochs=bench.flags.epochs), "accuracy": found.accuracy,
-            "loss": found.loss, "seconds": seconds, "flags": vars(bench.flags)}
+        bench.dense, bench.batches[0][:2]
+    )
+    return {
+        "macs": share,
+        "row": name,
+        "title": title.format(epochs=bench.flags.epochs),
+        "accuracy": found.accuracy,
+        "loss": found.loss,
+        "seconds": seconds,
+        "flags": vars(bench.flags),
+    }
 
 
 def shown(row: dict) -> list[str]:
-    return [f"{row['macs']:.1%}", row["title"], f"{row['accuracy']:.2%}", f"{row['loss']:.3f}",
-            f"{row['seconds']:.0f}"]
+    return [f"{row['macs']:.1%}", row["title"], f"{row['accuracy']:.2%}", f"{row['loss']:.3f}", f"{row['seconds']:.0f}"]
 
 
 def flags_of() -> object:

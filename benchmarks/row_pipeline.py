@@ -3,6 +3,7 @@
 For every layer the images are run through the network as pruned so far, patches are cut out at sampled positions and
 stacked; a few hundred rows choose channels, all rows refit the weight. This is how channel pruning is usually written.
 """
+
 from __future__ import annotations
 
 import warnings
@@ -15,10 +16,12 @@ from sklearn.linear_model import LassoLars, LinearRegression
 from torch import Tensor, nn
 
 
-def prune_by_rows(net: nn.Module, layers: Sequence[str], batches: Sequence[Tensor], ratio: float, points: int,
-                  seed: int = 0) -> dict[str, float]:
+def prune_by_rows(
+    net: nn.Module, layers: Sequence[str], batches: Sequence[Tensor], ratio: float, points: int, seed: int = 0
+) -> dict[str, float]:
     """Prune (by zeroing) the input channels of named convolutions of a copy; the relative error left in each layer."""
     import copy
+
     dense, pruned = net, copy.deepcopy(net)
     rng = np.random.default_rng(seed)
     errors = {}
@@ -30,7 +33,7 @@ def prune_by_rows(net: nn.Module, layers: Sequence[str], batches: Sequence[Tenso
         columns = (kept[:, None] * taps + np.arange(taps)).ravel()
         fit = LinearRegression().fit(X[:, columns], Y)
         residual = Y - fit.predict(X[:, columns])
-        errors[name] = float((residual ** 2).sum() / ((Y - Y.mean(0)) ** 2).sum())
+        errors[name] = float((residual**2).sum() / ((Y - Y.mean(0)) ** 2).sum())
         weight = np.zeros((conv.out_channels, X.shape[1]), dtype=np.float32)
         weight[:, columns] = fit.coef_
         with torch.no_grad():
@@ -40,12 +43,15 @@ def prune_by_rows(net: nn.Module, layers: Sequence[str], batches: Sequence[Tenso
 
 
 @torch.no_grad()
-def _rows(dense: nn.Module, pruned: nn.Module, name: str, batches: Sequence[Tensor], points: int,
-          rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _rows(
+    dense: nn.Module, pruned: nn.Module, name: str, batches: Sequence[Tensor], points: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Patches from the pruned network and outputs of the dense one at random positions."""
     seen: dict[str, Tensor] = {}
-    hooks = [pruned.get_submodule(name).register_forward_pre_hook(lambda m, a: seen.__setitem__("x", a[0])),
-             dense.get_submodule(name).register_forward_hook(lambda m, a, out: seen.__setitem__("y", out))]
+    hooks = [
+        pruned.get_submodule(name).register_forward_pre_hook(lambda m, a: seen.__setitem__("x", a[0])),
+        dense.get_submodule(name).register_forward_hook(lambda m, a, out: seen.__setitem__("y", out)),
+    ]
     X, Y = [], []
     for batch in batches:
         dense(batch)

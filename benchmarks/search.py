@@ -4,6 +4,7 @@
 
 Each row is printed and appended to --results as it comes; rows already there are not computed again.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -48,11 +49,21 @@ class Bench:
         self.data = cifar10(flags.data_dir, flags.device, seed)
         self.net = cifar_resnet(flags.resnet_size, flags.init_checkpoint, flags.device)
         self.calibration = calibration(self.data, flags.images, seed=seed)
-        held_out = [batch for batch, _ in zip(self.data.val.batches(100, seed=seed, shuffle=True),
-                                              range(flags.held_out // 100), strict=False)]
+        held_out = [
+            batch
+            for batch, _ in zip(
+                self.data.val.batches(100, seed=seed, shuffle=True), range(flags.held_out // 100), strict=False
+            )
+        ]
         start = time.perf_counter()
-        self.env = PruningEnvironment(self.net, self.calibration, held_out, shared_input=flags.shared_input,
-                                      points_per_layer=flags.points, seed=seed)
+        self.env = PruningEnvironment(
+            self.net,
+            self.calibration,
+            held_out,
+            shared_input=flags.shared_input,
+            points_per_layer=flags.points,
+            seed=seed,
+        )
         self.seconds = time.perf_counter() - start
         self.table: SensitivityTable | None = None
 
@@ -61,29 +72,52 @@ class Bench:
         problem = Problem(self.env, Budget("macs", budget))
         start = time.perf_counter()
         settings = SearchSettings(nb_rlouts=self.flags.nb_rlouts, nb_rlouts_min=self.flags.nb_rlouts // 4)
-        found = search(self.env, problem.budget, method=method, settings=settings, seed=self.seed,
-                       hooks=Hooks(table=self.table, on_table=self._keep))
+        found = search(
+            self.env,
+            problem.budget,
+            method=method,
+            settings=settings,
+            seed=self.seed,
+            hooks=Hooks(table=self.table, on_table=self._keep),
+        )
         searched = time.perf_counter() - start
         nets: dict[Counts, nn.Module] = {}
 
         def score(counts: Counts) -> Score:
             nets[counts] = self._pruned(counts)
             return self.env.judge(nets[counts].eval())
+
         counts, scored = decide(problem, found, score)
         held_out, net = dict(scored)[counts], nets[counts]
-        row = {"budget": budget, "search": method, "seed": self.seed, "setup_seconds": self.seconds,
-               "search_seconds": searched, "seconds": time.perf_counter() - start, "roll_outs": len(found.history),
-               "macs": self.env.cost(counts) / problem.dense_cost, "held_out": held_out.accuracy,
-               "first_held_out": scored[0][1].accuracy, "counts": list(counts), "test": self._test(net)}
+        row = {
+            "budget": budget,
+            "search": method,
+            "seed": self.seed,
+            "setup_seconds": self.seconds,
+            "search_seconds": searched,
+            "seconds": time.perf_counter() - start,
+            "roll_outs": len(found.history),
+            "macs": self.env.cost(counts) / problem.dense_cost,
+            "held_out": held_out.accuracy,
+            "first_held_out": scored[0][1].accuracy,
+            "counts": list(counts),
+            "test": self._test(net),
+        }
         return row | {"fine_tuned": self._fine_tuned(net)}
 
     def _keep(self, table: SensitivityTable) -> None:
         self.table = table
 
     def _pruned(self, counts: Counts) -> nn.Module:
-        return pocketprune.prune_channels(self.net, self.calibration, ratios=self.env.ratios(counts), seed=self.seed,
-                                          selection=self.flags.selection, shared_input=self.flags.shared_input,
-                                          points_per_layer=self.flags.points).net
+        return pocketprune.prune_channels(
+            self.net,
+            self.calibration,
+            ratios=self.env.ratios(counts),
+            seed=self.seed,
+            selection=self.flags.selection,
+            shared_input=self.flags.shared_input,
+            points_per_layer=self.flags.points,
+        ).net
 
     def _test(self, net: nn.Module) -> float:
         return evaluate(net, self.data.test, 200, progress=False).accuracy
@@ -91,9 +125,16 @@ class Bench:
     def _fine_tuned(self, net: nn.Module) -> float | None:
         if not self.flags.finetune_epochs:
             return None
-        settings = TrainSettings(epochs=self.flags.finetune_epochs, optimizer="adam", lrn_rate=self.flags.lrn_rate,
-                                 schedule=Cosine(0.1), weight_decay=0.0, channels_last=self.flags.device == "cpu",
-                                 seed=self.seed, amp=self.flags.amp)
+        settings = TrainSettings(
+            epochs=self.flags.finetune_epochs,
+            optimizer="adam",
+            lrn_rate=self.flags.lrn_rate,
+            schedule=Cosine(0.1),
+            weight_decay=0.0,
+            channels_last=self.flags.device == "cpu",
+            seed=self.seed,
+            amp=self.flags.amp,
+        )
         tuned = copy.deepcopy(net)
         train(tuned, self.data.train, settings, progress=False)
         return self._test(tuned)
@@ -112,9 +153,17 @@ class Bench:
 
 def shown(row: dict) -> list[str]:
     tuned = "" if row["fine_tuned"] is None else f"{row['fine_tuned']:.2%}"
-    return [f"{row['budget']:.0%}", row["search"], row["seed"], f"{row['seconds']:.0f}",
-            f"{row['roll_outs'] / row['search_seconds']:.1f}", f"{row['macs']:.2%}", f"{row['held_out']:.2%}",
-            f"{row['test']:.2%}", tuned]
+    return [
+        f"{row['budget']:.0%}",
+        row["search"],
+        row["seed"],
+        f"{row['seconds']:.0f}",
+        f"{row['roll_outs'] / row['search_seconds']:.1f}",
+        f"{row['macs']:.2%}",
+        f"{row['held_out']:.2%}",
+        f"{row['test']:.2%}",
+        tuned,
+    ]
 
 
 def summary(rows: Sequence[dict]) -> str:
@@ -123,9 +172,17 @@ def summary(rows: Sequence[dict]) -> str:
     for budget, method in dict.fromkeys((row["budget"], row["search"]) for row in rows):
         same = [row for row in rows if (row["budget"], row["search"]) == (budget, method)]
         macs = max((row["macs"] for row in same), key=lambda share: abs(share - budget))
-        lines.append([f"{budget:.0%}", method, len(same), f"{macs:.1%}", spread([row["test"] for row in same]),
-                      spread([row["fine_tuned"] for row in same if row["fine_tuned"] is not None]),
-                      f"{min(row['seconds'] for row in same):.0f}"])
+        lines.append(
+            [
+                f"{budget:.0%}",
+                method,
+                len(same),
+                f"{macs:.1%}",
+                spread([row["test"] for row in same]),
+                spread([row["fine_tuned"] for row in same if row["fine_tuned"] is not None]),
+                f"{min(row['seconds'] for row in same):.0f}",
+            ]
+        )
     return table(["budget", "search", "seeds", "MACs", "test", "fine-tuned", "seconds"], lines)
 
 
@@ -172,11 +229,15 @@ def main() -> None:
             print("| " + " | ".join(map(str, shown(rows[-1]))) + " |", flush=True)
         if missing and seed == flags.seeds[0] and not flags.no_speed:
             rollout, by_rows = bench.speed(flags.budgets[0])
-            print(f"\none roll-out {rollout:.2f} s; re-pruning from rows {by_rows:.1f} s, its evaluation left out\n",
-                  flush=True)
+            print(
+                f"\none roll-out {rollout:.2f} s; re-pruning from rows {by_rows:.1f} s, its evaluation left out\n",
+                flush=True,
+            )
     print(f"\n{summary(rows)}")
-    print(f"\nResNet-{flags.resnet_size}, CIFAR-10, {flags.images} calibration and {flags.held_out} held-out images, "
-          f"{flags.nb_rlouts} roll-outs, fine-tuned {flags.finetune_epochs:g} epochs; {machine(flags.device)}")
+    print(
+        f"\nResNet-{flags.resnet_size}, CIFAR-10, {flags.images} calibration and {flags.held_out} held-out images, "
+        f"{flags.nb_rlouts} roll-outs, fine-tuned {flags.finetune_epochs:g} epochs; {machine(flags.device)}"
+    )
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
 Random weights; thinning takes half of the channels of every group that can go. Each network has a process of its own,
 which has traced a small network before, so that imports and first calls do not count.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -95,9 +96,12 @@ def imagenet_resnet(size: int) -> nn.Module:
 
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
-    "ResNet-18": (lambda: imagenet_resnet(18), 224), "ResNet-50": (lambda: imagenet_resnet(50), 224),
-    "ViT-B/16": (VisionTransformer, 224), "synthetic 375": (lambda: Synthetic(375), 64),
-    "synthetic 750": (lambda: Synthetic(750), 64), "synthetic 1500": (lambda: Synthetic(1500), 64),
+    "ResNet-18": (lambda: imagenet_resnet(18), 224),
+    "ResNet-50": (lambda: imagenet_resnet(50), 224),
+    "ViT-B/16": (VisionTransformer, 224),
+    "synthetic 375": (lambda: Synthetic(375), 64),
+    "synthetic 750": (lambda: Synthetic(750), 64),
+    "synthetic 1500": (lambda: Synthetic(1500), 64),
 }
 """Name -> constructor and side of the input."""
 
@@ -135,8 +139,9 @@ def costs(net: nn.Module, side: int, batch: int) -> tuple[int, int, list[float]]
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0],
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--batch", type=int, default=2, help="example inputs")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

@@ -7,6 +7,7 @@ RandomHorizontalFlip, ToTensor, Normalize), sample by sample on PIL images and o
 does them; a DataLoader without workers or with two; torch.optim.SGD; the loss read every step. Each variant runs in
 processes of its own, in turns; the median of the turns is shown, and the share of the faster plain loop's.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -67,8 +68,9 @@ def plain(flags: argparse.Namespace, workers: int) -> float:
     samples = Samples(split.images.permute(0, 2, 3, 1).contiguous().cpu().numpy(), split.labels.tolist())
     net = cifar_resnet(20, device=flags.device).train()
     optimizer = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9, weight_decay=2e-4)
-    loader = DataLoader(samples, 128, shuffle=True, drop_last=True, num_workers=workers,
-                        pin_memory=flags.device != "cpu")
+    loader = DataLoader(
+        samples, 128, shuffle=True, drop_last=True, num_workers=workers, pin_memory=flags.device != "cpu"
+    )
     for step, (images, labels) in enumerate(loader):
         if step == WARM_UP:
             began = time.perf_counter()
@@ -104,8 +106,11 @@ VARIANTS: dict[str, Callable[[argparse.Namespace], float]] = {
 def one(flags: argparse.Namespace) -> None:
     """Measure one variant in this process; print images a second and MiB at the peak, of the main process."""
     rate = VARIANTS[flags.variant](flags)
-    peak = (torch.cuda.max_memory_allocated() / 2**20 if flags.device != "cpu"
-            else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
+    peak = (
+        torch.cuda.max_memory_allocated() / 2**20
+        if flags.device != "cpu"
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    )
     print(rate, peak)
 
 
@@ -129,8 +134,10 @@ def main() -> None:
             found[name].append(tuple(map(float, output.split())))
     rates = {name: statistics.median(rate for rate, _ in runs) for name, runs in found.items()}
     fastest_plain = max(rate for name, rate in rates.items() if name.startswith("plain"))
-    rows = [[name, f"{rate:.0f}", f"{rate / fastest_plain:.2f}", f"{max(peak for _, peak in found[name]):.0f}"]
-            for name, rate in rates.items()]
+    rows = [
+        [name, f"{rate:.0f}", f"{rate / fastest_plain:.2f}", f"{max(peak for _, peak in found[name]):.0f}"]
+        for name, rate in rates.items()
+    ]
     print(table(["training loop", "images/s", "against the faster plain loop", "peak MiB"], rows))
     print(f"\nResNet-20, CIFAR-10, batches of 128; {machine(flags.device)}")
 

@@ -54,15 +54,15 @@ class ChannelPruningConfig(Concern):
     )
     cp_retrain: bool = setting(False, "between groups train for the full schedule even with --cp_finetune")
     cp_lrn_rate_ft: float = setting(1e-4, "learning rate of --cp_finetune", accept=POSITIVE)
-    cp_nb_iters_ft_ratio: float = setting(
-        0.2, "share of the full schedule that --cp_finetune takes", accept=SHARE
-    )
+    cp_nb_iters_ft_ratio: float = setting(0.2, "share of the full schedule that --cp_finetune takes", accept=SHARE)
     cp_bn_reestimate: bool = setting(
         False, "after pruning, measure the batch-norm statistics again on the calibration images"
     )
     cp_block_steps: int = setting(
-        0, "after pruning, Adam steps for each block towards the dense block's outputs on the calibration "
-        "images, without labels (a few hundred; 0: none)", accept=COUNT_OR_ZERO
+        0,
+        "after pruning, Adam steps for each block towards the dense block's outputs on the calibration "
+        "images, without labels (a few hundred; 0: none)",
+        accept=COUNT_OR_ZERO,
     )
     cp_block_lrn_rate: float = setting(1e-3, "learning rate of --cp_block_steps", accept=POSITIVE)
     cp_cache_gb: float = setting(4.0, "memory for cached activations, in GB", accept=POSITIVE)

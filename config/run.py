@@ -22,9 +22,7 @@ class RunConfig(Concern):
     workdir: str = setting(
         "", "folder for everything the run writes; none: one under runs/, named after network and data set"
     )
-    seed: int = setting(
-        0, "the same seed, data and machine give the same result", accept=Interval(0, 2**32 - 1)
-    )
+    seed: int = setting(0, "the same seed, data and machine give the same result", accept=Interval(0, 2**32 - 1))
     overwrite: bool = setting(
         False, "start over in a --workdir that holds a run of other flags; its trained dense network stays"
     )
@@ -42,9 +40,7 @@ class RunConfig(Concern):
 class DataConfig(Concern):
     """Data"""
 
-    dataset: str = setting(
-        "digits", "digits, cifar10, fashion_mnist, image_folder, or your own as file.py:callable"
-    )
+    dataset: str = setting("digits", "digits, cifar10, fashion_mnist, image_folder, or your own as file.py:callable")
     data_dir: str = setting("data", "folder that holds the data set; digits needs none")
     download: bool = setting(False, "fetch a missing data set into --data_dir, if it has an official address")
     nb_smpls_val: int | None = setting(
@@ -70,9 +66,7 @@ class NetConfig(Concern):
         "layers: 6n + 2 for resnet and plain (20 if not given); 18, 34 or 50 for resnet_imagenet (18)",
         accept=COUNT,
     )
-    resnet_version: int = setting(
-        2, "1: post-activation blocks; 2: pre-activation blocks", accept=Interval(1, 2)
-    )
+    resnet_version: int = setting(2, "1: post-activation blocks; 2: pre-activation blocks", accept=Interval(1, 2))
     resnet_shortcut: str = setting(
         "projection",
         "where a block changes shape: a 1x1 convolution (projection) or zero padding (pad)",

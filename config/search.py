@@ -37,9 +37,7 @@ class SearchConfig(Concern):
         "ceiling); loss (minus the cross-entropy)",
         accept=("accuracy", "flops", "loss"),
     )
-    cp_noise_tolerance: float = setting(
-        0.15, "flops: errors below this count as this", accept=SHARE_OR_ZERO
-    )
+    cp_noise_tolerance: float = setting(0.15, "flops: errors below this count as this", accept=SHARE_OR_ZERO)
     cp_nb_smpls_search: int = setting(
         2000, "images of the validation split that score a roll-out (at most all of them)", accept=COUNT
     )

@@ -19,7 +19,8 @@ class TrainConfig(Concern):
         None, "batch size that --lrn_rate_init is meant for; other sizes scale it", accept=COUNT
     )
     optimizer: str = setting(
-        "sgd", "sgd (with --momentum) or adam; for a few epochs after pruning adam at 0.002 is the better",
+        "sgd",
+        "sgd (with --momentum) or adam; for a few epochs after pruning adam at 0.002 is the better",
         accept=("sgd", "adam"),
     )
     momentum: float = setting(0.9, "momentum of SGD", accept=FRACTION)
@@ -36,12 +37,8 @@ class TrainConfig(Concern):
         "how the learning rate falls: piecewise (in the network's own steps), cosine or constant",
         accept=("piecewise", "cosine", "constant"),
     )
-    warmup: float = setting(
-        0.0, "cosine: share of the schedule in which the rate first rises", accept=FRACTION
-    )
-    label_smoothing: float = setting(
-        0.0, "share of each label spread evenly over all classes", accept=FRACTION
-    )
+    warmup: float = setting(0.0, "cosine: share of the schedule in which the rate first rises", accept=FRACTION)
+    label_smoothing: float = setting(0.0, "share of each label spread evenly over all classes", accept=FRACTION)
     ema_decay: float = setting(
         0.0, "end with a moving average of the weights, of this decay a step; 0: without", accept=FRACTION
     )
@@ -70,8 +67,9 @@ class DistillationConfig(Concern):
     loss_w_dst: float = setting(4.0, "weight of the distance to the teacher", accept=NOT_NEGATIVE)
     tempr_dst: float = setting(4.0, "temperature that softens both outputs", accept=POSITIVE)
     dst_scale_gradient: bool = setting(
-        True, "multiply the distance by the squared temperature, so that --loss_w_dst alone sets its weight; "
-        "PocketFlow does not"
+        True,
+        "multiply the distance by the squared temperature, so that --loss_w_dst alone sets its weight; "
+        "PocketFlow does not",
     )
     dst_checkpoint: str = setting("", "state dict of the teacher; none: the dense network teaches")
     dst_net: str = setting("", "the teacher's network, as for --net; none: the same as --net")

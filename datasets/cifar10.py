@@ -73,9 +73,7 @@ def _read_all(data_dir: Path, download: bool) -> dict[str, tuple[np.ndarray, np.
     archive = data_dir / ARCHIVE
     if not archive.is_file():
         if not download:
-            raise UserError(
-                f"--data_dir={data_dir}: no {FOLDER} and no {ARCHIVE} there; --download fetches the latter"
-            )
+            raise UserError(f"--data_dir={data_dir}: no {FOLDER} and no {ARCHIVE} there; --download fetches the latter")
         _download(archive)
     return _read_archive(archive)
 

@@ -60,9 +60,7 @@ def image_folder(
         return FolderSplit(files, labels, image_size=image_size, nb_workers=workers, device=device)
 
     files, labels = _flatten(train)
-    kept, held = hold_out(
-        labels, len(train), seed=seed, nb_smpls_val=nb_smpls_val, val_fraction=val_fraction
-    )
+    kept, held = hold_out(labels, len(train), seed=seed, nb_smpls_val=nb_smpls_val, val_fraction=val_fraction)
     return Dataset(
         name="image_folder",
         num_classes=len(train),

@@ -93,9 +93,7 @@ def in_memory(
     Raises UserError where the held-out number leaves a class empty.
     """
     images, labels = torch.from_numpy(train[0]), torch.from_numpy(np.asarray(train[1], dtype=np.int64))
-    kept, held = hold_out(
-        labels, num_classes, seed=seed, nb_smpls_val=nb_smpls_val, val_fraction=val_fraction
-    )
+    kept, held = hold_out(labels, num_classes, seed=seed, nb_smpls_val=nb_smpls_val, val_fraction=val_fraction)
 
     def split(images: Tensor, labels: Tensor) -> TensorSplit:
         return TensorSplit(images, labels, mean=mean, std=std, augmentation=augmentation, device=device)

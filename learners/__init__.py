@@ -26,8 +26,6 @@ def find_learner(name: str) -> type[Learner]:
     return resolve("--learner", name, LEARNERS)
 
 
-def create_learner(
-    name: str, *, config: Config, dataset: Dataset, net: nn.Module, device: torch.device
-) -> Learner:
+def create_learner(name: str, *, config: Config, dataset: Dataset, net: nn.Module, device: torch.device) -> Learner:
     """The learner called `name` for a data set and a freshly initialised network."""
     return find_learner(name)(config, dataset, net, device)

@@ -207,9 +207,7 @@ class Learner(ABC):
     def finish(self, results: dict[str, Any]) -> dict:
         """Complete the recipe's results (stages, layers) to a report, write it and print its table."""
         run, names = self.config.run, (self.config.net.net, self.config.data.dataset, self.config.run.learner)
-        head = dict(zip(("net", "dataset", "learner"), names, strict=True)) | {
-            "config": self.config.as_dict()
-        }
+        head = dict(zip(("net", "dataset", "learner"), names, strict=True)) | {"config": self.config.as_dict()}
         head |= {"device": str(self.device), "seed": run.seed}
         whole = head | results | {"seconds": self.seconds}
         text = report.stage_table(whole, run.latency_batch)

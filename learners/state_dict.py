@@ -47,7 +47,7 @@ def _read(path: Path, source: str) -> Any:
         return read_tensors(path, source=source)
     if importlib.util.find_spec("safetensors") is None:
         raise UserError(
-            f"{source}: needs safetensors, not installed here; pip install \"pocketprune[safetensors]\" installs it"
+            f'{source}: needs safetensors, not installed here; pip install "pocketprune[safetensors]" installs it'
         )
     from safetensors.torch import load_file
 

@@ -65,9 +65,7 @@ class MobileNet(nn.Module):
         return self.classifier(self.features(x).mean((2, 3)))
 
 
-def mobilenet_v1(
-    *, num_classes: int, input_shape: InputShape, mobilenet_depth_mult: float = 1.0
-) -> MobileNet:
+def mobilenet_v1(*, num_classes: int, input_shape: InputShape, mobilenet_depth_mult: float = 1.0) -> MobileNet:
     """MobileNet-v1 with every layer's channels multiplied by `mobilenet_depth_mult`, but 8 or more.
 
     Raises UserError for a multiplier that is not positive and for images under 8x8 pixels.
@@ -85,9 +83,7 @@ def mobilenet_v1(
     return MobileNet(features, last, 0.001, num_classes)
 
 
-def mobilenet_v2(
-    *, num_classes: int, input_shape: InputShape, mobilenet_depth_mult: float = 1.0
-) -> MobileNet:
+def mobilenet_v2(*, num_classes: int, input_shape: InputShape, mobilenet_depth_mult: float = 1.0) -> MobileNet:
     """MobileNet-v2 with every layer's channels multiplied by `mobilenet_depth_mult`, in multiples of 8.
 
     Raises UserError for a multiplier that is not positive and for images under 8x8 pixels.

@@ -80,9 +80,7 @@ class ResNetImageNet(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
-def _stage(
-    block: type[BasicBlock] | type[Bottleneck], depth: int, c_in: int, width: int, stride: int
-) -> nn.Sequential:
+def _stage(block: type[BasicBlock] | type[Bottleneck], depth: int, c_in: int, width: int, stride: int) -> nn.Sequential:
     c_out = width * block.expansion
     downsample = None
     if stride != 1 or c_in != c_out:

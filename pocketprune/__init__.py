@@ -1,4 +1,5 @@
 """PocketPrune: channel pruning by reconstruction on any network that torch.export can trace."""
+
 from pocketprune.channel_pruning.pruning import LayerResult, PruneResult, prune_channels
 from pocketprune.common.errors import UserError
 from pocketprune.deploy.artifacts import load, save
@@ -11,7 +12,23 @@ from pocketprune.structure.layers import PrunableLayer, list_layers
 from pocketprune.thinning.removal import remove_channels
 
 __all__ = [
-    "ChannelGroup", "Exported", "LayerResult", "PrunableLayer", "PruneResult", "UserError", "count_macs",
-    "count_params", "draw_groups", "export_onnx", "export_openvino", "export_pt2", "find_channel_groups",
-    "list_layers", "load", "measure_latency", "prune_channels", "remove_channels", "save",
+    "ChannelGroup",
+    "Exported",
+    "LayerResult",
+    "PrunableLayer",
+    "PruneResult",
+    "UserError",
+    "count_macs",
+    "count_params",
+    "draw_groups",
+    "export_onnx",
+    "export_openvino",
+    "export_pt2",
+    "find_channel_groups",
+    "list_layers",
+    "load",
+    "measure_latency",
+    "prune_channels",
+    "remove_channels",
+    "save",
 ]

@@ -69,8 +69,11 @@ def compare(first: Path, second: Path) -> list[str]:
         lines += [f"{name}: ratio.list"] if ratios[0] != ratios[1] else []
         reports = [figures_of(json.loads((folder / name / "report.json").read_text())) for folder in (first, second)]
         keys = sorted(reports[0].keys() | reports[1].keys())
-        lines += [f"{name}: report {key}: {reports[0].get(key)} then, {reports[1].get(key)} now"
-                  for key in keys if reports[0].get(key) != reports[1].get(key)]
+        lines += [
+            f"{name}: report {key}: {reports[0].get(key)} then, {reports[1].get(key)} now"
+            for key in keys
+            if reports[0].get(key) != reports[1].get(key)
+        ]
         print(f"{name}: {len(one)} tensors, {len(reports[0])} figures", flush=True)
     return lines
 

@@ -1,4 +1,5 @@
 """What the test session reports beside passes and failures, also where it runs in several processes."""
+
 from __future__ import annotations
 
 import os
@@ -22,6 +23,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_testnodedown(node: Any, error: Any) -> None:
     """The counts of a worker process join those of the session."""
     from tests.structure.oracle import COUNTS, OPERATORS
+
     for total, part in zip((COUNTS, OPERATORS), getattr(node, "workeroutput", {}).get("oracle", ()), strict=False):
         total.update(part)
 
@@ -29,11 +31,13 @@ def pytest_testnodedown(node: Any, error: Any) -> None:
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """The oracle's count of networks, removals and operators."""
     from tests.structure.oracle import COUNTS, OPERATORS
+
     if not COUNTS:
         return
     terminalreporter.section("structure oracle")
     terminalreporter.write_line(
         f"{COUNTS['networks']} networks, {COUNTS['removals']} removals compared with the zeroed original in float64, "
         f"{COUNTS['groups']} prunable groups ({COUNTS['groups refused by permutation']} left alone by the permutation "
-        f"check), {COUNTS['groups thinned']} thinned, {len(OPERATORS)} different operators")
+        f"check), {COUNTS['groups thinned']} thinned, {len(OPERATORS)} different operators"
+    )
     terminalreporter.write_line(" ".join(f"{name}:{count}" for name, count in sorted(OPERATORS.items())))

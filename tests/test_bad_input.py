@@ -1,4 +1,5 @@
 """Every mistake ends in one line that says what is accepted; nothing is written, the caller's network is as it was."""
+
 from __future__ import annotations
 
 import os
@@ -137,19 +138,24 @@ NETS: dict[str, tuple[Callable[[], Any], str]] = {
     "quantised": (_quantised, r"net: layer '6' \(Linear\) is quantised; prune the floating-point network first"),
     "exported": (_exported, "net: GraphModule has no evaluation mode of its own, as what torch.export makes"),
     "lazy": (lambda: nn.Sequential(nn.LazyConv2d(4, 3)), r"net: layer '0' \(LazyConv2d\) has no weights yet"),
-    "a branch": (lambda: Chooser(lambda y: y if y.sum() > 0 else -y),
-                 r"network Chooser cannot be traced: control flow in .*test_bad_input.py, line \d+, depends on the"),
+    "a branch": (
+        lambda: Chooser(lambda y: y if y.sum() > 0 else -y),
+        r"network Chooser cannot be traced: control flow in .*test_bad_input.py, line \d+, depends on the",
+    ),
     "a loop": (lambda: Chooser(_halved), r"control flow in .*test_bad_input.py, line \d+, depends on the"),
     "a number": (lambda: Chooser(lambda y: y + int(y.argmax())), "control flow in .* depends on the data"),
     "a size": (lambda: Chooser(lambda y: y[y.sum(1) > 0]), r"index \(index\): the size of its result depends on"),
-    "torch.cond": (lambda: Chooser(lambda y: torch.cond(y.sum() > 0, torch.sin, torch.cos, (y,))),
-                   r"cond \(cond\): control flow that depends on the data is not supported"),
+    "torch.cond": (
+        lambda: Chooser(lambda y: torch.cond(y.sum() > 0, torch.sin, torch.cos, (y,))),
+        r"cond \(cond\): control flow that depends on the data is not supported",
+    ),
     "numpy": (lambda: Chooser(lambda y: torch.from_numpy(y.detach().numpy() + 1)), "network Chooser cannot be traced"),
 }
 
 
 def _file(content: Callable[[bytes], Any], words: str) -> Case:
     """Loading the artifact of a thinned network after `content` made something else of its bytes."""
+
     def act(net: nn.Module, folder: Path) -> Any:
         pocketprune.save(folder / "net.pt", thinned(plain()))
         made = content((folder / "net.pt").read_bytes())
@@ -158,6 +164,7 @@ def _file(content: Callable[[bytes], Any], words: str) -> Case:
         else:
             torch.save(torch.load(folder / "net.pt", weights_only=True) | made, folder / "net.pt")
         return pocketprune.load(folder / "net.pt", net)
+
     return plain, act, words
 
 
@@ -185,15 +192,21 @@ FILES: dict[str, Case] = {
 }
 
 TABLE: dict[str, Case] = {
-    **{f"examples, {call}: {name}": (plain, lambda net, f, call=call, x=x: TAKES_EXAMPLES[call](net, x, f), words)
-       for name, (x, words) in EXAMPLES.items()
-       for call in (TAKES_EXAMPLES if name in ("channels", "text") else ("find_channel_groups",))},
+    **{
+        f"examples, {call}: {name}": (plain, lambda net, f, call=call, x=x: TAKES_EXAMPLES[call](net, x, f), words)
+        for name, (x, words) in EXAMPLES.items()
+        for call in (TAKES_EXAMPLES if name in ("channels", "text") else ("find_channel_groups",))
+    },
     **{f"batches: {name}": case for name, case in BATCHES.items()},
     **{f"kept: {name}": case for name, case in KEPT.items()},
-    **{f"network: {name}": (build, lambda net, _: pocketprune.remove_channels(net, X, {}), words)
-       for name, (build, words) in NETS.items()},
-    **{f"pruned network: {name}": (build, lambda net, _: _pruned(net, [X]), words)
-       for name, (build, words) in NETS.items()},
+    **{
+        f"network: {name}": (build, lambda net, _: pocketprune.remove_channels(net, X, {}), words)
+        for name, (build, words) in NETS.items()
+    },
+    **{
+        f"pruned network: {name}": (build, lambda net, _: _pruned(net, [X]), words)
+        for name, (build, words) in NETS.items()
+    },
     **{f"files: {name}": case for name, case in FILES.items()},
 }
 
@@ -202,10 +215,14 @@ def _state(net: Any) -> Any:
     """All that a person may notice of a network."""
     if not isinstance(net, nn.Module):
         return None
-    tensors = {name: (t if isinstance(t, nn.parameter.UninitializedTensorMixin) else t.detach().clone())
-               for name, t in (*net.named_parameters(), *net.named_buffers())}
-    modules = [(name, type(m), getattr(m, "training", None), len(m._forward_hooks), sorted(vars(m)))
-               for name, m in net.named_modules()]
+    tensors = {
+        name: (t if isinstance(t, nn.parameter.UninitializedTensorMixin) else t.detach().clone())
+        for name, t in (*net.named_parameters(), *net.named_buffers())
+    }
+    modules = [
+        (name, type(m), getattr(m, "training", None), len(m._forward_hooks), sorted(vars(m)))
+        for name, m in net.named_modules()
+    ]
     return tensors, modules, [p.requires_grad for p in net.parameters()]
 
 

@@ -78,9 +78,7 @@ def test_imports_point_down(name: str) -> None:
 
 
 def test_no_two_modules_need_each_other() -> None:
-    needs = {
-        name: {m for m in map(_module_of, _imports(path)) if m and m != name} for name, path in _modules().items()
-    }
+    needs = {name: {m for m in map(_module_of, _imports(path)) if m and m != name} for name, path in _modules().items()}
     while leaves := {name for name, needed in needs.items() if not needed}:
         needs = {name: needed - leaves for name, needed in needs.items() if name not in leaves}
     assert not needs, f"these import each other, or what does: {', '.join(needs)}"

@@ -106,9 +106,7 @@ def test_the_run_ends_with_a_table(pruned: Path, capsys: pytest.CaptureFixture[s
     assert f"{report['loss']:.4f}" in lines[2]
 
 
-def test_eval_of_full_precision_measures_the_dense_network(
-    pruned: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_eval_of_full_precision_measures_the_dense_network(pruned: Path, capsys: pytest.CaptureFixture[str]) -> None:
     succeed("--exec_mode=eval", f"--workdir={pruned}", *SMALL)
     assert f"{report_of(pruned)['dense']['accuracy']:.2%}" in capsys.readouterr().out
 
@@ -209,9 +207,7 @@ def test_a_persons_own_network_is_pruned(tmp_path: Path) -> None:
     assert [layer["kept"] for layer in report_of(tmp_path / "out")["layers"]] == [1, 4]
 
 
-def test_an_interrupt_ends_quietly(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_interrupt_ends_quietly(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def interrupted(_: object) -> None:
         raise KeyboardInterrupt
 

@@ -88,9 +88,7 @@ def test_a_damaged_pruned_model_is_refused(tmp_path: Path, capsys: pytest.Captur
     assert "pruned_model.pt" in message
 
 
-def test_a_network_that_cannot_be_traced_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_network_that_cannot_be_traced_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "own.py").write_text(OWN_NETS)
     flags = (f"--net={tmp_path / 'own.py'}:Untraceable", f"--workdir={tmp_path / 'out'}")
     assert "trace" in refusal(capsys, *flags, "--exec_mode=layers")

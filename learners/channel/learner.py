@@ -55,9 +55,7 @@ class ChannelPruningLearner(Learner):
 
     def trained_net(self) -> nn.Module:
         if not self._pruned_path.exists():
-            raise UserError(
-                f"--workdir={self.workdir}: holds no pruned_model.pt; prune first (--exec_mode train)"
-            )
+            raise UserError(f"--workdir={self.workdir}: holds no pruned_model.pt; prune first (--exec_mode train)")
         return pocketprune.load(self._pruned_path, self.net)
 
     def preserve_ratios(self) -> dict[str, Any]:
@@ -88,9 +86,7 @@ class ChannelPruningLearner(Learner):
 
         def prune(ratios: Sequence[float]) -> nn.Module:
             with ProgressBar() as bar:
-                return pocketprune.prune_channels(
-                    dense, batches, ratios=ratios, **self._options(), progress=bar
-                ).net
+                return pocketprune.prune_channels(dense, batches, ratios=ratios, **self._options(), progress=bar).net
 
         with self.timed("search"):
             return {"ratios": RatioSearch(self).run(dense, batches, prune)}

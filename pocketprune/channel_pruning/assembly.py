@@ -1,4 +1,5 @@
 """From what a pruning decided (classes removed, samplers, refitted tensors) to the recipe and tensors of thinning."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -11,16 +12,20 @@ from pocketprune.structure.channel_groups import Structure
 from pocketprune.thinning.recipes import Recipe, recipe_for, thin_tensor
 
 
-def recipe_and_tensors(structure: Structure, removed: np.ndarray, samplers: Mapping[str, Sequence[int]],
-                       pruned: PrunedTensors) -> tuple[Recipe, dict[str, Tensor]]:
+def recipe_and_tensors(
+    structure: Structure, removed: np.ndarray, samplers: Mapping[str, Sequence[int]], pruned: PrunedTensors
+) -> tuple[Recipe, dict[str, Tensor]]:
     """The arguments of `thin`.
 
     Args:
         removed: boolean per class. samplers: weight name -> input channels its layer reads.
         pruned: refitted tensors in dense shapes.
     """
-    kept = {g.name: [i for i, c in enumerate(g.classes) if not removed[c]] for g in structure.groups
-            if removed[list(g.classes)].any()}
+    kept = {
+        g.name: [i for i, c in enumerate(g.classes) if not removed[c]]
+        for g in structure.groups
+        if removed[list(g.classes)].any()
+    }
     recipe = recipe_for(structure, kept, samplers)
     tensors = dict(pruned.tensors)
     for layer in structure.contractions:

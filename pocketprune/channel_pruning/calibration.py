@@ -1,4 +1,5 @@
 """The calibration images of one process, and how the processes of a run put their moments together."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence

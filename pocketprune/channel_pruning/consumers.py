@@ -1,4 +1,5 @@
 """One layer as the mathematics sees it: patches, targets, weight blocks, and where the refitted weight goes."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
@@ -87,8 +88,9 @@ class Consumer:
         n, device = self.weight_tensor.shape[0] // self.parts, self.weight_tensor.device
         return [Moments.zeros(len(self._rows), n, device) for _ in range(self.parts)]
 
-    def update(self, moments: list[Moments], x: Tensor, target: Tensor, points: int,
-               draw: Callable[[int, int], Tensor]) -> None:
+    def update(
+        self, moments: list[Moments], x: Tensor, target: Tensor, points: int, draw: Callable[[int, int], Tensor]
+    ) -> None:
         """Add a batch: the layer's input and the target of its output, at `points` positions an image (0 = all)."""
         if self.geometry is None:
             moments[0].update(x.reshape(-1, x.shape[-1]), target.reshape(-1, target.shape[-1]))
@@ -102,8 +104,9 @@ class Consumer:
     def check(self, moments: list[Moments]) -> None:
         """Raise UserError where the layer met values that are no numbers."""
         if not all(bool(m.sigma.isfinite().all() and m.A.diagonal().isfinite().all()) for m in moments):
-            raise UserError(f"calibration_batches: layer '{self.decision.layer.name}' meets NaN or infinite values on "
-                            "them")
+            raise UserError(
+                f"calibration_batches: layer '{self.decision.layer.name}' meets NaN or infinite values on them"
+            )
 
     def ordered(self, moments: list[Moments]) -> list[Moments]:
         """The moments with patch rows in the order of the units, each unit's rows together.
@@ -162,11 +165,16 @@ class Positions:
 
     def __call__(self, images: int, places: int) -> Tensor:
         """Positions (p,) shared by the images of a batch, out of `places`."""
-        return torch.randperm(places, generator=self.generator)[:min(self.count, places)].to(self.device)
+        return torch.randperm(places, generator=self.generator)[: min(self.count, places)].to(self.device)
 
 
-def moments_of(sweep: Sweep, consumers: Mapping[fx.Node, Consumer], points: int, draw: Callable[[int, int], Tensor],
-               progress: Callable[[str, int, int], None]) -> Iterator[tuple[Consumer, list[Moments]]]:
+def moments_of(
+    sweep: Sweep,
+    consumers: Mapping[fx.Node, Consumer],
+    points: int,
+    draw: Callable[[int, int], Tensor],
+    progress: Callable[[str, int, int], None],
+) -> Iterator[tuple[Consumer, list[Moments]]]:
     """Each consumer that a sweep stops at, with the moments of this process's inputs.
 
     Args:
@@ -189,9 +197,11 @@ def geometry_of(node: fx.Node) -> Geometry:
         UserError: padding="same" of an even kernel, which is not the same on both sides.
     """
     kernel = tuple(node.args[1].meta["val"].shape[2:])
+
     def per_axis(value: Any) -> tuple[int, ...]:
         values = [value] * len(kernel) if isinstance(value, int) else list(value)
         return tuple(values * len(kernel) if len(values) == 1 else values)
+
     dilation = per_axis(argument(node, node.args, node.kwargs, "dilation"))
     padding = argument(node, node.args, node.kwargs, "padding")
     if padding == "valid":

@@ -1,4 +1,5 @@
 """Shared inputs pruned jointly: one choice for all layers that read a channel group."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,9 +19,15 @@ from pocketprune.structure.cost_model import whole_input
 from pocketprune.structure.layers import PrunableLayer, is_reused, layers_of, read_groups
 
 
-def couple_groups(structure: Structure, layers: Sequence[PrunableLayer], counts: Mapping[Any, int],
-                  calibration: Calibration, settings: Any, draw: Callable[[int, int], Tensor],
-                  progress: Callable[[str, int, int], None]) -> np.ndarray:
+def couple_groups(
+    structure: Structure,
+    layers: Sequence[PrunableLayer],
+    counts: Mapping[Any, int],
+    calibration: Calibration,
+    settings: Any,
+    draw: Callable[[int, int], Tensor],
+    progress: Callable[[str, int, int], None],
+) -> np.ndarray:
     """Classes to remove (boolean) from the groups that coupled layers read.
 
     A group's readers are weighed together on the dense network's moments: their Gram matrices add. It keeps the
@@ -30,17 +37,28 @@ def couple_groups(structure: Structure, layers: Sequence[PrunableLayer], counts:
     shares = _shares(structure, layers, counts)
     if not shares:
         return removed
-    readers = [layer for layer in layers_of(structure, settings.shared_input, "all")
-               if not is_reused(structure, layer.layer) and layer.layer.in_ids is not None
-               and any(g.name in shares for g in read_groups(structure, layer.layer))]
+    readers = [
+        layer
+        for layer in layers_of(structure, settings.shared_input, "all")
+        if not is_reused(structure, layer.layer)
+        and layer.layer.in_ids is not None
+        and any(g.name in shares for g in read_groups(structure, layer.layer))
+    ]
     moments = _dense_moments(structure, readers, calibration, settings, draw, progress)
     generator = torch.Generator().manual_seed(settings.seed)
     for group in structure.groups:
         if group.name in shares:
             count = max(1, round(shares[group.name] * group.size))
             parts = [part for consumer, m in moments for part in shares_of(structure, group, consumer, m)]
-            kept = select(settings.selection, [p[0] for p in parts], [p[1] for p in parts], [p[2] for p in parts],
-                          count, output_weights=[p[3] for p in parts], generator=generator)
+            kept = select(
+                settings.selection,
+                [p[0] for p in parts],
+                [p[1] for p in parts],
+                [p[2] for p in parts],
+                count,
+                output_weights=[p[3] for p in parts],
+                generator=generator,
+            )
             dropped = np.setdiff1d(np.arange(group.size), kept.cpu().numpy())
             removed[np.array(group.classes)[dropped]] = True
     return removed
@@ -58,9 +76,14 @@ def _shares(structure: Structure, layers: Sequence[PrunableLayer], counts: Mappi
     return {name: share for name, share in shares.items() if share < 1}
 
 
-def _dense_moments(structure: Structure, readers: Sequence[PrunableLayer], calibration: Calibration, settings: Any,
-                   draw: Callable[[int, int], Tensor], progress: Callable[[str, int, int], None]
-                   ) -> list[tuple[Consumer, list[Moments]]]:
+def _dense_moments(
+    structure: Structure,
+    readers: Sequence[PrunableLayer],
+    calibration: Calibration,
+    settings: Any,
+    draw: Callable[[int, int], Tensor],
+    progress: Callable[[str, int, int], None],
+) -> list[tuple[Consumer, list[Moments]]]:
     """Every reader's moments on the dense network, in one pass."""
     consumers = {r.layer.node: Consumer(structure.traced, whole_input(r)) for r in readers}
     sweep = Sweep(structure.traced, list(consumers), calibration.batches, cache_gb=settings.cache_gb)

@@ -1,4 +1,5 @@
 """From a sweep's decisions to a thinned network, and from a tuned one back into the sweep."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -31,7 +32,7 @@ def group_ends(listed: Sequence[bool], losing: Sequence[bool], size: int | None)
         inside += listed[number]
         if size is not None and inside == size:
             inside = 0
-            if any(losing[number + 1:]):
+            if any(losing[number + 1 :]):
                 ends.append(number + 1)
     return ends
 
@@ -63,14 +64,30 @@ def result_of(run: PruningRun) -> PruneResult:
     after = analyse(net, structure.traced.example)
     macs = {layer.name: layer.macs for layer in layers_of(after, "keep")}
     results = [_row(run, layer, macs) for layer in run.layers]
-    return PruneResult(net, results, traced_macs(after.traced), traced_macs(structure.traced), count_params(net),
-                       count_params(structure.traced.net))
+    return PruneResult(
+        net,
+        results,
+        traced_macs(after.traced),
+        traced_macs(structure.traced),
+        count_params(net),
+        count_params(structure.traced.net),
+    )
 
 
 def _row(run: PruningRun, layer: PrunableLayer, macs: dict[str, int]) -> LayerResult:
     """A layer's result with its MACs in the thinned network; layers not visited stayed as they were."""
     everything = tuple(range(layer.channels))
     row = run.results.get(layer.layer.node) or LayerResult(
-        layer.index, layer.name, layer.channels, layer.channels, everything, 1.0, 0.0, 0.0, layer.macs, layer.macs,
-        layer.reason)
+        layer.index,
+        layer.name,
+        layer.channels,
+        layer.channels,
+        everything,
+        1.0,
+        0.0,
+        0.0,
+        layer.macs,
+        layer.macs,
+        layer.reason,
+    )
     return replace(row, macs_after=macs.get(layer.name, layer.macs))

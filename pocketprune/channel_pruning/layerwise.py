@@ -1,4 +1,5 @@
 """The sweep of one pruning: at every layer select channels, refit the weight, go on; at the end thin the network."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -55,8 +56,12 @@ def check_settings(settings: Settings) -> None:
         value = getattr(settings, name)
         if value not in accepted:
             raise UserError(f"{name}: '{value}' given{nearest(value, accepted)}")
-    for name, least, words in (("points_per_layer", 0, "0 (all)"), ("channel_multiple", 1, "1"), ("seed", 0, "0"),
-                               ("group_size", 1, "1")):
+    for name, least, words in (
+        ("points_per_layer", 0, "0 (all)"),
+        ("channel_multiple", 1, "1"),
+        ("seed", 0, "0"),
+        ("group_size", 1, "1"),
+    ):
         value = getattr(settings, name)
         if value is not None and not (hasattr(value, "__index__") and value >= least):
             raise UserError(f"{name}: {value} given; {words} or more is accepted, a whole number")
@@ -78,11 +83,22 @@ class PruningRun:
         on_state: called after each layer and each tuning with all that decides the rest of the run.
     """
 
-    def __init__(self, structure: Structure, layers: list[PrunableLayer], counts: Sequence[int], settings: Settings,
-                 batches: Sequence[Any], progress: Progress | None = None,
-                 on_layer: Callable[[LayerResult], None] | None = None, *, tune: Tune | None = None, rank: int = 0,
-                 world: int = 1, state: Mapping[str, Any] | None = None,
-                 on_state: Callable[[dict[str, Any]], None] | None = None) -> None:
+    def __init__(
+        self,
+        structure: Structure,
+        layers: list[PrunableLayer],
+        counts: Sequence[int],
+        settings: Settings,
+        batches: Sequence[Any],
+        progress: Progress | None = None,
+        on_layer: Callable[[LayerResult], None] | None = None,
+        *,
+        tune: Tune | None = None,
+        rank: int = 0,
+        world: int = 1,
+        state: Mapping[str, Any] | None = None,
+        on_state: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
         self.structure, self.layers, self.settings, self.tune = structure, layers, settings, tune
         self.counts = {layer.layer.node: count for layer, count in zip(layers, counts, strict=True)}
         self.progress, self.on_layer = progress or (lambda *_: None), on_layer or (lambda _: None)
@@ -105,14 +121,15 @@ class PruningRun:
         """Run the sweep, group by group, and thin the network."""
         consumers = self._consumers()
         if not self.resumed:
-            self.removed |= couple_groups(self.structure, self.layers, self.counts, self.calibration, self.settings,
-                                          self.draw, self.progress)
+            self.removed |= couple_groups(
+                self.structure, self.layers, self.counts, self.calibration, self.settings, self.draw, self.progress
+            )
             self._tell_state()
         sweep = self._sweep(consumers)
         losing = [self._loses(consumers[stop].decision.layer) for stop in sweep.stops]
         listed = [stop in self.counts for stop in sweep.stops]
         ends = group_ends(listed, losing, self.settings.group_size if self.tune else None)
-        for end in ends[self.tuned:]:
+        for end in ends[self.tuned :]:
             self._prune_until(end, consumers)
             self._tune_group(sweep.names_before(end))
         self._prune_until(len(sweep.stops), consumers)
@@ -120,8 +137,14 @@ class PruningRun:
         return result_of(self)
 
     def _sweep(self, consumers: Mapping[Any, Consumer]) -> Sweep:
-        return Sweep(self.structure.traced, list(consumers), self.calibration.batches,
-                     cache_gb=self.settings.cache_gb, branch_drift=self.settings.branch_drift, pruned=self.pruned)
+        return Sweep(
+            self.structure.traced,
+            list(consumers),
+            self.calibration.batches,
+            cache_gb=self.settings.cache_gb,
+            branch_drift=self.settings.branch_drift,
+            pruned=self.pruned,
+        )
 
     def _prune_until(self, end: int, consumers: Mapping[Any, Consumer]) -> None:
         """Decide the layers up to stop `end`; a fresh sweep first advances to where the run stands."""
@@ -158,8 +181,12 @@ class PruningRun:
     def _consumers(self) -> dict[Any, Consumer]:
         """The layers to stop at: those that lose channels and, with refit="all", all that can be refitted."""
         every = layers_of(self.structure, self.settings.shared_input, "all")
-        chosen = [layer for layer in every if not is_reused(self.structure, layer.layer) and (
-            self.settings.refit == "all" or layer.way == "couple" or self._loses(layer))]
+        chosen = [
+            layer
+            for layer in every
+            if not is_reused(self.structure, layer.layer)
+            and (self.settings.refit == "all" or layer.way == "couple" or self._loses(layer))
+        ]
         listed = {layer.layer.node for layer in self.layers}
         return {layer.layer.node: Consumer(self.structure.traced, self._decision(layer, listed)) for layer in chosen}
 
@@ -196,8 +223,19 @@ class PruningRun:
         before, after = self._refit(consumer, fit, held, both, kept)
         if layer.layer.node in self.counts:
             positions = decision.channels(kept.cpu().numpy())
-            result = LayerResult(layer.index, layer.name, layer.channels, len(positions), tuple(positions.tolist()),
-                                 len(positions) / layer.channels, before, after, layer.macs, layer.macs, layer.reason)
+            result = LayerResult(
+                layer.index,
+                layer.name,
+                layer.channels,
+                len(positions),
+                tuple(positions.tolist()),
+                len(positions) / layer.channels,
+                before,
+                after,
+                layer.macs,
+                layer.macs,
+                layer.reason,
+            )
             self.results[layer.layer.node] = result
             self.on_layer(result)
 
@@ -208,17 +246,25 @@ class PruningRun:
         if layer.way in ("private", "sample") and layer.layer.node in self.counts:
             count = max(1, round(self.counts[layer.layer.node] * decision.size / layer.channels))
             if count < decision.size:
-                kept = select(self.settings.selection, moments, consumer.weights, [consumer.block] * consumer.parts,
-                              count, output_weights=consumer.output_weights, ridge=RIDGES[0],
-                              generator=self.generator)
+                kept = select(
+                    self.settings.selection,
+                    moments,
+                    consumer.weights,
+                    [consumer.block] * consumer.parts,
+                    count,
+                    output_weights=consumer.output_weights,
+                    ridge=RIDGES[0],
+                    generator=self.generator,
+                )
                 return kept.to(device)
         if layer.layer.in_ids is None:
             return torch.arange(decision.size, device=device)
         labels = self.structure.class_of(layer.layer.in_ids)[decision.units[:, 0]]
         return torch.from_numpy(np.flatnonzero(~self.removed[labels])).to(device)
 
-    def _refit(self, consumer: Consumer, fit: list[Moments], held: list[Moments], both: list[Moments], kept: Tensor
-               ) -> tuple[float, float]:
+    def _refit(
+        self, consumer: Consumer, fit: list[Moments], held: list[Moments], both: list[Moments], kept: Tensor
+    ) -> tuple[float, float]:
         """Refit on the kept channels where that lowers the held-out error; that error with the old and new weight."""
         old = consumer.dense(kept)
         before = consumer.error(held, old, kept)

@@ -1,4 +1,5 @@
 """What pruning hands back."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field

@@ -1,4 +1,5 @@
 """From what was asked for (a ratio, a list, a share of the MACs) to a kept count for every prunable layer."""
+
 from __future__ import annotations
 
 import math
@@ -11,16 +12,26 @@ from pocketprune.structure.cost_model import CostModel, decision_of
 from pocketprune.structure.layers import PrunableLayer
 
 
-def planned_counts(structure: Structure, layers: Sequence[PrunableLayer], *, preserve_ratio: float | None,
-                   ratios: Sequence[float] | None, macs: float | None, multiple: int) -> list[int]:
+def planned_counts(
+    structure: Structure,
+    layers: Sequence[PrunableLayer],
+    *,
+    preserve_ratio: float | None,
+    ratios: Sequence[float] | None,
+    macs: float | None,
+    multiple: int,
+) -> list[int]:
     """Kept input channels of every prunable layer; layers that cannot lose any keep all.
 
     Raises:
         UserError: not exactly one of the three given, a value outside (0, 1], a list of the wrong length, or a share
             of MACs that no ratio reaches.
     """
-    given = [name for name, value in (("preserve_ratio", preserve_ratio), ("ratios", ratios), ("macs", macs))
-             if value is not None]
+    given = [
+        name
+        for name, value in (("preserve_ratio", preserve_ratio), ("ratios", ratios), ("macs", macs))
+        if value is not None
+    ]
     if len(given) != 1:
         raise UserError(f"exactly one of preserve_ratio, ratios and macs is accepted; {len(given)} given")
     if macs is not None:
@@ -29,8 +40,10 @@ def planned_counts(structure: Structure, layers: Sequence[PrunableLayer], *, pre
         if isinstance(ratios, str) or not hasattr(ratios, "__len__"):
             raise UserError(f"ratios: {type(ratios).__name__} given; a list of preserve ratios is accepted")
         if len(ratios) != len(layers):
-            raise UserError(f"ratios: {len(ratios)} given; {len(layers)} are accepted, one for each of "
-                            f"{', '.join(layer.name for layer in layers)}")
+            raise UserError(
+                f"ratios: {len(ratios)} given; {len(layers)} are accepted, one for each of "
+                f"{', '.join(layer.name for layer in layers)}"
+            )
         return _counts(layers, [check_ratio(f"ratios[{i}]", r) for i, r in enumerate(ratios)], multiple)
     return _counts(layers, [check_ratio("preserve_ratio", preserve_ratio)] * len(layers), multiple)
 
@@ -43,8 +56,10 @@ def check_ratio(name: str, value: float | None) -> float:
 
 
 def _counts(layers: Sequence[PrunableLayer], ratios: Sequence[float], multiple: int) -> list[int]:
-    return [kept_count(ratio, layer.channels, multiple) if layer.removable else layer.channels
-            for layer, ratio in zip(layers, ratios, strict=True)]
+    return [
+        kept_count(ratio, layer.channels, multiple) if layer.removable else layer.channels
+        for layer, ratio in zip(layers, ratios, strict=True)
+    ]
 
 
 def _counts_for_macs(structure: Structure, layers: Sequence[PrunableLayer], share: float, multiple: int) -> list[int]:

@@ -5,6 +5,7 @@ its input (pruned network) and its target (dense network) are accumulated, input
 weight is refitted on the channels kept, and the sweep goes on with the refitted layer. What was dropped is removed
 from every tensor that touches it at the end.
 """
+
 from __future__ import annotations
 
 import time
@@ -32,14 +33,32 @@ from pocketprune.training.distributed import rank, world_size
 __all__ = ["LayerResult", "PruneResult", "prune_channels"]
 
 
-def prune_channels(net: nn.Module, calibration_batches: Iterable[ExampleInputs], *, preserve_ratio: float | None = None,
-                   ratios: Sequence[float] | None = None, macs: float | None = None, selection: str = "lasso",
-                   shared_input: str = "sample", points_per_layer: int = 10, channel_multiple: int = 1,
-                   cache_gb: float = 4.0, layers: str = "conv2d", refit: str = "all", branch_drift: bool = True,
-                   attention: str = "heads", seed: int = 0, check: bool = True, group_size: int | None = None,
-                   tune: Tune | None = None, together: bool = False, progress: Progress | None = None,
-                   on_layer: Callable[[LayerResult], None] | None = None, state: Mapping[str, Any] | None = None,
-                   on_state: Callable[[dict[str, Any]], None] | None = None) -> PruneResult:
+def prune_channels(
+    net: nn.Module,
+    calibration_batches: Iterable[ExampleInputs],
+    *,
+    preserve_ratio: float | None = None,
+    ratios: Sequence[float] | None = None,
+    macs: float | None = None,
+    selection: str = "lasso",
+    shared_input: str = "sample",
+    points_per_layer: int = 10,
+    channel_multiple: int = 1,
+    cache_gb: float = 4.0,
+    layers: str = "conv2d",
+    refit: str = "all",
+    branch_drift: bool = True,
+    attention: str = "heads",
+    seed: int = 0,
+    check: bool = True,
+    group_size: int | None = None,
+    tune: Tune | None = None,
+    together: bool = False,
+    progress: Progress | None = None,
+    on_layer: Callable[[LayerResult], None] | None = None,
+    state: Mapping[str, Any] | None = None,
+    on_state: Callable[[dict[str, Any]], None] | None = None,
+) -> PruneResult:
     """Prune a network's channels to a ratio, a list of ratios or a share of its MACs; no labels, no training.
 
     Exactly one of `preserve_ratio`, `ratios` and `macs` is given.
@@ -73,8 +92,18 @@ def prune_channels(net: nn.Module, calibration_batches: Iterable[ExampleInputs],
         UserError: ratios out of range or of the wrong number, unknown names, a network that cannot be traced or was
             pruned already, or a state of another run.
     """
-    settings = Settings(selection, shared_input, points_per_layer, channel_multiple, cache_gb, layers, refit,
-                        branch_drift, seed, group_size)
+    settings = Settings(
+        selection,
+        shared_input,
+        points_per_layer,
+        channel_multiple,
+        cache_gb,
+        layers,
+        refit,
+        branch_drift,
+        seed,
+        group_size,
+    )
     check_settings(settings)
     refuse_others(net)
     refuse_pruned(net)
@@ -87,10 +116,23 @@ def prune_channels(net: nn.Module, calibration_batches: Iterable[ExampleInputs],
         check_groups(structure, structure.traced.example)
     _check_alike(batches, structure.traced)
     listed = layers_of(structure, shared_input, layers)
-    counts = planned_counts(structure, listed, preserve_ratio=preserve_ratio, ratios=ratios, macs=macs,
-                            multiple=channel_multiple)
-    run = PruningRun(structure, listed, counts, settings, batches, progress, on_layer, tune=tune, state=state,
-                     on_state=on_state, rank=rank() if together else 0, world=world_size() if together else 1)
+    counts = planned_counts(
+        structure, listed, preserve_ratio=preserve_ratio, ratios=ratios, macs=macs, multiple=channel_multiple
+    )
+    run = PruningRun(
+        structure,
+        listed,
+        counts,
+        settings,
+        batches,
+        progress,
+        on_layer,
+        tune=tune,
+        state=state,
+        on_state=on_state,
+        rank=rank() if together else 0,
+        world=world_size() if together else 1,
+    )
     traced = time.perf_counter()
     with torch.no_grad(), evaluation_mode(net):
         result = run.prune()
@@ -102,8 +144,10 @@ def prune_channels(net: nn.Module, calibration_batches: Iterable[ExampleInputs],
 def _on_device(batches: Iterable[ExampleInputs], net: nn.Module) -> list[ExampleInputs]:
     device = next((t.device for t in net.parameters()), torch.device("cpu"))
     if isinstance(batches, (Tensor, str, Mapping)) or not isinstance(batches, Iterable):
-        raise UserError(f"calibration_batches: {type(batches).__name__} given; a list of batches is accepted, such as "
-                        "images.split(64)")
+        raise UserError(
+            f"calibration_batches: {type(batches).__name__} given; a list of batches is accepted, such as "
+            "images.split(64)"
+        )
     moved = [pytree.tree_map_only(Tensor, lambda t: t.to(device), batch) for batch in batches]
     if not moved or not all(t.numel() for t in pytree.tree_leaves(moved[0]) if isinstance(t, Tensor)):
         raise UserError("calibration_batches: empty; at least one batch of inputs is needed")
@@ -128,8 +172,9 @@ def _check_alike(batches: list[ExampleInputs], traced: TracedNet) -> None:
                 raise
             except Exception as error:  # operators raise whatever they like
                 shapes = ", ".join(map(describe_input, leaves))
-                raise UserError(f"calibration_batches[{number}] ({shapes}): the network does not take it: "
-                                f"{first_line(error)}") from error
+                raise UserError(
+                    f"calibration_batches[{number}] ({shapes}): the network does not take it: {first_line(error)}"
+                ) from error
 
 
 def _first_two(batch: ExampleInputs) -> ExampleInputs:

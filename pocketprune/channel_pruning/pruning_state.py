@@ -1,4 +1,5 @@
 """A pruning run's progress as tensors and plain values, so that an interrupted run goes on to the same result."""
+
 from __future__ import annotations
 
 import hashlib
@@ -70,10 +71,16 @@ def identity_of(run: PruningRun) -> dict[str, Any]:
     del settings["cache_gb"]  # where values are held does not touch them
     counts = {f"kept channels of {layer.name}": run.counts[layer.layer.node] for layer in run.layers}
     images = [("", t) for t in pytree.tree_leaves(run.calibration.batches) if isinstance(t, Tensor)]
-    return settings | counts | {
-        "attention": run.structure.attention,
-        "processes": run.calibration.world, "dense network": _digest(run.structure.traced.named_tensors().items()),
-        "calibration inputs": _everyones(run, _digest(images))}
+    return (
+        settings
+        | counts
+        | {
+            "attention": run.structure.attention,
+            "processes": run.calibration.world,
+            "dense network": _digest(run.structure.traced.named_tensors().items()),
+            "calibration inputs": _everyones(run, _digest(images)),
+        }
+    )
 
 
 def _everyones(run: PruningRun, value: Any) -> list[Any]:

@@ -1,4 +1,5 @@
 """Recovery without labels, between the closed form and fine-tuning: block by block, by gradient."""
+
 from __future__ import annotations
 
 import copy
@@ -30,9 +31,15 @@ class BlockResult:
     error_after: float
 
 
-def reconstruct_blocks(net: nn.Module, dense: nn.Module, batches: Sequence[Tensor], *, steps: int = 200,
-                       lrn_rate: float = 1e-3, progress: Callable[[str, int, int], None] | None = None
-                       ) -> list[BlockResult]:
+def reconstruct_blocks(
+    net: nn.Module,
+    dense: nn.Module,
+    batches: Sequence[Tensor],
+    *,
+    steps: int = 200,
+    lrn_rate: float = 1e-3,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> list[BlockResult]:
     """Train a pruned network, in place, block by block, towards the outputs of the dense network's blocks.
 
     A block ends where both networks have a module of the same name whose outputs have equal shapes: after each

@@ -1,4 +1,5 @@
 """Cutting a pruned network into blocks that can be compared with the dense network's, one after the other."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -79,7 +80,9 @@ def _calls(net: nn.Module, example: Tensor) -> list[_Call]:
 
     def note(name: str) -> Callable[..., None]:
         return lambda _module, _inputs, output: calls.append(
-            _Call(name, output.shape if isinstance(output, Tensor) else None))
+            _Call(name, output.shape if isinstance(output, Tensor) else None)
+        )
+
     with ExitStack() as stack:
         for name, module in net.named_modules():
             stack.callback(module.register_forward_hook(note(name)).remove)
@@ -104,6 +107,7 @@ def output_at(net: nn.Module, name: str, batch: Any) -> Tensor:
     def stop(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
         seen.append(output)
         raise _ReachedError
+
     _run(net, batch, net.get_submodule(name).register_forward_hook(stop))
     return seen[0]
 
@@ -117,6 +121,7 @@ def inputs_at(net: nn.Module, name: str, batch: Any) -> Arguments:
     def stop(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         seen.append((args, kwargs))
         raise _ReachedError
+
     _run(net, batch, net.get_submodule(name).register_forward_pre_hook(stop, with_kwargs=True))
     return seen[0]
 

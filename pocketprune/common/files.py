@@ -1,4 +1,5 @@
 """Files that no kill can break, and files from outside that can do no harm."""
+
 from __future__ import annotations
 
 import contextlib
@@ -68,8 +69,11 @@ def read_tensors(path: str | os.PathLike[str], *, source: str = "") -> Any:
         raise UserError(f"{source}: damaged or truncated ({error})") from error
     except pickle.UnpicklingError as error:
         code = re.search(r"GLOBAL ([\w.]+)|unrecognized (?:function|class) ([\w.]+)", str(error))
-        fault = (f"holds code ({code[1] or code[2]}), which is not executed; tensors and plain values are "
-                 "accepted" if code else "damaged, or not a file of tensors")
+        fault = (
+            f"holds code ({code[1] or code[2]}), which is not executed; tensors and plain values are accepted"
+            if code
+            else "damaged, or not a file of tensors"
+        )
         raise UserError(f"{source}: {fault}") from error
     except Exception as error:  # the parser raises whatever it met: storage, key or end-of-file errors
         raise UserError(f"{source}: damaged, or not a file of tensors ({type(error).__name__})") from error

@@ -1,4 +1,5 @@
 """Offering the nearest name when one is unknown."""
+
 from __future__ import annotations
 
 import difflib

@@ -4,6 +4,7 @@ An artifact is what torch.save makes of a dict of tensors, numbers and strings, 
 `weights_only=True`. The network's own code is not in it: `load` thins a dense network by the recipe and fills
 in the numbers.
 """
+
 from __future__ import annotations
 
 import copy
@@ -42,7 +43,8 @@ def save(path: str | os.PathLike[str], net: nn.Module) -> None:
     net = _unwrapped(net)
     recipe = recipe_of(net)
     content = {
-        "format": FORMAT, "version": VERSION,
+        "format": FORMAT,
+        "version": VERSION,
         "recipe": None if recipe is None else dataclasses.asdict(recipe),
         "tensors": _stored(net),
         "frozen": [name for name, p in net.named_parameters(remove_duplicate=False) if not p.requires_grad],
@@ -102,6 +104,7 @@ def _stored(net: nn.Module) -> dict[str, Any]:
         if key not in copies or tensor.numel() == 0:
             copies[key] = tensor.detach().cpu().clone()
         return copies[key]
+
     return {name: store(tensor) for name, tensor in net.state_dict().items()}
 
 
@@ -123,8 +126,10 @@ def _checked(content: Any, source: str) -> dict[str, Any]:
         raise UserError(f"{source}: no PocketPrune artifact; a file written by pocketprune.save is accepted")
     version = content.get("version")
     if isinstance(version, int) and version > VERSION:
-        raise UserError(f"{source}: written by a newer PocketPrune (artifact version {version}; this one "
-                        f"reads up to {VERSION}); upgrade pocketprune")
+        raise UserError(
+            f"{source}: written by a newer PocketPrune (artifact version {version}; this one "
+            f"reads up to {VERSION}); upgrade pocketprune"
+        )
     kinds = {"tensors": dict, "frozen": list, "evaluating": list}
     wrong = [key for key, kind in kinds.items() if not isinstance(content.get(key), kind)]
     if version != VERSION or wrong or "recipe" not in content:
@@ -139,25 +144,34 @@ def _thinned(dense_net: nn.Module, recipe: Recipe, source: str) -> nn.Module:
     device = next((t.device for t in [*dense_net.parameters(), *dense_net.buffers()]), torch.device("cpu"))
 
     def structure() -> Any:
-        return analyse(dense_net, _example(recipe.example, device), attention=recipe.attention,
-                       allow_inexact=recipe.allow_inexact)
+        return analyse(
+            dense_net, _example(recipe.example, device), attention=recipe.attention, allow_inexact=recipe.allow_inexact
+        )
+
     try:
         return rebuild(structure, dense_net, recipe)
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
     except Exception as error:  # a recipe that fits no network can fail anywhere in its application
-        raise UserError(f"{source}: its recipe cannot be applied to dense_net ({type(error).__name__}: "
-                        f"{' '.join(str(error).split())})"[:400]) from error
+        raise UserError(
+            f"{source}: its recipe cannot be applied to dense_net ({type(error).__name__}: "
+            f"{' '.join(str(error).split())})"[:400]
+        ) from error
 
 
 def _example(described: Any, device: torch.device) -> Any:
     """Example inputs of the shapes and dtypes recorded."""
+
     def is_tensor(value: Any) -> bool:
         return isinstance(value, dict) and set(value) == {"shape", "dtype"}
 
     def make(value: Any) -> Any:
-        return torch.zeros(value["shape"], dtype=getattr(torch, value["dtype"]), device=device) \
-            if is_tensor(value) else value
+        return (
+            torch.zeros(value["shape"], dtype=getattr(torch, value["dtype"]), device=device)
+            if is_tensor(value)
+            else value
+        )
+
     args, kwargs = pytree.tree_map(make, described, is_leaf=is_tensor)
     return tuple(args), kwargs
 
@@ -165,8 +179,10 @@ def _example(described: Any, device: torch.device) -> Any:
 def _fill(net: nn.Module, tensors: Mapping[str, Any], source: str) -> None:
     """Copy stored tensors, all of them, into the network, which takes over their dtypes."""
     own = net.state_dict(keep_vars=True)
-    unlike = differences({n: t.shape for n, t in own.items() if isinstance(t, Tensor)},
-                         {n: t.shape for n, t in tensors.items() if isinstance(t, Tensor)})
+    unlike = differences(
+        {n: t.shape for n, t in own.items() if isinstance(t, Tensor)},
+        {n: t.shape for n, t in tensors.items() if isinstance(t, Tensor)},
+    )
     if unlike:
         raise UserError(f"{source}: its tensors do not fit its recipe and dense_net: {unlike}")
     for name, tensor in own.items():

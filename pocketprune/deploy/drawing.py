@@ -1,4 +1,5 @@
 """A picture of a network's channel groups: every channel, kept or removed, and how many there are."""
+
 from __future__ import annotations
 
 import importlib.util
@@ -41,8 +42,9 @@ class Row:
 def require_plots() -> None:
     """Raise UserError, naming the extra, unless matplotlib is installed."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise UserError("drawing (--plot): needs matplotlib, not installed here; "
-                        'pip install "pocketprune[plots]" installs it')
+        raise UserError(
+            'drawing (--plot): needs matplotlib, not installed here; pip install "pocketprune[plots]" installs it'
+        )
 
 
 def draw_groups(path: str | os.PathLike[str], groups: Sequence[ChannelGroup], pruned: nn.Module | None = None) -> None:
@@ -80,8 +82,7 @@ def group_rows(groups: Sequence[ChannelGroup], recipe: Recipe) -> list[Row]:
     for name, kept in recipe.groups.items():
         if name not in sizes or not kept or max(kept) >= sizes[name]:
             raise UserError(f"groups: they are not those of the network that was pruned ('{name}')")
-    rows = [Row(group.name, _mask(group.size, recipe.groups.get(group.name)), not group.prunable)
-            for group in groups]
+    rows = [Row(group.name, _mask(group.size, recipe.groups.get(group.name)), not group.prunable) for group in groups]
     for weight, kept in recipe.samplers.items():
         rows.append(Row(f"read by {weight.removesuffix('.weight')}", _mask(recipe.dense[weight][1], kept)))
     return rows
@@ -96,6 +97,7 @@ def _mask(size: int, kept: Sequence[int] | None) -> np.ndarray:
 def _figure(rows: Sequence[Row]) -> Any:
     """Strips of channels at the left, their numbers as bars at the right."""
     from matplotlib.figure import Figure
+
     figure = Figure(figsize=(10.0, 1.2 + 0.22 * len(rows)), dpi=100, layout="constrained")
     strips, bars = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
     for position, row in enumerate(rows):
@@ -126,6 +128,12 @@ def _strip(axes: Any, position: int, row: Row) -> None:
 
 def _legend(figure: Any) -> None:
     from matplotlib.patches import Patch
+
     kinds = ((KEPT, "kept"), (REMOVED, "removed"), (STAYS, "cannot be removed"))
-    figure.legend(handles=[Patch(color=colour, label=label) for colour, label in kinds], loc="outside lower center",
-                  ncols=3, fontsize=8, frameon=False)
+    figure.legend(
+        handles=[Patch(color=colour, label=label) for colour, label in kinds],
+        loc="outside lower center",
+        ncols=3,
+        fontsize=8,
+        frameon=False,
+    )

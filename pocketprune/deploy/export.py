@@ -3,6 +3,7 @@
 Each file is loaded again and compared with the PyTorch network at two batch sizes before it takes its place; a
 file that computes something else is not written.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -66,8 +67,14 @@ def check_extra() -> None:
     require_packages("export", *dict.fromkeys(name for kind in FORMATS.values() for name in kind.packages))
 
 
-def export_onnx(path: str | os.PathLike[str], net: nn.Module, example_inputs: ExampleInputs, *,
-                tolerance: float = TOLERANCE, repeats: int = 20) -> Exported:
+def export_onnx(
+    path: str | os.PathLike[str],
+    net: nn.Module,
+    example_inputs: ExampleInputs,
+    *,
+    tolerance: float = TOLERANCE,
+    repeats: int = 20,
+) -> Exported:
     """Write a network in evaluation mode as an ONNX model, of any batch size where its code allows that.
 
     Args:
@@ -84,8 +91,14 @@ def export_onnx(path: str | os.PathLike[str], net: nn.Module, example_inputs: Ex
     return _export(Path(path), net, example_inputs, FORMATS["ONNX"], tolerance, repeats)
 
 
-def export_pt2(path: str | os.PathLike[str], net: nn.Module, example_inputs: ExampleInputs, *,
-               tolerance: float = TOLERANCE, repeats: int = 20) -> Exported:
+def export_pt2(
+    path: str | os.PathLike[str],
+    net: nn.Module,
+    example_inputs: ExampleInputs,
+    *,
+    tolerance: float = TOLERANCE,
+    repeats: int = 20,
+) -> Exported:
     """Write a network as a torch.export program (.pt2), which PyTorch runs without the network's own code.
 
     Otherwise as `export_onnx`; needs no extra.
@@ -93,8 +106,14 @@ def export_pt2(path: str | os.PathLike[str], net: nn.Module, example_inputs: Exa
     return _export(Path(path), net, example_inputs, FORMATS["torch.export"], tolerance, repeats)
 
 
-def export_openvino(path: str | os.PathLike[str], net: nn.Module, example_inputs: ExampleInputs, *,
-                    tolerance: float = TOLERANCE, repeats: int = 20) -> Exported:
+def export_openvino(
+    path: str | os.PathLike[str],
+    net: nn.Module,
+    example_inputs: ExampleInputs,
+    *,
+    tolerance: float = TOLERANCE,
+    repeats: int = 20,
+) -> Exported:
     """Write a network as OpenVINO IR: `path` (.xml), and its float32 weights beside it (.bin).
 
     Otherwise as `export_onnx`.
@@ -118,6 +137,7 @@ def _write_pt2(net: nn.Module, inputs: ExampleInputs, path: Path) -> bool:
 
 def _write_openvino(net: nn.Module, inputs: ExampleInputs, path: Path) -> bool:
     import openvino
+
     with tempfile.TemporaryDirectory() as folder:
         onnx_path = Path(folder, "model.onnx")
         dynamic = _write_onnx(net, inputs, onnx_path)
@@ -136,17 +156,21 @@ class Format:
     packages: tuple[str, ...] = ()
 
 
-FORMATS = {f.name: f for f in (
-    Format("ONNX", ".onnx", _write_onnx, open_onnx, ("onnx", "onnxscript", "onnxruntime")),
-    Format("torch.export", ".pt2", _write_pt2, open_pt2),
-    Format("OpenVINO", ".xml", _write_openvino, open_openvino, ("openvino", "onnx", "onnxscript")),
-)}
+FORMATS = {
+    f.name: f
+    for f in (
+        Format("ONNX", ".onnx", _write_onnx, open_onnx, ("onnx", "onnxscript", "onnxruntime")),
+        Format("torch.export", ".pt2", _write_pt2, open_pt2),
+        Format("OpenVINO", ".xml", _write_openvino, open_openvino, ("openvino", "onnx", "onnxscript")),
+    )
+}
 ONE_FILE_BYTES = 1 << 30
 """Weights above this lie beside an ONNX file, whose own limit is 2 GB."""
 
 
-def _export(path: Path, net: nn.Module, inputs: ExampleInputs, kind: Format, tolerance: float,
-            repeats: int) -> Exported:
+def _export(
+    path: Path, net: nn.Module, inputs: ExampleInputs, kind: Format, tolerance: float, repeats: int
+) -> Exported:
     if path.suffix != kind.suffix:
         raise UserError(f"{path}: a file of the format {kind.name} ends in {kind.suffix}")
     refuse_others(net)
@@ -158,8 +182,9 @@ def _export(path: Path, net: nn.Module, inputs: ExampleInputs, kind: Format, tol
                 dynamic = kind.write(net, inputs, draft)
             runner = kind.load(draft)
         except Exception as error:  # exporters raise whatever a network's operators make them
-            raise UserError(f"{path}: network {type(net).__name__} cannot be exported to {kind.name}: "
-                            f"{root_line(error)}") from error
+            raise UserError(
+                f"{path}: network {type(net).__name__} cannot be exported to {kind.name}: {root_line(error)}"
+            ) from error
         eager, sizes = run_eagerly(net), (1, OTHER_BATCH) if dynamic else (batch_of(inputs),)
         differences = [_difference(path, eager, runner, at_batch(inputs, size), tolerance) for size in sizes]
         torch_ms, own_ms = latencies([lambda: eager(inputs), lambda: runner(inputs)], repeats=repeats)
@@ -197,14 +222,18 @@ def _difference(path: Path, eager: Runner, runner: Runner, inputs: ExampleInputs
     try:
         expected, made = eager(inputs), runner(inputs)
     except Exception as error:  # runtimes raise errors of their own
-        raise UserError(f"{path}: the exported network does not run at batch {batch_of(inputs)}: "
-                        f"{root_line(error)}; nothing was written") from error
+        raise UserError(
+            f"{path}: the exported network does not run at batch {batch_of(inputs)}: "
+            f"{root_line(error)}; nothing was written"
+        ) from error
     largest = 0.0
     for number, (mine, theirs) in enumerate(zip(expected, made, strict=True)):
         gap, scale = _gap(mine, theirs)
         if not gap <= tolerance * max(scale, 1e-6):
-            raise UserError(f"{path}: output {number} of the exported network differs from PyTorch's by {gap:.3g} "
-                            f"at batch {batch_of(inputs)} (its largest value is {scale:.3g}); nothing was written")
+            raise UserError(
+                f"{path}: output {number} of the exported network differs from PyTorch's by {gap:.3g} "
+                f"at batch {batch_of(inputs)} (its largest value is {scale:.3g}); nothing was written"
+            )
         largest = max(largest, gap)
     return largest
 
@@ -216,5 +245,7 @@ def _gap(a: Tensor, b: Tensor) -> tuple[float, float]:
     a, b = a.detach().double().flatten(), b.detach().double().flatten()
     same = (a == b) | (a.isnan() & b.isnan())
     gaps, finite = (a - b)[~same].abs(), a[a.isfinite()].abs()
-    return (float(gaps.nan_to_num(nan=math.inf).max()) if gaps.numel() else 0.0,
-            float(finite.max()) if finite.numel() else 0.0)
+    return (
+        float(gaps.nan_to_num(nan=math.inf).max()) if gaps.numel() else 0.0,
+        float(finite.max()) if finite.numel() else 0.0,
+    )

@@ -1,4 +1,5 @@
 """The time that a network takes."""
+
 from __future__ import annotations
 
 import statistics
@@ -34,9 +35,8 @@ def measure_latency(net: nn.Module, example_inputs: ExampleInputs, repeats: int 
         if cuda:
             torch.cuda.synchronize()
         return (time.perf_counter() - start) * 1e3
+
     with evaluation_mode(net):
         for _ in range(max(2, repeats // 10)):
             once()
         return statistics.median(once() for _ in range(repeats))
-
-

@@ -1,4 +1,5 @@
 """Networks as torch.export programs and ONNX models, of any batch size where the network's code allows it."""
+
 from __future__ import annotations
 
 import contextlib
@@ -23,6 +24,7 @@ def at_batch(inputs: ExampleInputs, size: int) -> tuple[tuple[Any, ...], dict[st
 
     def resized(value: Any) -> Any:
         return value[torch.arange(size) % batch] if _has_batch(value, batch) else value
+
     return pytree.tree_map(resized, split_inputs(inputs))
 
 

@@ -3,6 +3,7 @@
 Every runner takes example inputs (see `ExampleInputs`) and returns the output's tensors in order. All compute in
 float32 where the network does, with the number of threads that PyTorch uses.
 """
+
 from __future__ import annotations
 
 import importlib.util
@@ -25,8 +26,10 @@ def require_packages(purpose: str, *names: str) -> None:
     """Raise UserError, naming the extra that holds them, unless all these packages are installed."""
     missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:
-        raise UserError(f"{purpose}: needs {' and '.join(missing)}, not installed here; "
-                        'pip install "pocketprune[export]" installs it')
+        raise UserError(
+            f"{purpose}: needs {' and '.join(missing)}, not installed here; "
+            'pip install "pocketprune[export]" installs it'
+        )
 
 
 def tensor_inputs(inputs: ExampleInputs) -> list[Tensor]:
@@ -42,6 +45,7 @@ def open_pt2(path: str | os.PathLike[str]) -> Runner:
         args, kwargs = split_inputs(inputs)
         with torch.no_grad():
             return tensors_in(module(*args, **kwargs))
+
     return run
 
 
@@ -53,6 +57,7 @@ def open_onnx(path: str | os.PathLike[str], threads: int | None = None) -> Runne
     """
     require_packages("ONNX Runtime", "onnxruntime")
     import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or torch.get_num_threads()
     options.inter_op_num_threads = 1
@@ -63,6 +68,7 @@ def open_onnx(path: str | os.PathLike[str], threads: int | None = None) -> Runne
     def run(inputs: ExampleInputs) -> list[Tensor]:
         arrays = [tensor.numpy() for tensor in tensor_inputs(inputs)]
         return [torch.from_numpy(array) for array in session.run(None, dict(zip(names, arrays, strict=True)))]
+
     return run
 
 
@@ -74,8 +80,12 @@ def open_openvino(path: str | os.PathLike[str], threads: int | None = None) -> R
     """
     require_packages("OpenVINO", "openvino")
     import openvino
-    settings = {"INFERENCE_NUM_THREADS": threads or torch.get_num_threads(), "PERFORMANCE_HINT": "LATENCY",
-                "INFERENCE_PRECISION_HINT": "f32"}
+
+    settings = {
+        "INFERENCE_NUM_THREADS": threads or torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
     compiled = openvino.Core().compile_model(os.fspath(path), "CPU", settings)
     request = compiled.create_infer_request()
 
@@ -83,15 +93,18 @@ def open_openvino(path: str | os.PathLike[str], threads: int | None = None) -> R
         arrays = [tensor.contiguous().numpy() for tensor in tensor_inputs(inputs)]
         made = request.infer(arrays, share_inputs=True)
         return [torch.from_numpy(made[port].copy()) for port in compiled.outputs]
+
     return run
 
 
 def run_eagerly(net: torch.nn.Module) -> Runner:
     """The network itself, as it is, without gradients."""
+
     def run(inputs: ExampleInputs) -> list[Tensor]:
         args, kwargs = split_inputs(inputs)
         with torch.no_grad():
             return tensors_in(net(*args, **kwargs))
+
     return run
 
 

@@ -1,4 +1,5 @@
 """What is refused before or while a network is traced, and in which words."""
+
 from __future__ import annotations
 
 import os
@@ -16,14 +17,17 @@ def refuse_untraceable(net: nn.Module) -> None:
     """Raise UserError for what is not a plain floating-point module."""
     refuse_others(net)
     if isinstance(net, torch.jit.ScriptModule):
-        raise UserError(f"net: {type(net).__name__} is a TorchScript module; the Python module it was made from "
-                        "is accepted")
+        raise UserError(
+            f"net: {type(net).__name__} is a TorchScript module; the Python module it was made from is accepted"
+        )
     refuse_modeless(net)
     for name, module in net.named_modules():
         kind = type(module)
         if "quantized" in kind.__module__ or any(t.is_quantized for t in module.buffers(recurse=False)):
-            raise UserError(f"net: layer '{name}' ({kind.__name__}) is quantised; prune the floating-point network "
-                            "first and quantise the result")
+            raise UserError(
+                f"net: layer '{name}' ({kind.__name__}) is quantised; prune the floating-point network "
+                "first and quantise the result"
+            )
         if any(isinstance(t, nn.parameter.UninitializedTensorMixin) for t in module.parameters(recurse=False)):
             raise UserError(f"net: layer '{name}' ({kind.__name__}) has no weights yet; run the network once first")
 
@@ -37,8 +41,10 @@ def refuse_others(net: Any) -> None:
 def refuse_modeless(net: nn.Module) -> None:
     """Raise UserError for what torch.export made: its `eval` is replaced by one that raises."""
     if "eval" in vars(net):
-        raise UserError(f"net: {type(net).__name__} has no evaluation mode of its own, as what torch.export makes; "
-                        "the module it was made from is accepted")
+        raise UserError(
+            f"net: {type(net).__name__} has no evaluation mode of its own, as what torch.export makes; "
+            "the module it was made from is accepted"
+        )
 
 
 def describe_input(value: Any) -> str:
@@ -59,6 +65,9 @@ def why_untraceable(error: Exception | None) -> str:
     if type(error).__name__ != "GuardOnDataDependentSymNode":
         return first_line(error)
     not_theirs = (os.path.dirname(torch.__file__), os.path.dirname(__file__))
-    places = [f" in {frame.filename}, line {frame.lineno}," for frame in traceback.extract_tb(error.__traceback__)
-              if not frame.filename.startswith(not_theirs)]
+    places = [
+        f" in {frame.filename}, line {frame.lineno},"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(not_theirs)
+    ]
     return f"control flow{places[-1] if places else ''} depends on the data, which is not supported"

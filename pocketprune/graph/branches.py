@@ -1,4 +1,5 @@
 """Additions that a layer's output runs into: where it can make up for what the other operand has lost."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -65,8 +66,13 @@ def _addition_after(traced: TracedNet, layer: fx.Node) -> tuple[fx.Node, Branch]
             norms.append(norm)
         elif operator_name(user) == "add" and len(user.args) == 2 and not user.kwargs:
             other = user.args[1] if user.args[0] is node else user.args[0]
-            fits = isinstance(other, fx.Node) and other is not node and other.op == "call_function" \
-                and node_shape(other) == node_shape(node) and layer not in _ancestors(other)
+            fits = (
+                isinstance(other, fx.Node)
+                and other is not node
+                and other.op == "call_function"
+                and node_shape(other) == node_shape(node)
+                and layer not in _ancestors(other)
+            )
             return (user, Branch(other, tuple(norms), traced.tensor_names)) if fits else None
         elif operator_name(user) not in _PASSING and not _is_first_item(user):
             return None
@@ -99,7 +105,7 @@ def hoisted(traced: TracedNet, branches: Mapping[fx.Node, Branch]) -> list[fx.No
     for layer, branch in branches.items():
         place = order.index(layer)
         needed = _ancestors(branch.other)
-        late = [n for n in order[place + 1:] if n in needed]
+        late = [n for n in order[place + 1 :] if n in needed]
         rest = [n for n in order[place:] if n not in set(late)]
         order = order[:place] + late + rest
     return order

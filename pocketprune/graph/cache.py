@@ -1,4 +1,5 @@
 """Values held between two stops of the sweep: in memory up to a bound, past it on disk."""
+
 from __future__ import annotations
 
 import tempfile

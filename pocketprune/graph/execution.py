@@ -1,4 +1,5 @@
 """Running a traced network node by node."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
@@ -32,8 +33,12 @@ def last_uses(nodes: Iterable[fx.Node]) -> dict[fx.Node, list[fx.Node]]:
 
 
 @torch.no_grad()
-def run(traced: TracedNet, inputs: ExampleInputs, tensors: Mapping[str, Tensor] | None = None,
-        before: Callable[[fx.Node, Env], None] | None = None) -> Any:
+def run(
+    traced: TracedNet,
+    inputs: ExampleInputs,
+    tensors: Mapping[str, Tensor] | None = None,
+    before: Callable[[fx.Node, Env], None] | None = None,
+) -> Any:
     """The network's output in evaluation mode, in its own nesting.
 
     Args:

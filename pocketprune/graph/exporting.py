@@ -1,4 +1,5 @@
 """Calls of torch.export: what it is given, and the calls to try until one succeeds."""
+
 from __future__ import annotations
 
 import inspect
@@ -31,8 +32,10 @@ def attempts(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[Ca
     A batch of at least two is better, as a dynamic axis of size one is taken for fixed. Without gradients attention
     modules take a fused inference path that hides their structure, but some networks run only without.
     """
+
     def twice(t: Any) -> Any:
         return torch.cat([t, t]) if isinstance(t, Tensor) and t.dim() > 0 and t.shape[0] == 1 else t
+
     tensors = tensors_in((args, kwargs))
     for gradients in (True, False):
         if any(t.dim() > 0 and t.shape[0] == 1 for t in tensors):
@@ -44,8 +47,7 @@ def attempts(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[Ca
 def exported(net: nn.Module, call: Call, dynamic: bool, gradients: bool) -> tuple[torch.export.ExportedProgram, Call]:
     """The network's exported program, and the call it was exported with."""
     args, kwargs = copied(call)
-    with evaluation_mode(net), named_keywords(net, kwargs), torch.set_grad_enabled(gradients), \
-            silenced("torch"):
+    with evaluation_mode(net), named_keywords(net, kwargs), torch.set_grad_enabled(gradients), silenced("torch"):
         shapes = _dynamic_shapes(net, args, kwargs) if dynamic else None
         return torch.export.export(net, args, kwargs, dynamic_shapes=shapes, strict=False), call
 
@@ -68,8 +70,10 @@ def silenced(*loggers: str) -> Iterator[None]:
 
 def _dynamic_shapes(net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The first axis of every input tensor may vary; told by the names of the arguments."""
+
     def leaf(value: Any) -> Any:
         return {0: torch.export.Dim.AUTO} if isinstance(value, Tensor) and value.dim() > 0 else None
+
     shapes = pytree.tree_map(leaf, (args, kwargs))
     return dict(inspect.signature(net.forward).bind(*shapes[0], **shapes[1]).arguments)
 
@@ -87,8 +91,10 @@ def named_keywords(net: nn.Module, kwargs: dict[str, Any]) -> Iterator[None]:
         yield
         return
     own, forward = vars(net).get("forward"), net.forward
+
     def call(*args: Any, **kwargs: Any) -> Any:
         return forward(*args, **kwargs)
+
     keywords = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in caught]
     call.__signature__ = signature.replace(parameters=[*named, *keywords])
     net.forward = call

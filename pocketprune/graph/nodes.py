@@ -1,4 +1,5 @@
 """Reading the nodes of a traced graph."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence

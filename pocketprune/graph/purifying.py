@@ -1,4 +1,5 @@
 """Making an exported graph pure: nested graphs laid flat, in-place operators replaced by their pure twins."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
@@ -13,14 +14,66 @@ from pocketprune.graph.nodes import describe, operator_name
 
 _WRAPPERS = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
 
-_VIEWS = frozenset((
-    "view", "reshape", "slice", "select", "split", "split_with_sizes", "chunk", "unbind", "permute", "transpose", "t",
-    "squeeze", "unsqueeze", "expand", "flatten", "unflatten", "narrow", "alias", "detach", "contiguous", "getitem",
-    "view_as", "reshape_as", "expand_as", "movedim", "moveaxis", "swapaxes", "swapdims", "diagonal", "unfold", "to",
-    "real", "type_as", "dropout", "feature_dropout", "alpha_dropout", "broadcast_to", "hsplit", "tensor_split",
-    "vsplit", "dsplit", "numpy_T", "mT", "mH", "adjoint", "ravel", "float", "double", "half", "bfloat16", "positive",
-    "lift_fresh", "meshgrid", "unsafe_chunk", "unsafe_split", "channel_shuffle"
-))
+_VIEWS = frozenset(
+    (
+        "view",
+        "reshape",
+        "slice",
+        "select",
+        "split",
+        "split_with_sizes",
+        "chunk",
+        "unbind",
+        "permute",
+        "transpose",
+        "t",
+        "squeeze",
+        "unsqueeze",
+        "expand",
+        "flatten",
+        "unflatten",
+        "narrow",
+        "alias",
+        "detach",
+        "contiguous",
+        "getitem",
+        "view_as",
+        "reshape_as",
+        "expand_as",
+        "movedim",
+        "moveaxis",
+        "swapaxes",
+        "swapdims",
+        "diagonal",
+        "unfold",
+        "to",
+        "real",
+        "type_as",
+        "dropout",
+        "feature_dropout",
+        "alpha_dropout",
+        "broadcast_to",
+        "hsplit",
+        "tensor_split",
+        "vsplit",
+        "dsplit",
+        "numpy_T",
+        "mT",
+        "mH",
+        "adjoint",
+        "ravel",
+        "float",
+        "double",
+        "half",
+        "bfloat16",
+        "positive",
+        "lift_fresh",
+        "meshgrid",
+        "unsafe_chunk",
+        "unsafe_split",
+        "channel_shuffle",
+    )
+)
 """Operators whose result may share memory with their first argument."""
 
 
@@ -69,8 +122,11 @@ def _aliases(node: fx.Node, change: fx.Node) -> Iterator[fx.Node]:
 
 def _shares(node: fx.Node) -> bool:
     schema = getattr(node.target, "_schema", None)
-    return node.op == "call_function" and bool(node.args) and (
-        operator_name(node) in _VIEWS or (schema is not None and schema.is_mutable))
+    return (
+        node.op == "call_function"
+        and bool(node.args)
+        and (operator_name(node) in _VIEWS or (schema is not None and schema.is_mutable))
+    )
 
 
 def _lay_flat(module: fx.GraphModule) -> bool:
@@ -83,7 +139,7 @@ def _lay_flat(module: fx.GraphModule) -> bool:
         name = operator_name(call)
         if at is None or name not in _WRAPPERS or (name == "wrap_with_autocast" and call.args[2]):
             return False
-        _inline(module, call, call.args[at], call.args[at + 1:])
+        _inline(module, call, call.args[at], call.args[at + 1 :])
 
 
 def _inline(module: fx.GraphModule, call: fx.Node, inner: fx.Node, args: tuple[Any, ...]) -> None:
@@ -110,7 +166,7 @@ def clean(net: nn.Module, graph: fx.Graph, side_effects: set[str], outputs: int)
     """Drop what the outputs do not need: assertions, dead values, changes to buffers and inputs."""
     output = next(iter(reversed(graph.nodes)))
     if side_effects:
-        kept = list(output.args[0])[-(outputs - len(side_effects)):] if outputs > len(side_effects) else []
+        kept = list(output.args[0])[-(outputs - len(side_effects)) :] if outputs > len(side_effects) else []
         output.args = (tuple(kept),)
     for node in reversed(list(graph.nodes)):
         if node.op not in ("placeholder", "output") and not node.users:
@@ -119,13 +175,18 @@ def clean(net: nn.Module, graph: fx.Graph, side_effects: set[str], outputs: int)
         if operator_name(node) in ("view", "_unsafe_view") and node.op == "call_function":
             node.target = torch.ops.aten.reshape.default  # strides may come out otherwise where tensors are thinner
         if node.op not in ("placeholder", "output", "call_function") or isinstance(
-                node.target, torch._ops.HigherOrderOperator):
-            raise UserError(f"network {type(net).__name__} cannot be traced: {describe(node)}: control flow that "
-                            "depends on the data is not supported")
+            node.target, torch._ops.HigherOrderOperator
+        ):
+            raise UserError(
+                f"network {type(net).__name__} cannot be traced: {describe(node)}: control flow that "
+                "depends on the data is not supported"
+            )
     for node in graph.nodes:
         if _size_depends_on_data(node):
-            raise UserError(f"network {type(net).__name__} cannot be traced: {describe(node)}: the size of its result "
-                            "depends on the data")
+            raise UserError(
+                f"network {type(net).__name__} cannot be traced: {describe(node)}: the size of its result "
+                "depends on the data"
+            )
 
 
 def _size_depends_on_data(node: fx.Node) -> bool:

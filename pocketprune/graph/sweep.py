@@ -5,6 +5,7 @@ write: the dense network's output, corrected for the drift of the branch it will
 layer's tensors; the pruned network goes on with them. Every node is run once per network and batch, values are freed
 after their last use, and the dense network is one stop ahead so that only the narrowest cut of each is held.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
@@ -44,8 +45,16 @@ class Sweep:
         branch_drift: let the layers before an addition make up for the drift of the other operand.
     """
 
-    def __init__(self, traced: TracedNet, stops: Sequence[fx.Node], batches: Sequence[Tensor], *,
-                 cache_gb: float = 4.0, branch_drift: bool = True, pruned: PrunedTensors | None = None) -> None:
+    def __init__(
+        self,
+        traced: TracedNet,
+        stops: Sequence[fx.Node],
+        batches: Sequence[Tensor],
+        *,
+        cache_gb: float = 4.0,
+        branch_drift: bool = True,
+        pruned: PrunedTensors | None = None,
+    ) -> None:
         self.traced = traced
         self.pruned = PrunedTensors() if pruned is None else pruned
         self.batches = batches
@@ -72,9 +81,13 @@ class Sweep:
 
     def names_before(self, number: int) -> set[str]:
         """Parameters and buffers that are read before stop `number`."""
-        nodes = self.order[:self._places[number]]
-        return {self.traced.tensor_names[source] for node in nodes for source in node.all_input_nodes
-                if source in self.traced.tensor_names}
+        nodes = self.order[: self._places[number]]
+        return {
+            self.traced.tensor_names[source]
+            for node in nodes
+            for source in node.all_input_nodes
+            if source in self.traced.tensor_names
+        }
 
     def __iter__(self) -> Iterator[fx.Node]:
         """Stop at the layers in order. At each, `rows` must be read through once; then `pruned` may be changed."""

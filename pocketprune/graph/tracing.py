@@ -3,6 +3,7 @@
 `torch.export` sees modules, functionals and raw parameters alike; parameters and buffers are plain graph inputs.
 In-place operators are replaced by their pure twins, so that a value, once computed, never changes.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -100,8 +101,10 @@ def split_inputs(inputs: ExampleInputs) -> tuple[tuple[Any, ...], dict[str, Any]
         return inputs
     if isinstance(inputs, (tuple, list)):
         return tuple(inputs), {}
-    raise UserError(f"example_inputs: {type(inputs).__name__} given; a tensor, a tuple of arguments "
-                    "or a dict of keyword arguments is accepted")
+    raise UserError(
+        f"example_inputs: {type(inputs).__name__} given; a tensor, a tuple of arguments "
+        "or a dict of keyword arguments is accepted"
+    )
 
 
 def batch_of(inputs: ExampleInputs) -> int:
@@ -142,26 +145,38 @@ def try_forward(net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         with evaluation_mode(net), torch.no_grad():
             net(*copied((args, kwargs))[0], **copied((args, kwargs))[1])
     except Exception as error:  # a network's forward can raise anything
-        raise UserError(f"example_inputs ({shapes}) do not fit network {type(net).__name__}: {first_line(error)}"
-                        ) from error
+        raise UserError(
+            f"example_inputs ({shapes}) do not fit network {type(net).__name__}: {first_line(error)}"
+        ) from error
 
 
 def _to_traced(net: nn.Module, program: torch.export.ExportedProgram, example: tuple[Any, Any]) -> TracedNet:
     if not purify(program.graph_module):
         program = program.run_decompositions({})
     signature, graph = program.graph_signature, program.graph
-    clean(net, graph, {spec.arg.name for spec in signature.output_specs if spec.kind is not OutputKind.USER_OUTPUT
-                        and hasattr(spec.arg, "name")}, len(signature.output_specs))
+    clean(
+        net,
+        graph,
+        {
+            spec.arg.name
+            for spec in signature.output_specs
+            if spec.kind is not OutputKind.USER_OUTPUT and hasattr(spec.arg, "name")
+        },
+        len(signature.output_specs),
+    )
     first_name = _canonical_names(net)
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     constants = signature.inputs_to_lifted_tensor_constants
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     return TracedNet(
-        net=net, graph=graph,
+        net=net,
+        graph=graph,
         tensor_names={n: first_name.get(names[n.name], names[n.name]) for n in placeholders if n.name in names},
         constants={n: program.constants[constants[n.name]] for n in placeholders if n.name in constants},
         input_nodes=[n for n in placeholders if n.name not in names and n.name not in constants],
-        example=example, out_spec=program.call_spec.out_spec)
+        example=example,
+        out_spec=program.call_spec.out_spec,
+    )
 
 
 def _canonical_names(net: nn.Module) -> dict[str, str]:

@@ -25,8 +25,9 @@ from pocketprune.numerics.products import Sums, full_precision, gram, recentre, 
 _CHUNK_BYTES = {"cpu": 1 << 24, "cuda": 1 << 28}
 
 
-def conv_sums(x: Tensor, y: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int],
-              dilation: Sequence[int]) -> Sums:
+def conv_sums(
+    x: Tensor, y: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
+) -> Sums:
     """Sums of x (N, C, *in) and y (N, n, *out), one to three spatial axes, over all positions; zero padding.
 
     Columns of A are channel-major, as in ``patches``. Raises ValueError when y has not the output's shape.
@@ -47,8 +48,9 @@ def conv_sums(x: Tensor, y: Tensor, kernel: Sequence[int], stride: Sequence[int]
     order = plan.column_order(shift_x.shape[0], x.device)
     centre_x = shift_x.repeat_interleave(math.prod(kernel))
     count = x.shape[0] * math.prod(out)
-    return recentre(count, (centre_x, sum_x[order]), (shift_y, total.sum_y), A[order[:, None], order],
-                    B[order], total.sigma)
+    return recentre(
+        count, (centre_x, sum_x[order]), (shift_y, total.sum_y), A[order[:, None], order], B[order], total.sigma
+    )
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,7 @@ class _Plan:
     dilation: tuple[int, ...]
 
     @classmethod
-    def of(cls, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int],
-           dilation: Sequence[int]) -> _Plan:
+    def of(cls, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]) -> _Plan:
         candidates = [a for a, (k, s) in enumerate(zip(kernel, stride, strict=True)) if s == 1 and k > 1]
         if not candidates:
             return cls(None, (1, *kernel), (1, *stride), (0, *padding), (1, *dilation))
@@ -97,8 +98,13 @@ class _Plan:
         steps = padded.stride()[2:-1]
         windows = padded.as_strided(
             (size[0], n, *out, *self.kernel[1:], c),
-            (*padded.stride()[:2], *(s * self.stride[a] for a, s in zip(rest, steps, strict=True)),
-             *(s * self.dilation[a] for a, s in zip(rest, steps, strict=True)), 1))
+            (
+                *padded.stride()[:2],
+                *(s * self.stride[a] for a, s in zip(rest, steps, strict=True)),
+                *(s * self.dilation[a] for a, s in zip(rest, steps, strict=True)),
+                1,
+            ),
+        )
         return windows.reshape(size[0], n * math.prod(out), math.prod(self.kernel[1:]) * c)
 
     def column_order(self, channels: int, device: torch.device) -> Tensor:
@@ -134,7 +140,7 @@ class _Strips:
         self.height = y.shape[0]
         for lag, low, high, _ in plan.strips(self.height):
             left, offset = x[low:high].flatten(0, 1), lag * plan.dilation[0]
-            product = gram(left) if lag == 0 else left.T @ x[low + offset:high + offset].flatten(0, 1)
+            product = gram(left) if lag == 0 else left.T @ x[low + offset : high + offset].flatten(0, 1)
             self.A[lag, low] = product.double() + self.A.get((lag, low), 0.0)
         targets = y.flatten(0, 1)
         self.B = self.B + torch.stack([w.flatten(0, 1).T @ targets for w in self._windows(plan, x)]).double()
@@ -146,7 +152,7 @@ class _Strips:
     def _windows(self, plan: _Plan, x: Tensor) -> list[Tensor]:
         """The rows each tap of the lag axis sees."""
         starts = [tap * plan.dilation[0] for tap in range(plan.kernel[0])]
-        return [x[s:s + self.height] for s in starts]
+        return [x[s : s + self.height] for s in starts]
 
     def assemble(self, plan: _Plan) -> tuple[Tensor, Tensor, Tensor]:
         """A, B and the sums of x over columns (tap of the lag axis, other taps, channel)."""

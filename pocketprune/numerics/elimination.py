@@ -36,23 +36,30 @@ class EliminationPath:
     _consumers: tuple[tuple[Moments, Tensor, int, float], ...] = field(repr=False)
 
     @classmethod
-    def from_moments(cls, moments: Sequence[Moments], weights: Sequence[Tensor], blocks: Sequence[int], *,
-                     output_weights: Sequence[Tensor | None] | None = None,
-                     ridge: float = 1e-6) -> EliminationPath:
+    def from_moments(
+        cls,
+        moments: Sequence[Moments],
+        weights: Sequence[Tensor],
+        blocks: Sequence[int],
+        *,
+        output_weights: Sequence[Tensor | None] | None = None,
+        ridge: float = 1e-6,
+    ) -> EliminationPath:
         """Eliminate one channel after the other, the cheapest first; costs add over the consumers.
 
         moments, weights (d, n) with d = c * block, blocks, output_weights (n,): one entry per consumer.
         ridge: lambda over the mean diagonal of A; the path holds lambda fixed.
         """
         weighted = output_weights if output_weights is not None else [None] * len(weights)
-        consumers = [_Consumer(m, w, b, o, ridge)
-                     for m, w, b, o in zip(moments, weights, blocks, weighted, strict=True)]
+        consumers = [
+            _Consumer(m, w, b, o, ridge) for m, w, b, o in zip(moments, weights, blocks, weighted, strict=True)
+        ]
         order, errors = _eliminate(consumers, weights[0].shape[0] // blocks[0])
         return cls(order, errors, tuple((k.moments, k.weight, k.block, k.damping) for k in consumers))
 
     def kept(self, count: int) -> Tensor:
         """The ``count`` channels that stay longest, a sorted LongTensor."""
-        return self.order[self.order.shape[0] - count:].sort().values
+        return self.order[self.order.shape[0] - count :].sort().values
 
     def weights(self, count: int) -> list[tuple[Tensor, Tensor]]:
         """The exact refit for ``count`` kept channels: (W_S, bias) of every consumer, as from ``refit``."""
@@ -91,8 +98,9 @@ class _Consumer:
     step. The output weights M are folded into V, as V M^(1/2).
     """
 
-    def __init__(self, moments: Moments, weight: Tensor, block: int, output_weight: Tensor | None,
-                 ridge: float) -> None:
+    def __init__(
+        self, moments: Moments, weight: Tensor, block: int, output_weight: Tensor | None, ridge: float
+    ) -> None:
         self.moments, self.weight, self.block = moments, weight.detach().to(moments.A), block
         self.damping = damping_of(moments.A, ridge)
         self._root = None if output_weight is None else output_weight.to(moments.A).sqrt()

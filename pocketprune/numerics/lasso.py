@@ -16,8 +16,9 @@ from torch import Tensor
 _DEAD = 1e-14  # a channel whose diagonal is below this share of the largest carries no signal
 
 
-def channel_gram(A: Tensor, B: Tensor, weight: Tensor, block: int,
-                 output_weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def channel_gram(
+    A: Tensor, B: Tensor, weight: Tensor, block: int, output_weight: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """The Lasso's Gram matrix G (c, c) and correlations g (c,).
 
     G_ij = <A_ij, W_i M W_j^T>, g_i = <B_i, W_i M>. A (d, d), B (d, n), weight (d, n) with d = c * block;
@@ -34,7 +35,7 @@ def channel_gram(A: Tensor, B: Tensor, weight: Tensor, block: int,
     for i in range(0, d // block, step):
         rows = slice(i * block, (i + step) * block)
         products = (scaled[rows] @ weight.T).mul_(A[rows])
-        G[i:i + step] = products.view(-1, block, d // block, block).sum((1, 3))
+        G[i : i + step] = products.view(-1, block, d // block, block).sum((1, 3))
     g = (B * scaled).view(-1, block * n).sum(1)
     return (G + G.T) / 2, g
 
@@ -91,8 +92,7 @@ def _path_supports(gram: np.ndarray, corr: np.ndarray, max_iter: int) -> tuple[d
     return supports, active.shape[1] <= max_iter
 
 
-def _complete(supports: dict[int, list[int]], gram: np.ndarray, corr: np.ndarray,
-              upto: int) -> list[list[int]]:
+def _complete(supports: dict[int, list[int]], gram: np.ndarray, corr: np.ndarray, upto: int) -> list[list[int]]:
     """A support for every count 0 ... upto: that of the path, or else the next smaller one, completed."""
     full: list[list[int]] = []
     additions: list[int] | None = None

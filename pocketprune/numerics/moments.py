@@ -65,8 +65,14 @@ class Moments:
     def through_origin(self) -> Moments:
         """The same sums about zero in place of the means: a fit to them has no intercept."""
         m, x, y = self.count, self.mean_x, self.mean_y
-        return Moments(m, torch.zeros_like(x), torch.zeros_like(y), self.A + m * torch.outer(x, x),
-                       self.B + m * torch.outer(x, y), self.sigma + m * y.square())
+        return Moments(
+            m,
+            torch.zeros_like(x),
+            torch.zeros_like(y),
+            self.A + m * torch.outer(x, x),
+            self.B + m * torch.outer(x, y),
+            self.sigma + m * y.square(),
+        )
 
     @torch.no_grad()
     def update(self, x: Tensor, y: Tensor) -> None:
@@ -82,8 +88,16 @@ class Moments:
             self._absorb(row_sums(x, y))
 
     @torch.no_grad()
-    def update_conv(self, x: Tensor, y: Tensor, kernel: Sequence[int], stride: Sequence[int],
-                    padding: Sequence[int], dilation: Sequence[int], positions: Tensor | None = None) -> None:
+    def update_conv(
+        self,
+        x: Tensor,
+        y: Tensor,
+        kernel: Sequence[int],
+        stride: Sequence[int],
+        padding: Sequence[int],
+        dilation: Sequence[int],
+        positions: Tensor | None = None,
+    ) -> None:
         """Add a batch of a convolution in place: input x (N, C, *in), linear output y (N, n, *out).
 
         One to three spatial axes, zero padding, groups = 1. positions: flattened output positions, LongTensor

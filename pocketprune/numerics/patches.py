@@ -9,15 +9,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def output_size(size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int],
-                dilation: Sequence[int]) -> tuple[int, ...]:
+def output_size(
+    size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
+) -> tuple[int, ...]:
     """Spatial shape of a convolution's output."""
-    return tuple((s + 2 * p - d * (k - 1) - 1) // t + 1
-                 for s, k, t, p, d in zip(size, kernel, stride, padding, dilation, strict=True))
+    return tuple(
+        (s + 2 * p - d * (k - 1) - 1) // t + 1
+        for s, k, t, p, d in zip(size, kernel, stride, padding, dilation, strict=True)
+    )
 
 
-def patches(x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int],
-            dilation: Sequence[int], positions: Tensor | None = None) -> Tensor:
+def patches(
+    x: Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    positions: Tensor | None = None,
+) -> Tensor:
     """Patches of x (N, C, *spatial), one to three spatial axes, as rows (N * p, C * prod(kernel)).
 
     Rows run over images, then positions; columns are channel-major, as in ``F.unfold``.
@@ -48,8 +57,14 @@ def output_rows(y: Tensor, positions: Tensor | None = None) -> Tensor:
     return flat.transpose(1, 2).flatten(0, 1)
 
 
-def _taps(x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int],
-          dilation: Sequence[int], positions: Tensor) -> tuple[Tensor, Tensor]:
+def _taps(
+    x: Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    positions: Tensor,
+) -> tuple[Tensor, Tensor]:
     """Flat input index (..., p, taps) under positions and taps, and 1 where it is inside the map, else 0."""
     size = x.shape[2:]
     out = output_size(size, kernel, stride, padding, dilation)
@@ -69,8 +84,9 @@ def _taps(x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequ
     return index, inside.to(x.dtype)
 
 
-def _all_patches(x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int],
-                 dilation: Sequence[int]) -> Tensor:
+def _all_patches(
+    x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
+) -> Tensor:
     """Every patch, by striding over the padded map: one copy."""
     pads = [p for p in reversed(padding) for _ in (0, 1)]
     padded = F.pad(x, pads) if any(pads) else x
@@ -78,7 +94,12 @@ def _all_patches(x: Tensor, kernel: Sequence[int], stride: Sequence[int], paddin
     n, c, *steps = padded.stride()
     windows = padded.as_strided(
         (x.shape[0], *out, x.shape[1], *kernel),
-        (n, *(s * t for s, t in zip(steps, stride, strict=True)), c,
-         *(s * t for s, t in zip(steps, dilation, strict=True))))
+        (
+            n,
+            *(s * t for s, t in zip(steps, stride, strict=True)),
+            c,
+            *(s * t for s, t in zip(steps, dilation, strict=True)),
+        ),
+    )
     axes = len(out)
     return windows.flatten(0, axes).flatten(1)

@@ -34,8 +34,9 @@ def row_sums(x: Tensor, y: Tensor) -> Sums:
     return recentre(x.shape[0], (shift_x, x.sum(0)), (shift_y, y.sum(0)), A, B, y.square().sum(0))
 
 
-def recentre(count: int, x: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor], A: Tensor, B: Tensor,
-             sigma: Tensor) -> Sums:
+def recentre(
+    count: int, x: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor], A: Tensor, B: Tensor, sigma: Tensor
+) -> Sums:
     """Take out exactly what a rounded centre left in: x and y are (centre, sum of what was centred on it).
 
     A and B are changed in place.

@@ -59,8 +59,10 @@ def write_ratio_list(path: str | Path, expected_names: Sequence[str], ratios: Se
     Raises UserError for ratios that the list could not hold, or a path that cannot be written.
     """
     check_ratios(ratios, expected_names, source=f"ratio list {path}")
-    lines = [f"{float(ratio)!r},  # {number}: {name}\n"
-             for number, (ratio, name) in enumerate(zip(ratios, expected_names, strict=True), 1)]
+    lines = [
+        f"{float(ratio)!r},  # {number}: {name}\n"
+        for number, (ratio, name) in enumerate(zip(ratios, expected_names, strict=True), 1)
+    ]
     part = Path(f"{path}.part")
     try:
         part.write_text("".join(lines), encoding="utf-8")
@@ -95,5 +97,5 @@ def _parse_entry(path: str | Path, number: int, entry: str) -> float:
 
 def _expectation(names: Sequence[str], shown: int = 6) -> str:
     """How many entries are expected and for which layers, the names shortened in the middle when many."""
-    some = names if len(names) <= shown else [*names[:shown - 2], "...", names[-1]]
+    some = names if len(names) <= shown else [*names[: shown - 2], "...", names[-1]]
     return f"{len(names)}, one per prunable layer ({', '.join(some)})"

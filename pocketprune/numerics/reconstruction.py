@@ -22,8 +22,9 @@ def expand_blocks(kept: Tensor, block: int) -> Tensor:
     return (kept[:, None] * block + torch.arange(block, device=kept.device)).flatten()
 
 
-def refit(moments: Moments, weight: Tensor, kept: Tensor, block: int, ridge: float = 1e-6,
-          damping: float | None = None) -> tuple[Tensor, Tensor]:
+def refit(
+    moments: Moments, weight: Tensor, kept: Tensor, block: int, ridge: float = 1e-6, damping: float | None = None
+) -> tuple[Tensor, Tensor]:
     """Least-squares weight and bias of the kept channels.
 
     moments: of patches (d) and targets (n); weight (d, n): the original; kept: channels that stay; block:
@@ -41,8 +42,14 @@ def refit(moments: Moments, weight: Tensor, kept: Tensor, block: int, ridge: flo
     return W, moments.mean_y - W.T @ moments.mean_x[rows]
 
 
-def relative_error(moments: Moments, W: Tensor, kept: Tensor, block: int, output_weight: Tensor | None = None,
-                   bias: Tensor | None = None) -> float:
+def relative_error(
+    moments: Moments,
+    W: Tensor,
+    kept: Tensor,
+    block: int,
+    output_weight: Tensor | None = None,
+    bias: Tensor | None = None,
+) -> float:
     """Squared error of the kept channels' output relative to the targets' variance: 0 is exact.
 
     E = sigma - 2 <W, B_S> + <W, A_SS W>, output o weighted by output_weight[o]. Without ``bias`` the bias

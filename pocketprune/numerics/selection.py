@@ -14,9 +14,17 @@ from pocketprune.numerics.moments import Moments
 METHODS = ("lasso", "obs", "magnitude", "random")
 
 
-def select(method: str, moments: Sequence[Moments], weights: Sequence[Tensor], blocks: Sequence[int],
-           count: int, *, output_weights: Sequence[Tensor | None] | None = None, ridge: float = 1e-6,
-           generator: torch.Generator | None = None) -> Tensor:
+def select(
+    method: str,
+    moments: Sequence[Moments],
+    weights: Sequence[Tensor],
+    blocks: Sequence[int],
+    count: int,
+    *,
+    output_weights: Sequence[Tensor | None] | None = None,
+    ridge: float = 1e-6,
+    generator: torch.Generator | None = None,
+) -> Tensor:
     """The ``count`` channels to keep, a sorted LongTensor, of a group read by one or more consumers.
 
     moments, weights (d, n) with d = c * block, blocks, output_weights (n,): one entry per consumer, all
@@ -39,8 +47,7 @@ def select(method: str, moments: Sequence[Moments], weights: Sequence[Tensor], b
     if method == "obs":
         path = EliminationPath.from_moments(moments, weights, blocks, output_weights=weighted, ridge=ridge)
         return path.kept(count)
-    grams = [channel_gram(m.A, m.B, w, b, o)
-             for m, w, b, o in zip(moments, weights, blocks, weighted, strict=True)]
+    grams = [channel_gram(m.A, m.B, w, b, o) for m, w, b, o in zip(moments, weights, blocks, weighted, strict=True)]
     return lasso_select(sum(G for G, _ in grams), sum(g for _, g in grams), count)
 
 

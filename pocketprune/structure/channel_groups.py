@@ -1,4 +1,5 @@
 """Channel groups: which channels must be removed together, with every parameter slice that goes with them."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -100,8 +101,9 @@ class Structure:
         return next(g for g in self.groups if g.name == name)
 
 
-def find_channel_groups(net: nn.Module, example_inputs: ExampleInputs, *, attention: str = "heads",
-                        allow_inexact: bool = False) -> list[ChannelGroup]:
+def find_channel_groups(
+    net: nn.Module, example_inputs: ExampleInputs, *, attention: str = "heads", allow_inexact: bool = False
+) -> list[ChannelGroup]:
     """The channel groups of a network, in forward order; those that must stay say why.
 
     Args:
@@ -115,8 +117,9 @@ def find_channel_groups(net: nn.Module, example_inputs: ExampleInputs, *, attent
     return analyse(net, example_inputs, attention=attention, allow_inexact=allow_inexact).groups
 
 
-def analyse(net: nn.Module, example_inputs: ExampleInputs, *, attention: str = "heads",
-            allow_inexact: bool = False) -> Structure:
+def analyse(
+    net: nn.Module, example_inputs: ExampleInputs, *, attention: str = "heads", allow_inexact: bool = False
+) -> Structure:
     """Trace a network and resolve its identities into channel groups."""
     if attention not in ATTENTION:
         raise UserError(f"attention: '{attention}' given{nearest(attention, ATTENTION)}")
@@ -132,13 +135,24 @@ def resolve(traced: TracedNet, *, attention: str = "heads", allow_inexact: bool 
     parts = roles(state.identities.links(), classes)
     layers = [c for c in state.contractions if c.kind != "product"]
     products = [c for c in state.contractions if c.kind == "product"]
-    return Structure(traced, channel_groups(state, values, classes, parts), layers, values, classes,
-                     state.identities.axes(), products, state.identities.made, parts, attention=attention,
-                     allow_inexact=allow_inexact)
+    return Structure(
+        traced,
+        channel_groups(state, values, classes, parts),
+        layers,
+        values,
+        classes,
+        state.identities.axes(),
+        products,
+        state.identities.made,
+        parts,
+        attention=attention,
+        allow_inexact=allow_inexact,
+    )
 
 
-def channel_groups(state: State, values: dict[fx.Node, Any], classes: np.ndarray, parts: np.ndarray
-                   ) -> list[ChannelGroup]:
+def channel_groups(
+    state: State, values: dict[fx.Node, Any], classes: np.ndarray, parts: np.ndarray
+) -> list[ChannelGroup]:
     """The groups of resolved identities with their names; a layer that writes several numbers them."""
     found = find_groups(state, values, classes, parts)
     bases = [layer_name(group.producers[0]) for group in found]
@@ -153,9 +167,17 @@ def _named(name: str, group: Group) -> ChannelGroup:
     readers = [c for c in group.readers if c.weight is not None]
     products = [c for c in group.readers if c.weight is None]
     return ChannelGroup(
-        name=name, size=len(group.classes), prunable=not group.reason, reason=group.reason, exact=group.exact,
-        channels=tuple(tuple(pieces) for pieces in group.channels), producers=_names(group.producers),
-        consumers=_names(readers), classes=tuple(group.classes), products=_names(products))
+        name=name,
+        size=len(group.classes),
+        prunable=not group.reason,
+        reason=group.reason,
+        exact=group.exact,
+        channels=tuple(tuple(pieces) for pieces in group.channels),
+        producers=_names(group.producers),
+        consumers=_names(readers),
+        classes=tuple(group.classes),
+        products=_names(products),
+    )
 
 
 def _names(layers: Sequence[Contraction]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 Outputs alone can hide a difference: a narrow ReLU none of whose channels is positive passes nothing on, and a deep
 network may flatten what its first layers do wrong. So every product and every activation on the way is compared.
 """
+
 from __future__ import annotations
 
 from collections import deque
@@ -17,11 +18,46 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pocketprune.common.modes import evaluation_mode
 from pocketprune.graph.nodes import tensors_in
 
-STEPS = frozenset((
-    "convolution", "mm", "addmm", "bmm", "baddbmm", "add", "sub", "mul", "div", "relu", "hardtanh", "hardsigmoid",
-    "hardswish", "sigmoid", "tanh", "silu", "gelu", "elu", "leaky_relu", "mish", "softplus", "_prelu_kernel", "clamp",
-    "clamp_min", "abs", "exp", "neg", "pow", "sqrt", "rsqrt", "maximum", "minimum", "_softmax", "mean", "amax", "sum",
-))
+STEPS = frozenset(
+    (
+        "convolution",
+        "mm",
+        "addmm",
+        "bmm",
+        "baddbmm",
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "relu",
+        "hardtanh",
+        "hardsigmoid",
+        "hardswish",
+        "sigmoid",
+        "tanh",
+        "silu",
+        "gelu",
+        "elu",
+        "leaky_relu",
+        "mish",
+        "softplus",
+        "_prelu_kernel",
+        "clamp",
+        "clamp_min",
+        "abs",
+        "exp",
+        "neg",
+        "pow",
+        "sqrt",
+        "rsqrt",
+        "maximum",
+        "minimum",
+        "_softmax",
+        "mean",
+        "amax",
+        "sum",
+    )
+)
 """Operators, as they are dispatched, whose results are compared; an in-place one counts as its pure twin."""
 
 
@@ -37,8 +73,9 @@ class _Steps(TorchDispatchMode):
         self.results: deque[Tensor] = deque()
         self.tolerance, self.comparing = tolerance, False
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (),
-                           kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         result = func(*args, **(kwargs or {}))
         name = func._schema.name.split("::")[1]
         if isinstance(result, Tensor) and name.removesuffix("_") in STEPS and result.is_floating_point():
@@ -49,8 +86,9 @@ class _Steps(TorchDispatchMode):
         return result
 
 
-def same_computation(first: nn.Module, second: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any],
-                     tolerance: float = 1e-4) -> bool:
+def same_computation(
+    first: nn.Module, second: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], tolerance: float = 1e-4
+) -> bool:
     """Whether two networks in evaluation mode go through the same results to the same outputs.
 
     No step of the first may work in place.

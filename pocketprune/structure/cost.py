@@ -3,6 +3,7 @@
 MACs are multiply-adds per single input (one multiply and one add count 1) of the layers that multiply by weights or
 multiply activations: convolutions, linear layers, matrix products, attention. Norms, activations and pooling count 0.
 """
+
 from __future__ import annotations
 
 import math
@@ -66,8 +67,12 @@ def _einsum(node: fx.Node) -> int:
 MACS: dict[str, Callable[[fx.Node], int]] = {
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _convolution),
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _transposed),
-    "linear": _linear, **dict.fromkeys(("matmul", "mm", "bmm"), _matmul), "addmm": _addmm, "baddbmm": _addmm,
-    "scaled_dot_product_attention": _attention, "einsum": _einsum,
+    "linear": _linear,
+    **dict.fromkeys(("matmul", "mm", "bmm"), _matmul),
+    "addmm": _addmm,
+    "baddbmm": _addmm,
+    "scaled_dot_product_attention": _attention,
+    "einsum": _einsum,
 }
 """Operator name -> MACs of one node at the traced batch."""
 

@@ -1,4 +1,5 @@
 """Exact cost of a thinned network from the kept counts alone: bilinear in neighbouring widths, no network built."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -63,7 +64,7 @@ def decision_of(structure: Structure, layer: PrunableLayer) -> Decision:
     """The units a removable, uncoupled layer chooses among; for a fixed one, its channels as they are."""
     if layer.way != "private":
         return whole_input(layer)
-    labels = structure.class_of(layer.layer.in_ids)[:layer.channels // layer.layer.groups]
+    labels = structure.class_of(layer.layer.in_ids)[: layer.channels // layer.layer.groups]
     order = list(dict.fromkeys(labels.tolist()))
     units = np.stack([np.flatnonzero(labels == label) for label in order])
     return Decision(layer, units, np.array(order)[:, None])
@@ -154,7 +155,7 @@ class CostModel:
             none = np.zeros(len(self._decisions))
             widths = [Width(float(size), none) for size in tensor.shape]
             for axis, (start, size) in axes.get(name, {}).items():
-                owners = self._of_class[structure.classes[start:start + size]]
+                owners = self._of_class[structure.classes[start : start + size]]
                 counts = np.bincount(owners[owners >= 0], minlength=len(self._decisions)).astype(float)
                 sizes = np.array([max(d.size, 1) for d in self._decisions], dtype=float)
                 widths[axis] = Width(float((owners < 0).sum()), counts / sizes)

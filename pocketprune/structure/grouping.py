@@ -1,4 +1,5 @@
 """From united identities to groups: classes made removable as whole hyperplanes, alike ones put together."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -15,10 +16,27 @@ from pocketprune.structure.propagation.roles import mixed
 from pocketprune.structure.propagation.rules import identified_in
 from pocketprune.structure.propagation.values import core, tie
 
-JOINS = frozenset((
-    "cat", "concat", "concatenate", "stack", "slice", "select", "split", "split_with_sizes", "chunk", "unbind",
-    "narrow", "getitem", "unsafe_split", "unsafe_chunk", "tensor_split", "slice_scatter", "select_scatter"
-))
+JOINS = frozenset(
+    (
+        "cat",
+        "concat",
+        "concatenate",
+        "stack",
+        "slice",
+        "select",
+        "split",
+        "split_with_sizes",
+        "chunk",
+        "unbind",
+        "narrow",
+        "getitem",
+        "unsafe_split",
+        "unsafe_chunk",
+        "tensor_split",
+        "slice_scatter",
+        "select_scatter",
+    )
+)
 """Operators that a tensor of no channels at all passes without harm."""
 
 
@@ -68,10 +86,12 @@ def _is_rectangular(labels: Tensor, padding: Tensor) -> bool:
 
 def _unite_for_most(identities: Identities, facet: Tensor, labels: Tensor) -> None:
     """Unite along all axes but the one that leaves most classes to choose from."""
+
     def left(axis: int) -> int:
         others = tuple(d for d in range(facet.dim()) if d != axis)
         lowest, highest = labels.amin(dim=others), labels.amax(dim=others)
         return int((highest[lowest > 0]).unique().numel())
+
     best = max(range(facet.dim()), key=left)
     tie(identities, facet, [d for d in range(facet.dim()) if d != best])
 
@@ -138,15 +158,27 @@ class _Finder:
         counts: dict[tuple[str, int], int] = {}
         for piece in self.slices[label]:
             counts[piece.tensor, piece.axis] = counts.get((piece.tensor, piece.axis), 0) + 1
-        return (tuple(counts.items()), tuple(self.writes[label]), tuple(self.reads.get(label, ())),
-                self.reasons.get(label, ""), label in self.inexact, int(self.presence[label]))
+        return (
+            tuple(counts.items()),
+            tuple(self.writes[label]),
+            tuple(self.reads.get(label, ())),
+            self.reasons.get(label, ""),
+            label in self.inexact,
+            int(self.presence[label]),
+        )
 
     def _group(self, labels: list[int]) -> Group:
         reason = self.reasons.get(labels[0], "")
         if not reason and len(labels) < 2:
             reason = "it has one channel"
-        return Group(labels, [self.slices[c] for c in labels], [self.layers[n] for n in self.writes[labels[0]]],
-                     [self.layers[n] for n in self.reads.get(labels[0], [])], reason, labels[0] not in self.inexact)
+        return Group(
+            labels,
+            [self.slices[c] for c in labels],
+            [self.layers[n] for n in self.writes[labels[0]]],
+            [self.layers[n] for n in self.reads.get(labels[0], [])],
+            reason,
+            labels[0] not in self.inexact,
+        )
 
 
 def presence(values: dict[fx.Node, Any], classes: np.ndarray, parts: np.ndarray) -> np.ndarray:
@@ -166,7 +198,12 @@ def presence(values: dict[fx.Node, Any], classes: np.ndarray, parts: np.ndarray)
 def _worked_on(values: dict[fx.Node, Any]) -> Iterator[Identified]:
     """The values with channels that some operator reads as a whole."""
     for node, value in values.items():
-        if isinstance(value, Identified) and node.op == "call_function" and (
+        if (
+            isinstance(value, Identified)
+            and node.op == "call_function"
+            and (
                 any(not varying(facet) for facet in value.facets)  # one channel: its axis cannot be told
-                or any(user.op == "output" or operator_name(user) not in JOINS for user in node.users)):
+                or any(user.op == "output" or operator_name(user) not in JOINS for user in node.users)
+            )
+        ):
             yield value

@@ -1,4 +1,5 @@
 """Prunable layers: what a list of preserve ratios refers to, and what each ratio can remove."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -49,8 +50,9 @@ class PrunableLayer:
     layer: Contraction = field(repr=False)
 
 
-def list_layers(net: nn.Module, example_inputs: ExampleInputs, shared_input: str = "sample",
-                layers: str = "conv2d") -> list[PrunableLayer]:
+def list_layers(
+    net: nn.Module, example_inputs: ExampleInputs, shared_input: str = "sample", layers: str = "conv2d"
+) -> list[PrunableLayer]:
     """The prunable layers in forward order: every Conv2d with groups=1 (the first, and a last one that writes the
     output, count and stay whole). With layers="all" also other convolutions, but depthwise ones, and linear layers.
 
@@ -71,10 +73,21 @@ def layers_of(structure: Structure, shared_input: str, layers: str = "conv2d") -
     for index, layer in enumerate(chosen):
         weight = node_shape(layer.node.args[1])
         way, reason = _way(structure, layer, shared_input) if layer is not last else ("fixed", "it is the last layer")
-        found.append(PrunableLayer(
-            index=index, name=layer_name(layer), channels=weight[1] * layer.groups, out_channels=weight[0],
-            kernel=weight[2:], macs=node_macs(structure, layer.node), input_from=_source(structure, layer),
-            removable=way != "fixed", reason=reason, way=way, layer=layer))
+        found.append(
+            PrunableLayer(
+                index=index,
+                name=layer_name(layer),
+                channels=weight[1] * layer.groups,
+                out_channels=weight[0],
+                kernel=weight[2:],
+                macs=node_macs(structure, layer.node),
+                input_from=_source(structure, layer),
+                removable=way != "fixed",
+                reason=reason,
+                way=way,
+                layer=layer,
+            )
+        )
     return found
 
 
@@ -166,8 +179,11 @@ def _even(structure: Structure, layer: Contraction) -> bool:
 
 def _source(structure: Structure, layer: Contraction) -> str:
     if layer.in_ids is None:
-        return "network input" if not isinstance(layer.source, fx.Node) or layer.source.op == "placeholder" \
+        return (
+            "network input"
+            if not isinstance(layer.source, fx.Node) or layer.source.op == "placeholder"
             else describe(layer.source)
+        )
     producers = list(dict.fromkeys(p for g in read_groups(structure, layer) for p in g.producers))
     shown = " + ".join(producers[:3]) + (f" + {len(producers) - 3} more" if len(producers) > 3 else "")
     return shown or describe(layer.source)

@@ -1,4 +1,5 @@
 """Checks on the user's own network: groups hold what they claim, thinned networks compute what masked ones do."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,14 +19,31 @@ from pocketprune.structure.comparing import all_alike, near
 from pocketprune.structure.propagation import Identified
 from pocketprune.structure.propagation.reduction import SUMS
 
-READERS = SUMS | {"conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
-                  "convolution", "linear", "matmul", "mm", "bmm", "mv", "dot", "addmm", "baddbmm", "einsum",
-                  "scaled_dot_product_attention"}
+READERS = SUMS | {
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+    "convolution",
+    "linear",
+    "matmul",
+    "mm",
+    "bmm",
+    "mv",
+    "dot",
+    "addmm",
+    "baddbmm",
+    "einsum",
+    "scaled_dot_product_attention",
+}
 """Operators that sum over channels: what they read of a removed channel must count as zero."""
 
 
-def masked_output(structure: Structure, inputs: Any, removed: np.ndarray,
-                  tensors: Mapping[str, Tensor] | None = None) -> Any:
+def masked_output(
+    structure: Structure, inputs: Any, removed: np.ndarray, tensors: Mapping[str, Tensor] | None = None
+) -> Any:
     """The dense network's output with every consumer's columns of the removed channels set to zero.
 
     Args:
@@ -47,6 +65,7 @@ def masked_output(structure: Structure, inputs: Any, removed: np.ndarray,
             if source.op == "call_function" and isinstance(value, Identified) and isinstance(env[source], Tensor):
                 originals[source] = env[source]
                 env[source] = _zeroed(env[source], value, gone)
+
     return run(structure.traced, inputs, tensors, before=around)
 
 
@@ -79,6 +98,7 @@ class _Permutation:
                     done.add(source)
                     for axis, index in self.sources[source].items():
                         env[source] = env[source].index_select(axis, index.to(env[source].device))
+
         return tensors_in(run(structure.traced, inputs, self.tensors, before=before))
 
 
@@ -95,12 +115,12 @@ def permuted(structure: Structure, groups: Sequence[ChannelGroup], generator: to
             target[alike] = alike[torch.randperm(len(alike), generator=generator).numpy()]
     tensors = {name: t.detach() for name, t in structure.traced.named_tensors().items()}
     for first, size, name, axis in structure.axes:
-        index = _new_order(structure.classes[first:first + size], parts[first:first + size], target)
+        index = _new_order(structure.classes[first : first + size], parts[first : first + size], target)
         if index is not None:
             tensors[name] = tensors[name].index_select(axis, index.to(tensors[name].device))
     sources: dict[fx.Node, dict[int, Tensor]] = {}
     for first, size, node, axis in structure.made:
-        index = _new_order(structure.classes[first:first + size], parts[first:first + size], target)
+        index = _new_order(structure.classes[first : first + size], parts[first : first + size], target)
         if index is not None:
             sources.setdefault(node, {})[axis] = index
     return _Permutation(tensors, sources)
@@ -139,9 +159,12 @@ def check_groups(structure: Structure, inputs: Any, *, seed: int = 0, tolerance:
             return []
         half = len(groups) // 2
         return list(groups) if half == 0 else failing(groups[:half]) + failing(groups[half:])
+
     bad = {g.name for g in failing(prunable)}
-    structure.groups[:] = [replace(g, prunable=False, reason="permuting its channels changed the network's output")
-                           if g.name in bad else g for g in structure.groups]
+    structure.groups[:] = [
+        replace(g, prunable=False, reason="permuting its channels changed the network's output") if g.name in bad else g
+        for g in structure.groups
+    ]
 
 
 TRIALS = 2
@@ -160,8 +183,12 @@ def random_numbers(structure: Structure) -> Iterator[dict[str, Tensor]]:
 
 def _random_numbers(structure: Structure, generator: torch.Generator, positive: bool) -> dict[str, Tensor]:
     net = structure.traced.net
-    tables = {id(t) for m in net.modules() if not isinstance(m, nn.modules.batchnorm._NormBase)
-              for t in m.buffers(recurse=False)}
+    tables = {
+        id(t)
+        for m in net.modules()
+        if not isinstance(m, nn.modules.batchnorm._NormBase)
+        for t in m.buffers(recurse=False)
+    }
 
     def number(tensor: Tensor) -> Tensor:
         if id(tensor) in tables or tensor.dim() < 2:
@@ -169,8 +196,12 @@ def _random_numbers(structure: Structure, generator: torch.Generator, positive: 
             return tensor * uniform if id(tensor) in tables else uniform  # zeros, signs, infinities of a mask stay
         normal = torch.randn(tensor.shape, generator=generator) / tensor[0].numel() ** 0.5
         return (normal.abs() if positive else normal).to(tensor)
-    return {name: number(tensor).detach() for name, tensor in (*net.named_parameters(), *net.named_buffers())
-            if tensor.is_floating_point()}
+
+    return {
+        name: number(tensor).detach()
+        for name, tensor in (*net.named_parameters(), *net.named_buffers())
+        if tensor.is_floating_point()
+    }
 
 
 def same_output(net: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], expected: Any) -> bool:

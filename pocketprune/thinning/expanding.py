@@ -1,4 +1,5 @@
 """The way back from a thinned network: its tensors in dense shapes, zero columns where inputs were dropped."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -17,8 +18,11 @@ def expand_tensors(net: nn.Module, recipe: Recipe, base: Mapping[str, Tensor]) -
     the thinned one does.
     """
     own = dict(net.named_parameters(remove_duplicate=False)) | dict(net.named_buffers(remove_duplicate=False))
-    return {name: _expanded(own[name].detach(), tensor.detach(), recipe.kept.get(name, {}))
-            for name, tensor in base.items() if name in own}
+    return {
+        name: _expanded(own[name].detach(), tensor.detach(), recipe.kept.get(name, {}))
+        for name, tensor in base.items()
+        if name in own
+    }
 
 
 def _expanded(thin: Tensor, base: Tensor, kept: Mapping[int, list[int]]) -> Tensor:

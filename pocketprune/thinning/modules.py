@@ -1,4 +1,5 @@
 """Networks thinned as modules: a copy with thinner tensors and the widths that go with them."""
+
 from __future__ import annotations
 
 import copy

@@ -4,6 +4,7 @@ The copy keeps the network's own code wherever that code still computes the righ
 Where it does not (widths written into a view, a chunk or a padding), the copy runs the traced graph instead, its
 arguments rewritten; parameter names, modes and leaf modules stay as they were.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -71,8 +72,10 @@ def check_kept(groups: Sequence[ChannelGroup], kept: Mapping[str, Sequence[int] 
         if len(set(listed)) != len(listed):
             raise UserError(f"kept['{name}'] repeats a channel index")
         if min(listed) < 0 or max(listed) >= group.size:
-            raise UserError(f"kept['{name}'] has index {max(listed) if max(listed) >= group.size else min(listed)}; "
-                            f"0 to {group.size - 1} are accepted")
+            raise UserError(
+                f"kept['{name}'] has index {max(listed) if max(listed) >= group.size else min(listed)}; "
+                f"0 to {group.size - 1} are accepted"
+            )
         if not group.prunable and len(listed) < group.size:
             raise UserError(f"kept['{name}']: this group must stay whole: {group.reason}")
         result[name] = sorted(listed)
@@ -102,15 +105,19 @@ def removed_classes(structure: Structure, kept: Mapping[str, Sequence[int]]) -> 
     return removed
 
 
-def recipe_for(structure: Structure, kept: Mapping[str, Sequence[int]],
-               samplers: Mapping[str, Sequence[int]] | None = None) -> Recipe:
+def recipe_for(
+    structure: Structure, kept: Mapping[str, Sequence[int]], samplers: Mapping[str, Sequence[int]] | None = None
+) -> Recipe:
     """The recipe that keeps these channels of each group and these inputs of each sampled layer."""
     removed = removed_classes(structure, kept)
-    recipe = Recipe(groups={k: list(v) for k, v in kept.items()},
-                    samplers={k: list(v) for k, v in (samplers or {}).items()},
-                    attention=structure.attention, allow_inexact=structure.allow_inexact)
+    recipe = Recipe(
+        groups={k: list(v) for k, v in kept.items()},
+        samplers={k: list(v) for k, v in (samplers or {}).items()},
+        attention=structure.attention,
+        allow_inexact=structure.allow_inexact,
+    )
     for start, size, name, axis in structure.axes:
-        stays = ~removed[structure.classes[start:start + size]]
+        stays = ~removed[structure.classes[start : start + size]]
         if not stays.all():
             recipe.kept.setdefault(name, {})[axis] = np.flatnonzero(stays).tolist()
     for name, inputs in recipe.samplers.items():

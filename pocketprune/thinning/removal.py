@@ -1,4 +1,5 @@
 """Removing channels from a network: the one door to thinning, with its checks."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -25,8 +26,15 @@ from pocketprune.thinning.recipes import (
 from pocketprune.thinning.rewriting.graphs import removed_by, thin_graph
 
 
-def remove_channels(net: nn.Module, example_inputs: ExampleInputs, kept: Mapping[str, Sequence[int] | Tensor], *,
-                    attention: str = "heads", allow_inexact: bool = False, check: bool = True) -> nn.Module:
+def remove_channels(
+    net: nn.Module,
+    example_inputs: ExampleInputs,
+    kept: Mapping[str, Sequence[int] | Tensor],
+    *,
+    attention: str = "heads",
+    allow_inexact: bool = False,
+    check: bool = True,
+) -> nn.Module:
     """A thinner copy of a network: of each named channel group only the kept channels remain.
 
     The copy's output equals the network's with the removed channels' columns in every consumer set to zero.
@@ -51,12 +59,15 @@ def remove_channels(net: nn.Module, example_inputs: ExampleInputs, kept: Mapping
 def refuse_pruned(net: nn.Module) -> None:
     """A pruned network is not pruned again: its recipe is told in terms of the dense network."""
     if isinstance(net, nn.Module) and recipe_of(net) is not None:
-        raise UserError(f"net: this {type(net).__name__} was pruned already; give the dense network "
-                        "with smaller preserve ratios instead")
+        raise UserError(
+            f"net: this {type(net).__name__} was pruned already; give the dense network "
+            "with smaller preserve ratios instead"
+        )
 
 
-def thin(structure: Structure, recipe: Recipe, *, exact: bool = True,
-         tensors: Mapping[str, Tensor] | None = None) -> nn.Module:
+def thin(
+    structure: Structure, recipe: Recipe, *, exact: bool = True, tensors: Mapping[str, Tensor] | None = None
+) -> nn.Module:
     """The network thinned by a recipe; its own code where that still computes the right thing, else the graph.
 
     Args:
@@ -87,8 +98,10 @@ def _proved(structure: Structure, recipe: Recipe, exact: bool) -> tuple[nn.Modul
             masked = numbers | _sampled_columns(recipe, numbers)
             expected = masked_output(structure, (args, kwargs), removed_by(structure, recipe), masked)
             if not same_output(graph, args, kwargs, expected):
-                raise UserError(f"network {type(structure.traced.net).__name__}: the thinned network does not compute "
-                                "what the masked one does; leave out the groups of unusual layers")
+                raise UserError(
+                    f"network {type(structure.traced.net).__name__}: the thinned network does not compute "
+                    "what the masked one does; leave out the groups of unusual layers"
+                )
         is_plain = is_plain and same_computation(graph, _with_tensors(module, recipe, numbers), args, kwargs)
     return (module, "module") if is_plain else (graph, "graph")
 
@@ -131,5 +144,8 @@ def _with_tensors(net: nn.Module, recipe: Recipe, tensors: Mapping[str, Tensor])
 def describe_example(example: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:
     """Shapes and dtypes in place of the example tensors, so that an artifact can trace again."""
     return pytree.tree_map(
-        lambda v: {"shape": list(v.shape), "dtype": str(v.dtype).removeprefix("torch.")} if isinstance(v, Tensor)
-        else v, example)
+        lambda v: (
+            {"shape": list(v.shape), "dtype": str(v.dtype).removeprefix("torch.")} if isinstance(v, Tensor) else v
+        ),
+        example,
+    )

@@ -1,4 +1,5 @@
 """Channel samplers: a layer reads its own subset of a shared tensor, the tensor itself staying whole (He 2017)."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -46,8 +47,10 @@ def add_sampler(layer: nn.Module, inputs: Sequence[int]) -> None:
         UserError: the layer is not a plain convolution or linear layer.
     """
     if type(layer) not in SAMPLED:
-        raise UserError(f"cp_shared_input=sample: a {type(layer).__name__} cannot be given a channel sampler; "
-                        "couple and keep are accepted")
+        raise UserError(
+            f"cp_shared_input=sample: a {type(layer).__name__} cannot be given a channel sampler; "
+            "couple and keep are accepted"
+        )
     layer.__class__ = SAMPLED[type(layer)]
     layer.register_buffer("sampled", torch.as_tensor(inputs, device=layer.weight.device))
     if isinstance(layer, nn.Linear):

@@ -1,4 +1,5 @@
 """Recipes read from files: nothing in them is believed before it fits."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -35,10 +36,13 @@ def _soundness(plain: Mapping[str, Any]) -> dict[str, bool]:
     """Whether each field of a recipe holds the kinds of values it should."""
     kept, biases, example = plain["kept"], plain["new_biases"], plain["example"]
     return {
-        "kept": isinstance(kept, dict) and all(
-            isinstance(name, str) and isinstance(axes, dict)
+        "kept": isinstance(kept, dict)
+        and all(
+            isinstance(name, str)
+            and isinstance(axes, dict)
             and all(isinstance(a, int) and a >= 0 and _is_numbers(i) for a, i in axes.items())
-            for name, axes in kept.items()),
+            for name, axes in kept.items()
+        ),
         "samplers": _is_named_numbers(plain["samplers"]),
         "groups": _is_named_numbers(plain["groups"]),
         "dense": _is_named_numbers(plain["dense"]),
@@ -64,8 +68,10 @@ def check_dense(dense_net: nn.Module, recipe: Recipe, source: str) -> None:
     own |= dict(dense_net.named_buffers(remove_duplicate=False))
     unlike = differences(recipe.dense, {name: tensor.shape for name, tensor in own.items()})
     if unlike:
-        raise UserError(f"{source}: dense_net ({type(dense_net).__name__}) is of another architecture than "
-                        f"the network that was pruned: {unlike}")
+        raise UserError(
+            f"{source}: dense_net ({type(dense_net).__name__}) is of another architecture than "
+            f"the network that was pruned: {unlike}"
+        )
 
 
 def check_recipe(recipe: Recipe, source: str) -> None:
@@ -76,8 +82,10 @@ def check_recipe(recipe: Recipe, source: str) -> None:
             raise UserError(f"{source}: tampered with: its recipe thins '{name}', which dense_net lacks")
         for axis, indices in axes.items():
             if axis >= len(shape) or not _is_subset(indices, shape[axis]):
-                raise UserError(f"{source}: tampered with: its recipe keeps indices of '{name}' that shape "
-                                f"{tuple(shape)} does not have on axis {axis}")
+                raise UserError(
+                    f"{source}: tampered with: its recipe keeps indices of '{name}' that shape "
+                    f"{tuple(shape)} does not have on axis {axis}"
+                )
     for name, inputs in recipe.samplers.items():
         if recipe.kept.get(name, {}).get(1) != inputs:
             raise UserError(f"{source}: tampered with: the sampler of '{name}' does not fit its weight")
@@ -96,9 +104,14 @@ def differences(expected: Mapping[str, Iterable[int]], found: Mapping[str, Itera
     kinds = {
         "missing": [name for name in expected if name not in found],
         "unexpected": [name for name in found if name not in expected],
-        "of another shape": [f"{name} {tuple(found[name])} instead of {tuple(shape)}"
-                             for name, shape in expected.items()
-                             if name in found and tuple(found[name]) != tuple(shape)],
+        "of another shape": [
+            f"{name} {tuple(found[name])} instead of {tuple(shape)}"
+            for name, shape in expected.items()
+            if name in found and tuple(found[name]) != tuple(shape)
+        ],
     }
-    return "; ".join(f"{len(names)} {kind}: {', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''}"
-                     for kind, names in kinds.items() if names)
+    return "; ".join(
+        f"{len(names)} {kind}: {', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''}"
+        for kind, names in kinds.items()
+        if names
+    )

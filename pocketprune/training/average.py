@@ -19,8 +19,10 @@ class MovingAverage:
         self.module = copy.deepcopy(net, counters).requires_grad_(False)  # counters are shared, not averaged
         self.updates = 0
         self._rule = get_ema_multi_avg_fn(decay)
-        self._mine, self._theirs = ([t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()]
-                                    for module in (self.module, net))
+        self._mine, self._theirs = (
+            [t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()]
+            for module in (self.module, net)
+        )
 
     def update(self) -> None:
         """Take in the network's present weights."""

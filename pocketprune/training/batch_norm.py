@@ -1,4 +1,5 @@
 """Batch-norm statistics measured again."""
+
 from __future__ import annotations
 
 from collections.abc import Iterable

@@ -112,8 +112,10 @@ class Checkpoints:
             except UserError as error:
                 warnings.warn(f"{error}; trying the checkpoint before it", stacklevel=2)
         if steps:
-            raise UserError(f"{self.directory}: none of the {len(steps)} checkpoints {self.name}-*.pt can be "
-                            "read; remove them to start over")
+            raise UserError(
+                f"{self.directory}: none of the {len(steps)} checkpoints {self.name}-*.pt can be "
+                "read; remove them to start over"
+            )
         return None
 
     def _read(self, step: int) -> Checkpoint:
@@ -123,9 +125,7 @@ class Checkpoints:
         return Checkpoint(step, state, self.path(step))
 
 
-def compare_configs(
-    saved: Mapping[str, Any], now: Mapping[str, Any], *, ignore: tuple[str, ...] = ()
-) -> list[str]:
+def compare_configs(saved: Mapping[str, Any], now: Mapping[str, Any], *, ignore: tuple[str, ...] = ()) -> list[str]:
     """What differs between two configurations, one line a flag: `--batch_size: 128 saved, 64 now`.
 
     Values are compared as they read back from JSON or a checkpoint: a tuple equals a list of the same values,

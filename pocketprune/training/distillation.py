@@ -9,9 +9,7 @@ from pocketprune.common.errors import UserError
 from pocketprune.training.tasks import Task
 
 
-def distillation_loss(
-    student: Tensor, teacher: Tensor, temperature: float, *, scale_gradient: bool = True
-) -> Tensor:
+def distillation_loss(student: Tensor, teacher: Tensor, temperature: float, *, scale_gradient: bool = True) -> Tensor:
     """Mean over the batch of T² KL(softmax(teacher / T) || softmax(student / T)), from logits (b, classes).
 
     The gradient of the bare divergence to a student logit is (q - p) / T, where p and q are softened
@@ -36,7 +34,12 @@ class Distillation:
     """
 
     def __init__(
-        self, task: Task, teacher: nn.Module, *, weight: float = 4.0, temperature: float = 4.0,
+        self,
+        task: Task,
+        teacher: nn.Module,
+        *,
+        weight: float = 4.0,
+        temperature: float = 4.0,
         scale_gradient: bool = True,
     ) -> None:
         if not 0 <= weight < float("inf"):
@@ -53,7 +56,9 @@ class Distillation:
         with no_grad():
             target = self.teacher(images).to(logits.dtype)
         if target.shape != logits.shape:
-            raise UserError(f"teacher: its outputs have shape {tuple(target.shape)}, the student's "
-                            f"{tuple(logits.shape)}; it must be a network for the same classes")
+            raise UserError(
+                f"teacher: its outputs have shape {tuple(target.shape)}, the student's "
+                f"{tuple(logits.shape)}; it must be a network for the same classes"
+            )
         distance = distillation_loss(logits, target, self.temperature, scale_gradient=self.scale_gradient)
         return loss + self.weight * distance, logits

@@ -51,9 +51,7 @@ class Launch:
 
 
 @contextmanager
-def processes(
-    device: str = "auto", *, connect_s: float = 60, timeout_s: float = 1800
-) -> Iterator[torch.device]:
+def processes(device: str = "auto", *, connect_s: float = 60, timeout_s: float = 1800) -> Iterator[torch.device]:
     """Join the processes that torchrun started, if it did, and leave together; yields this process's device.
 
     Args:
@@ -76,8 +74,12 @@ def processes(
         chosen = pick_device(device, launch)
         backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
         dist.init_process_group(
-            backend, store=dist.PrefixStore("group", store), rank=launch.rank, world_size=launch.world,
-            timeout=timedelta(seconds=timeout_s))
+            backend,
+            store=dist.PrefixStore("group", store),
+            rank=launch.rank,
+            world_size=launch.world,
+            timeout=timedelta(seconds=timeout_s),
+        )
         yield chosen
         barrier()  # the first process keeps the store: it must not leave before the others are done
         dist.destroy_process_group()
@@ -104,26 +106,31 @@ def pick_device(device: str, launch: Launch | None = None) -> torch.device:
 def _require_gpus(device: str, index: int | None, together: int, count: int) -> None:
     """Refuse what this machine's `count` GPUs cannot do, in the same words in each of its processes."""
     if index is not None and together > 1:
-        raise UserError(f"--device {device}: {together} processes cannot share a GPU; with --device cuda each takes "
-                        "its own")
+        raise UserError(
+            f"--device {device}: {together} processes cannot share a GPU; with --device cuda each takes its own"
+        )
     if index is None and together > max(count, 1):
-        raise UserError(f"--device {device}: {together} processes need a GPU each and this machine has {count}; "
-                        "start fewer processes (-n) or use --device cpu")
+        raise UserError(
+            f"--device {device}: {together} processes need a GPU each and this machine has {count}; "
+            "start fewer processes (-n) or use --device cpu"
+        )
     if (index or 0) >= count:
-        raise UserError(f"--device {device}: GPU {index or 0} is asked for and this machine has {count}; "
-                        "use --device cpu")
+        raise UserError(
+            f"--device {device}: GPU {index or 0} is asked for and this machine has {count}; use --device cpu"
+        )
 
 
 def _connect(launch: Launch, seconds: float, *, client: bool = False) -> dist.TCPStore:
     keeper = launch.rank == 0 and not launch.store_is_elsewhere and not client
     limit = timedelta(seconds=seconds)
     try:
-        return dist.TCPStore(
-            launch.address, launch.port, is_master=keeper, wait_for_workers=False, timeout=limit)
+        return dist.TCPStore(launch.address, launch.port, is_master=keeper, wait_for_workers=False, timeout=limit)
     except RuntimeError as error:
-        raise UserError(f"{launch}: no rendezvous at {launch.address}:{launch.port} within {seconds:g} s "
-                        f"({str(error).splitlines()[0]}); check MASTER_ADDR, MASTER_PORT and that the first "
-                        "process runs") from error
+        raise UserError(
+            f"{launch}: no rendezvous at {launch.address}:{launch.port} within {seconds:g} s "
+            f"({str(error).splitlines()[0]}); check MASTER_ADDR, MASTER_PORT and that the first "
+            "process runs"
+        ) from error
 
 
 def _roll_call(store: dist.Store, launch: Launch, seconds: float) -> None:
@@ -133,8 +140,10 @@ def _roll_call(store: dist.Store, launch: Launch, seconds: float) -> None:
         store.wait(names, timedelta(seconds=seconds))
     except RuntimeError as error:
         absent = [str(rank) for rank, name in enumerate(names) if not store.check([name])]
-        raise UserError(f"{launch}: after {seconds:g} s there is no sign of process {', '.join(absent)} at "
-                        f"{launch.address}:{launch.port}") from error
+        raise UserError(
+            f"{launch}: after {seconds:g} s there is no sign of process {', '.join(absent)} at "
+            f"{launch.address}:{launch.port}"
+        ) from error
 
 
 def is_distributed() -> bool:

@@ -49,9 +49,17 @@ class NonFiniteError(UserError):
 
 
 def train(
-    net: nn.Module, split: Split, settings: TrainSettings, *, device: torch.device | None = None,
-    task: Task | None = None, recorder: Recorder | None = None, checkpoints: Checkpoints | None = None,
-    extra: Mapping[str, Any] | None = None, label: str = "train", progress: bool = True,
+    net: nn.Module,
+    split: Split,
+    settings: TrainSettings,
+    *,
+    device: torch.device | None = None,
+    task: Task | None = None,
+    recorder: Recorder | None = None,
+    checkpoints: Checkpoints | None = None,
+    extra: Mapping[str, Any] | None = None,
+    label: str = "train",
+    progress: bool = True,
     on_epoch: OnEpoch | None = None,
 ) -> TrainResult:
     """Train `net` in place; with `checkpoints`, go on from the last one, or return if that is the end.
@@ -84,8 +92,17 @@ def train(
         state = TrainState.create(net, settings, steps_per_epoch(split, settings))
         state.restore(checkpoints.latest() if checkpoints else None)
         session = _Session(
-            state, _forward(net, settings, device), split, task or Classification(settings.label_smoothing),
-            device, recorder or NullRecorder(), checkpoints, dict(extra or {}), label, on_epoch)
+            state,
+            _forward(net, settings, device),
+            split,
+            task or Classification(settings.label_smoothing),
+            device,
+            recorder or NullRecorder(),
+            checkpoints,
+            dict(extra or {}),
+            label,
+            on_epoch,
+        )
         result = session.run(stack.enter_context(StopSignal()), progress and distributed.is_main())
     distributed.broadcast_module(net)
     return result
@@ -98,8 +115,10 @@ def steps_per_epoch(split: Split, settings: TrainSettings) -> int:
         raise UserError(f"batch_size={settings.batch_size}: must be a multiple of the {world} processes")
     least = 1 if world == 1 else settings.batch_size
     if len(split) < least:
-        raise UserError(f"training images: {len(split)} are too few; batch_size={settings.batch_size} on "
-                        f"{world} process(es) needs at least {least}")
+        raise UserError(
+            f"training images: {len(split)} are too few; batch_size={settings.batch_size} on "
+            f"{world} process(es) needs at least {least}"
+        )
     return max(1, len(split) // settings.batch_size)
 
 
@@ -176,10 +195,20 @@ class _Session:
             first = state.step
             epoch, start = divmod(first, state.per_epoch)
             count = min(state.per_epoch - start, state.total - first)
-            yield from islice(self.split.batches(
-                settings.batch_size // world, seed=settings.seed, epoch=epoch, start=start, shuffle=True,
-                augment=settings.augment, drop_last=len(self.split) >= settings.batch_size,
-                rank=distributed.rank(), world_size=world), count)
+            yield from islice(
+                self.split.batches(
+                    settings.batch_size // world,
+                    seed=settings.seed,
+                    epoch=epoch,
+                    start=start,
+                    shuffle=True,
+                    augment=settings.augment,
+                    drop_last=len(self.split) >= settings.batch_size,
+                    rank=distributed.rank(),
+                    world_size=world,
+                ),
+                count,
+            )
             if state.step != first + count:
                 raise RuntimeError(f"epoch {epoch}: the split gave {state.step - first} batches of {count}")
 
@@ -233,7 +262,8 @@ class _Session:
         newest = self.checkpoints.newest() if self.checkpoints else "no checkpoints are kept"
         raise NonFiniteError(
             f"{self.label}: the loss or a weight is not finite, since a step from {self._finite_until + 1} "
-            f"to {self.state.step}; {newest}; lower lrn_rate_init, or set a warm-up or clip_norm")
+            f"to {self.state.step}; {newest}; lower lrn_rate_init, or set a warm-up or clip_norm"
+        )
 
     def _save(self) -> None:
         """Save from the first process, once losses and weights are known to be finite in all of them."""

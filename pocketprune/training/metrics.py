@@ -32,8 +32,17 @@ class Split(Protocol):
     def __len__(self) -> int: ...
 
     def batches(
-        self, batch_size: int, *, seed: int = 0, epoch: int = 0, start: int = 0, shuffle: bool = False,
-        augment: bool = False, drop_last: bool = False, rank: int = 0, world_size: int = 1,
+        self,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        epoch: int = 0,
+        start: int = 0,
+        shuffle: bool = False,
+        augment: bool = False,
+        drop_last: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> Iterator[tuple[Tensor, Tensor]]: ...
 
 
@@ -59,8 +68,14 @@ def device_of(net: nn.Module) -> torch.device:
 
 
 def evaluate(
-    net: nn.Module, split: Split, batch_size: int, *, device: torch.device | None = None, amp: str = "off",
-    progress: bool = True, label: str = "evaluate",
+    net: nn.Module,
+    split: Split,
+    batch_size: int,
+    *,
+    device: torch.device | None = None,
+    amp: str = "off",
+    progress: bool = True,
+    label: str = "evaluate",
 ) -> Metrics:
     """Accuracy and mean cross-entropy of `net` on all of `split`; several processes share the work.
 
@@ -79,9 +94,13 @@ def evaluate(
     sums = torch.zeros(4, dtype=torch.float64, device=device)
     world = distributed.world_size()
     batches = tqdm(
-        split.batches(batch_size, rank=distributed.rank(), world_size=world), label,
-        math.ceil(len(split) / (batch_size * world)), disable=not progress or not distributed.is_main(),
-        leave=False, delay=1)
+        split.batches(batch_size, rank=distributed.rank(), world_size=world),
+        label,
+        math.ceil(len(split) / (batch_size * world)),
+        disable=not progress or not distributed.is_main(),
+        leave=False,
+        delay=1,
+    )
     with evaluation_mode(net), torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=amp == "bf16"):
         for images, labels in batches:
             logits = net(images.to(device, non_blocking=True)).float()

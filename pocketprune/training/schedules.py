@@ -91,8 +91,9 @@ class Exponential:
 
     def __post_init__(self) -> None:
         if not 0 < self.decay <= 1 or self.stairs < 1:
-            raise UserError(f"exponential schedule: decay={self.decay} must lie in (0, 1] and "
-                            f"stairs={self.stairs} be at least 1")
+            raise UserError(
+                f"exponential schedule: decay={self.decay} must lie in (0, 1] and stairs={self.stairs} be at least 1"
+            )
 
     def __call__(self, step: int, total: int) -> float:
         return self.decay ** math.floor(self.stairs * step / total)

@@ -148,9 +148,15 @@ class TrainState:
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint saves. To be called in every process: each adds its random generators."""
         return {
-            "format": FORMAT, "settings": self.settings.fingerprint(), "per_epoch": self.per_epoch,
-            "step": self.step, "means": self.means, "seconds": self.seconds, "sums": self.sums,
-            "net": self.net.state_dict(), "optimizer": self.optimizer.state_dict(),
+            "format": FORMAT,
+            "settings": self.settings.fingerprint(),
+            "per_epoch": self.per_epoch,
+            "step": self.step,
+            "means": self.means,
+            "seconds": self.seconds,
+            "sums": self.sums,
+            "net": self.net.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "average": self.average.state_dict() if self.average else None,
             "random": distributed.gather_objects(random_states()),
@@ -165,8 +171,7 @@ class TrainState:
         """
         found = checkpoint.step if checkpoint else 0
         if len(set(distributed.gather_objects(found))) > 1:
-            raise UserError("checkpoints: the processes do not see the same ones; all machines must share "
-                            "--workdir")
+            raise UserError("checkpoints: the processes do not see the same ones; all machines must share --workdir")
         if checkpoint is None:
             return
         self._refuse_other(checkpoint)
@@ -187,8 +192,10 @@ class TrainState:
             raise UserError(f"{path}: of format {saved.get('format')}; accepted is {FORMAT}")
         before = saved["settings"] | {"steps_per_epoch": saved["per_epoch"]}
         now = self.settings.fingerprint() | {"steps_per_epoch": self.per_epoch}
-        shapes = [{name: tuple(value.shape) for name, value in tensors.items()}
-                  for tensors in (saved["net"], self.net.state_dict())]
+        shapes = [
+            {name: tuple(value.shape) for name, value in tensors.items()}
+            for tensors in (saved["net"], self.net.state_dict())
+        ]
         lines = [line.removeprefix("--") for line in compare_configs(before, now) + compare_configs(*shapes)]
         if lines:
             more = f"; and {len(lines) - MAX_LISTED} more" if len(lines) > MAX_LISTED else ""

@@ -106,9 +106,7 @@ class LeaveTogether:
     speaks.
     """
 
-    def __init__(
-        self, store: Store, rank: int, world: int, *, leave: Callable[[int], None] = os._exit
-    ) -> None:
+    def __init__(self, store: Store, rank: int, world: int, *, leave: Callable[[int], None] = os._exit) -> None:
         self._store, self._rank, self._world, self._leave = store, rank, world, leave
         self._verdict: PeerError | None = None
         self._over = threading.Event()

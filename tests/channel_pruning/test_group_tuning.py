@@ -1,4 +1,5 @@
 """Group tuning: the thinned network in training, and its way back into the sweep."""
+
 from __future__ import annotations
 
 import copy
@@ -61,6 +62,7 @@ def masked(pruning: PruningRun, x: torch.Tensor) -> torch.Tensor:
             if source in pruning.pruned.biases and source not in done:
                 env[source] = env[source] + pruning.pruned.biases[source].view(-1, 1, 1)
                 done.add(source)
+
     return run_graph(pruning.structure.traced, x, pruning.pruned.tensors, before=with_biases)
 
 
@@ -99,6 +101,7 @@ def test_groups_end_with_the_same_counts(net: Any, group_size: int) -> None:
         assert torch.is_grad_enabled()
         tuned.append(number)
         nudge(small, number)
+
     result = prune_channels(net(), images(), preserve_ratio=0.5, group_size=group_size, tune=tune)
     assert [layer.kept for layer in result.layers] == [layer.kept for layer in plain.layers]
     assert result.macs == plain.macs
@@ -120,6 +123,7 @@ def test_what_lies_before_the_next_group_stays_as_tuned_and_the_rest_starts_from
         nudge(small, number)
         if number == 1:
             left.update(copy.deepcopy(small.state_dict()))
+
     net = resnet(1)
     result = prune_channels(net, images(), preserve_ratio=0.5, shared_input="keep", group_size=3, tune=tune)
     state = result.net.state_dict()
@@ -145,6 +149,7 @@ def test_imitating_the_dense_network_between_groups_and_at_the_end_lowers_the_er
     def miss(small: nn.Module) -> float:
         with torch.no_grad():
             return sum(float((small(b) - t).square().mean()) for b, t in zip(batches, targets, strict=True))
+
     plain = prune_channels(net, batches, preserve_ratio=0.3, shared_input="keep").net
     small = prune_channels(net, batches, preserve_ratio=0.3, shared_input="keep", group_size=4, tune=imitate).net
     imitate(small)

@@ -1,4 +1,5 @@
 """Pruning end to end on small networks: exact counts, exact thinning, errors that fall, the caller's net unchanged."""
+
 from __future__ import annotations
 
 import copy
@@ -18,8 +19,10 @@ from pocketprune.structure.layers import layers_of
 from tests.structure.small import images, resnet, shaken
 
 NETWORKS = {
-    "resnet v1 pad": lambda: resnet(1, "pad"), "resnet v1 projection": lambda: resnet(1, "projection"),
-    "resnet v2 pad": lambda: resnet(2, "pad"), "resnet v2 projection": lambda: resnet(2, "projection"),
+    "resnet v1 pad": lambda: resnet(1, "pad"),
+    "resnet v1 projection": lambda: resnet(1, "projection"),
+    "resnet v2 pad": lambda: resnet(2, "pad"),
+    "resnet v2 projection": lambda: resnet(2, "projection"),
     "mobilenet_v1": lambda: shaken(nets.create_net("mobilenet_v1", num_classes=10, input_shape=(3, 16, 16))),
     "lenet": lambda: nets.create_net("lenet", num_classes=10, input_shape=(3, 16, 16)).eval(),
 }
@@ -43,6 +46,7 @@ def test_thinned_network_equals_the_masked_dense_shaped_one(name: str, shared_in
                 if source in biases and source not in done:
                     env[source] = env[source] + biases[source].view(-1, 1, 1)
                     done.add(source)
+
         done: set[object] = set()
         x = images(seed=7)[0]
         masked = run(structure.traced, x, pruning.pruned.tensors, before=with_biases)
@@ -84,10 +88,12 @@ def test_reconstruction_and_drift_bring_the_output_closer(shared_input: str) -> 
     x = images(64, 64, seed=9)[0]
 
     def miss(**options: object) -> float:
-        pruned = prune_channels(net, batches, preserve_ratio=0.5, shared_input=shared_input, points_per_layer=0,
-                                **options).net
+        pruned = prune_channels(
+            net, batches, preserve_ratio=0.5, shared_input=shared_input, points_per_layer=0, **options
+        ).net
         with torch.no_grad():
             return float((pruned(x) - net(x)).square().mean())
+
     everything = miss(selection="obs")
     assert everything < miss(selection="obs", refit="pruned", branch_drift=False)
     assert everything < miss(selection="random", refit="pruned", branch_drift=False)
@@ -105,8 +111,9 @@ def test_the_callers_network_is_left_alone() -> None:
 
 def test_the_same_seed_gives_the_same_network() -> None:
     first, second = (prune_channels(resnet(1), images(), preserve_ratio=0.5, seed=3).net for _ in range(2))
-    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(),
-                                                 strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    )
 
 
 def test_a_share_of_the_macs_is_met_from_below_and_nearly_reached() -> None:
@@ -141,19 +148,28 @@ def test_a_pruned_network_still_trains() -> None:
     assert not torch.equal(mean, dict(net.named_buffers())["bn.running_mean"])
 
 
-@pytest.mark.parametrize(("options", "words"), [
-    ({}, "exactly one"), ({"preserve_ratio": 0.5, "macs": 0.5}, "exactly one"),
-    ({"preserve_ratio": 0.0}, r"\(0, 1\]"), ({"preserve_ratio": 1.5}, r"\(0, 1\]"),
-    ({"preserve_ratio": float("nan")}, r"\(0, 1\]"), ({"ratios": [0.5]}, "10 are accepted"),
-    ({"preserve_ratio": 0.5, "selection": "laso"}, "did you mean 'lasso'"),
-    ({"preserve_ratio": 0.5, "shared_input": "kept"}, "did you mean 'keep'"),
-    ({"preserve_ratio": 0.5, "refit": "none"}, "refit"), ({"preserve_ratio": 0.5, "points_per_layer": -1}, "points"),
-    ({"preserve_ratio": 0.5, "channel_multiple": 0}, "multiple"), ({"macs": 0.01}, "can be reached"),
-])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "exactly one"),
+        ({"preserve_ratio": 0.5, "macs": 0.5}, "exactly one"),
+        ({"preserve_ratio": 0.0}, r"\(0, 1\]"),
+        ({"preserve_ratio": 1.5}, r"\(0, 1\]"),
+        ({"preserve_ratio": float("nan")}, r"\(0, 1\]"),
+        ({"ratios": [0.5]}, "10 are accepted"),
+        ({"preserve_ratio": 0.5, "selection": "laso"}, "did you mean 'lasso'"),
+        ({"preserve_ratio": 0.5, "shared_input": "kept"}, "did you mean 'keep'"),
+        ({"preserve_ratio": 0.5, "refit": "none"}, "refit"),
+        ({"preserve_ratio": 0.5, "points_per_layer": -1}, "points"),
+        ({"preserve_ratio": 0.5, "channel_multiple": 0}, "multiple"),
+        ({"macs": 0.01}, "can be reached"),
+    ],
+)
 def test_bad_arguments_are_told_in_one_line(options: dict, words: str) -> None:
     with pytest.raises(UserError, match=words) as error:
-        prune_channels(resnet(1, size=8) if "ratios" not in options else resnet(1, "projection", 8), images(),
-                       **options)
+        prune_channels(
+            resnet(1, size=8) if "ratios" not in options else resnet(1, "projection", 8), images(), **options
+        )
     assert "\n" not in str(error.value)
 
 
@@ -167,8 +183,9 @@ def test_pruning_twice_and_no_images_are_refused() -> None:
 
 def test_progress_and_layers_are_reported() -> None:
     steps, layers = [], []
-    result = pocketprune.prune_channels(resnet(1), images(), preserve_ratio=0.5,
-                                        progress=lambda *step: steps.append(step), on_layer=layers.append)
+    result = pocketprune.prune_channels(
+        resnet(1), images(), preserve_ratio=0.5, progress=lambda *step: steps.append(step), on_layer=layers.append
+    )
     assert steps[-1][1] == steps[-1][2]
     assert [layer.name for layer in layers] == [layer.name for layer in result.layers]
 
@@ -178,8 +195,11 @@ class Mixed(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem, self.grouped, self.join = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3, groups=2), \
-            nn.Conv2d(16, 12, 1)
+        self.stem, self.grouped, self.join = (
+            nn.Conv2d(3, 16, 3, padding=1),
+            nn.Conv2d(16, 16, 3, groups=2),
+            nn.Conv2d(16, 12, 1),
+        )
         self.line, self.along = nn.Conv1d(12, 16, 3, padding=1), nn.Conv1d(16, 12, 3)
         self.up, self.down, self.head = nn.Linear(12, 24), nn.Linear(24, 12), nn.Linear(12 + 2, 5)
 
@@ -203,6 +223,7 @@ def test_all_kinds_of_layers_can_be_pruned_and_refitted_from_several_inputs() ->
     x = batches[0]
     with torch.no_grad():
         assert result.net(*x).shape == net(*x).shape
-        worse = prune_channels(net, batches, preserve_ratio=0.5, shared_input="keep", layers="all",
-                               selection="random", refit="pruned").net
+        worse = prune_channels(
+            net, batches, preserve_ratio=0.5, shared_input="keep", layers="all", selection="random", refit="pruned"
+        ).net
         assert (result.net(*x) - net(*x)).square().mean() < (worse(*x) - net(*x)).square().mean()

@@ -1,4 +1,5 @@
 """A pruning run that is interrupted after any layer goes on to the same network, to the bit."""
+
 from __future__ import annotations
 
 import io
@@ -32,6 +33,7 @@ def states_of(**options: Any) -> tuple[list[dict], PruneResult]:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         states.append(torch.load(io.BytesIO(buffer.getvalue()), weights_only=True))
+
     return states, prune_channels(resnet(1), images(), on_state=keep, **OPTIONS, **options)
 
 
@@ -40,8 +42,9 @@ def same(first: PruneResult, second: PruneResult) -> bool:
     return first.layers == second.layers and all(torch.equal(a, b) for a, b in tensors)
 
 
-@pytest.mark.parametrize("options", [{"shared_input": "sample"}, {"shared_input": "couple"},
-                                     {"group_size": 3, "tune": nudge}])
+@pytest.mark.parametrize(
+    "options", [{"shared_input": "sample"}, {"shared_input": "couple"}, {"group_size": 3, "tune": nudge}]
+)
 def test_from_every_state_the_run_ends_equal_to_the_bit(options: dict) -> None:
     states, expected = states_of(**options)
     assert len(states) >= 1 + len([layer for layer in expected.layers if layer.kept < layer.channels])
@@ -59,6 +62,7 @@ def test_a_kill_while_tuning_repeats_the_tuning_only() -> None:
         if number == 1:
             raise KeyboardInterrupt
         nudge(net, number)
+
     with pytest.raises(KeyboardInterrupt):
         prune_channels(resnet(1), images(), on_state=states.append, group_size=3, tune=killed, **OPTIONS)
     result = prune_channels(resnet(1), images(), state=states[-1], group_size=3, tune=nudge, **OPTIONS)
@@ -72,10 +76,15 @@ def test_a_finished_run_is_thinned_without_another_sweep(monkeypatch: pytest.Mon
     assert same(prune_channels(resnet(1), images(), state=states[-1], **OPTIONS), expected)
 
 
-@pytest.mark.parametrize(("net", "batches", "options", "words"), [
-    (1, images(), {"seed": 1}, "seed: 0 saved, 1 now"), (1, images(seed=2), {}, "calibration inputs"),
-    (1, images(), {"preserve_ratio": 0.25}, "kept channels of layer1.0.conv1"), (2, images(), {}, "of another run"),
-])
+@pytest.mark.parametrize(
+    ("net", "batches", "options", "words"),
+    [
+        (1, images(), {"seed": 1}, "seed: 0 saved, 1 now"),
+        (1, images(seed=2), {}, "calibration inputs"),
+        (1, images(), {"preserve_ratio": 0.25}, "kept channels of layer1.0.conv1"),
+        (2, images(), {}, "of another run"),
+    ],
+)
 def test_the_state_of_another_run_is_refused(net: int, batches: list, options: dict, words: str) -> None:
     states, _ = states_of()
     with pytest.raises(UserError, match="format 0; accepted is 1"):

@@ -1,4 +1,5 @@
 """Pruning shared by processes: what one process would do on the same images."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -43,8 +44,9 @@ def test_the_processes_hold_out_what_one_would(world: int, sizes: list[int], mon
     alone = Calibration(whole)
     shares = [Calibration(part, rank=rank, world=world) for rank, part in enumerate(parts)]
     for number, batch in enumerate(whole):
-        fitted = [part[number][:share.cut(number, len(part[number]))]
-                  for part, share in zip(parts, shares, strict=True)]
-        assert torch.cat(fitted).sort().values.equal(batch[:alone.cut(number, len(batch))])
+        fitted = [
+            part[number][: share.cut(number, len(part[number]))] for part, share in zip(parts, shares, strict=True)
+        ]
+        assert torch.cat(fitted).sort().values.equal(batch[: alone.cut(number, len(batch))])
     held = sum(len(batch) - alone.cut(number, len(batch)) for number, batch in enumerate(whole))
     assert held == sum(sizes) // 5

@@ -1,4 +1,5 @@
 """Selection and refit on every kind of consumer: what is refitted comes closer to the dense network, measured."""
+
 from __future__ import annotations
 
 import copy
@@ -77,32 +78,83 @@ def _raw(n: nn.Module, x: Tensor) -> Tensor:
 
 
 TOKENS, IMAGES = rows, maps
-ATTENTION = {"q": linear(12, 24), "k": linear(12, 24), "v": linear(12, 24), "out": linear(24, 16),
-             "last": linear(16, 5)}
+ATTENTION = {
+    "q": linear(12, 24),
+    "k": linear(12, 24),
+    "v": linear(12, 24),
+    "out": linear(24, 16),
+    "last": linear(16, 5),
+}
 CASES: dict[str, tuple[Toy, Callable[..., list[Tensor]], dict[str, Any], dict[str, int]]] = {
-    "depthwise between": (toy(_chain, a=conv(3, 16), mid=conv(16, 16, groups=16), b=point(16, 12), last=linear(12, 5)),
-                          IMAGES, {}, {"b": 8}),
-    "depthwise multiplier between": (toy(_chain, a=conv(3, 12), mid=conv(12, 24, groups=12), b=point(24, 12),
-                                         last=linear(12, 5)), IMAGES, {}, {"b": 12}),
-    "grouped": (toy(_chain, a=conv(3, 16), mid=conv(16, 16, groups=2), b=point(16, 12), last=linear(12, 5)), IMAGES,
-                {}, {"mid": 8, "b": 8}),
-    "without bias": (toy(_chain, a=conv(3, 16, bias=False), mid=conv(16, 16, bias=False), b=point(16, 12, bias=False),
-                         last=linear(12, 5)), IMAGES, {}, {"mid": 8, "b": 8}),
-    "read twice, sampled": (toy(_read_twice, a=conv(3, 16), b=conv(16, 12), c=point(16, 12), last=linear(12, 5)),
-                            IMAGES, {"shared_input": "sample"}, {"b": 8, "c": 8}),
-    "read twice, coupled": (toy(_read_twice, a=conv(3, 16), b=conv(16, 12), c=point(16, 12), last=linear(12, 5)),
-                            IMAGES, {"shared_input": "couple"}, {"b": 8, "c": 8}),
-    "dense concatenation, coupled": (toy(_dense_block, a=conv(3, 12), b=conv(12, 8), c=conv(20, 8), last=linear(28, 5)),
-                                     IMAGES, {"shared_input": "couple"}, {"b": 6, "c": 10}),
-    "residual stream, coupled": (toy(_residual, a=conv(3, 12), b=conv(12, 16), c=conv(16, 12), d=point(12, 12),
-                                     last=linear(12, 5)), IMAGES, {"shared_input": "couple"}, {"b": 6, "c": 8, "d": 6}),
+    "depthwise between": (
+        toy(_chain, a=conv(3, 16), mid=conv(16, 16, groups=16), b=point(16, 12), last=linear(12, 5)),
+        IMAGES,
+        {},
+        {"b": 8},
+    ),
+    "depthwise multiplier between": (
+        toy(_chain, a=conv(3, 12), mid=conv(12, 24, groups=12), b=point(24, 12), last=linear(12, 5)),
+        IMAGES,
+        {},
+        {"b": 12},
+    ),
+    "grouped": (
+        toy(_chain, a=conv(3, 16), mid=conv(16, 16, groups=2), b=point(16, 12), last=linear(12, 5)),
+        IMAGES,
+        {},
+        {"mid": 8, "b": 8},
+    ),
+    "without bias": (
+        toy(
+            _chain,
+            a=conv(3, 16, bias=False),
+            mid=conv(16, 16, bias=False),
+            b=point(16, 12, bias=False),
+            last=linear(12, 5),
+        ),
+        IMAGES,
+        {},
+        {"mid": 8, "b": 8},
+    ),
+    "read twice, sampled": (
+        toy(_read_twice, a=conv(3, 16), b=conv(16, 12), c=point(16, 12), last=linear(12, 5)),
+        IMAGES,
+        {"shared_input": "sample"},
+        {"b": 8, "c": 8},
+    ),
+    "read twice, coupled": (
+        toy(_read_twice, a=conv(3, 16), b=conv(16, 12), c=point(16, 12), last=linear(12, 5)),
+        IMAGES,
+        {"shared_input": "couple"},
+        {"b": 8, "c": 8},
+    ),
+    "dense concatenation, coupled": (
+        toy(_dense_block, a=conv(3, 12), b=conv(12, 8), c=conv(20, 8), last=linear(28, 5)),
+        IMAGES,
+        {"shared_input": "couple"},
+        {"b": 6, "c": 10},
+    ),
+    "residual stream, coupled": (
+        toy(_residual, a=conv(3, 12), b=conv(12, 16), c=conv(16, 12), d=point(12, 12), last=linear(12, 5)),
+        IMAGES,
+        {"shared_input": "couple"},
+        {"b": 6, "c": 8, "d": 6},
+    ),
     "MLP": (toy(_mlp, up=linear(12, 24), down=linear(24, 12), last=linear(12, 5)), TOKENS, {}, {"down": 12}),
-    "gated MLP": (toy(_gated, up=linear(12, 24), gate=linear(12, 24), down=linear(24, 12), last=linear(12, 5)), TOKENS,
-                  {}, {"down": 12}),
+    "gated MLP": (
+        toy(_gated, up=linear(12, 24), gate=linear(12, 24), down=linear(24, 12), last=linear(12, 5)),
+        TOKENS,
+        {},
+        {"down": 12},
+    ),
     "attention heads": (toy(_heads, **ATTENTION), TOKENS, {}, {"out": 12}),
     "attention values": (toy(_heads, **ATTENTION), TOKENS, {"attention": "widths"}, {"out": 12}),
-    "raw weight without bias": (toy(_raw, up=linear(12, 24), weight=parameter(16, 24), last=linear(16, 5)), TOKENS, {},
-                                {"weight": 12}),
+    "raw weight without bias": (
+        toy(_raw, up=linear(12, 24), weight=parameter(16, 24), last=linear(16, 5)),
+        TOKENS,
+        {},
+        {"weight": 12},
+    ),
 }
 
 
@@ -145,9 +197,14 @@ def test_a_refit_brings_every_consumer_closer(case: str, selection: str, tmp_pat
 QUICK = ("resnet_padded", "densenet", "shufflenet_v1", "mobilenet_v3", "convnext", "vit_fused", "unet")
 
 
-@pytest.mark.parametrize(("family", "shared_input"), [
-    pytest.param(family, way, marks=() if family in QUICK and way == "couple" else pytest.mark.slow)
-    for family in FAMILIES for way in ("sample", "couple", "keep")])
+@pytest.mark.parametrize(
+    ("family", "shared_input"),
+    [
+        pytest.param(family, way, marks=() if family in QUICK and way == "couple" else pytest.mark.slow)
+        for family in FAMILIES
+        for way in ("sample", "couple", "keep")
+    ],
+)
 def test_no_refit_raises_an_error(family: str, shared_input: str) -> None:
     """On every family, with few images: what a refit would make worse is left as it was."""
     torch.manual_seed(0)
@@ -172,8 +229,17 @@ def test_a_refit_that_helps_nothing_is_not_applied() -> None:
 def test_gram_matrices_of_several_consumers_add() -> None:
     """The channels that coupling keeps are those that the Lasso picks on the sum of both readers' matrices."""
     torch.manual_seed(0)
-    net = toy(lambda n, x: n.last((n.b(y := n.a(x).relu()) + n.c(y)).relu()), a=linear(12, 16), b=linear(16, 9),
-              c=linear(16, 9), last=linear(9, 5)).build().eval()
+    net = (
+        toy(
+            lambda n, x: n.last((n.b(y := n.a(x).relu()) + n.c(y)).relu()),
+            a=linear(12, 16),
+            b=linear(16, 9),
+            c=linear(16, 9),
+            last=linear(9, 5),
+        )
+        .build()
+        .eval()
+    )
     x = torch.randn(200, 12)
     kept = {layer.name: layer.kept_index for layer in prune(net, x.split(50), shared_input="couple").layers}
     with torch.no_grad():
@@ -182,15 +248,24 @@ def test_gram_matrices_of_several_consumers_add() -> None:
         for layer in (net.b, net.c):
             moments = Moments.zeros(16, 9)
             moments.update(y, y @ layer.weight.T)
-            for part, more in zip(total, channel_gram(moments.A, moments.B, layer.weight.T.double(), 1, None),
-                                  strict=True):
+            for part, more in zip(
+                total, channel_gram(moments.A, moments.B, layer.weight.T.double(), 1, None), strict=True
+            ):
                 part += more
     assert kept["b"] == kept["c"] == tuple(lasso_select(*total, 8).tolist())
 
 
 def test_inputs_given_by_name() -> None:
-    net = toy(lambda n, image, extra: n.last(torch.cat([n.b(n.a(image).relu()).mean((2, 3)), extra], 1).relu()),
-              a=conv(3, 16), b=conv(16, 8), last=linear(10, 5)).build().eval()
+    net = (
+        toy(
+            lambda n, image, extra: n.last(torch.cat([n.b(n.a(image).relu()).mean((2, 3)), extra], 1).relu()),
+            a=conv(3, 16),
+            b=conv(16, 8),
+            last=linear(10, 5),
+        )
+        .build()
+        .eval()
+    )
     batches = [{"image": image, "extra": torch.randn(16, 2)} for image in maps(6, 16, 0)]
     result = prune(net, batches)
     layer = next(layer for layer in result.layers if layer.name == "b")

@@ -1,4 +1,5 @@
 """Recovery without labels: statistics and blocks come closer to the dense network's."""
+
 from __future__ import annotations
 
 import copy
@@ -42,24 +43,34 @@ def test_blocks_come_closer_on_inputs_not_trained_on(shared_input: str) -> None:
 def in_place() -> nn.Module:
     """Blocks that overwrite what they read."""
     torch.manual_seed(3)
+
     def block() -> nn.Sequential:
-        return nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(inplace=True),
-                             nn.Conv2d(8, 8, 3, padding=1))
-    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), block(), block(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-                         nn.Linear(8, 5))
+        return nn.Sequential(
+            nn.ReLU(inplace=True), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(8, 8, 3, padding=1)
+        )
+
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), block(), block(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)
+    )
 
 
 @pytest.mark.parametrize("make", [lambda: resnet(1), in_place])
 def test_blocks_run_alone_on_remembered_inputs_learn_what_they_would_in_the_network(
-        make: Callable[[], nn.Module], monkeypatch: pytest.MonkeyPatch) -> None:
+    make: Callable[[], nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
     net, batches = make(), images(96)
     small = pruned(net)
     found = [(copy.deepcopy(small), *options) for options in ((1.0, True), (0.0, True), (0.0, False))]
     results = []
     for one, kept_gb, alone in found:
         monkeypatch.setattr(recovery, "KEPT_GB", kept_gb)
-        monkeypatch.setattr(recovery, "find_segments", lambda *args, alone=alone: [
-            replace(segment, alone=segment.alone and alone) for segment in find_segments(*args)])
+        monkeypatch.setattr(
+            recovery,
+            "find_segments",
+            lambda *args, alone=alone: [
+                replace(segment, alone=segment.alone and alone) for segment in find_segments(*args)
+            ],
+        )
         results.append(reconstruct_blocks(one, net, batches, steps=8))
     assert any(segment.alone for segment in find_segments(small, net, batches[0]))
     assert any(block.error_after < block.error_before for block in results[0])

@@ -12,11 +12,7 @@ from learners import LEARNERS
 from nets import NETS
 from pocketprune.common.errors import UserError
 
-FIELDS = [
-    (concern, field)
-    for concern in config_module._concerns().values()
-    for field in dataclasses.fields(concern)
-]
+FIELDS = [(concern, field) for concern in config_module._concerns().values() for field in dataclasses.fields(concern)]
 
 
 def _another_value(field: dataclasses.Field) -> object:
@@ -47,9 +43,7 @@ def test_every_setting_is_one_flag_and_reaches_its_field() -> None:
 
 
 @pytest.mark.parametrize(("concern", "field"), FIELDS, ids=[field.name for _, field in FIELDS])
-def test_every_setting_teaches_and_has_a_default_of_its_kind(
-    concern: type, field: dataclasses.Field
-) -> None:
+def test_every_setting_teaches_and_has_a_default_of_its_kind(concern: type, field: dataclasses.Field) -> None:
     hint = typing.get_type_hints(concern)[field.name]
     assert isinstance(field.default, hint)
     assert len(field.metadata["teach"]) >= 10

@@ -9,7 +9,7 @@ def test_sizes_and_scale() -> None:
     digits = create_dataset("digits")
     assert (len(digits.train), len(digits.val), len(digits.test)) == (1294, 143, 360)
     assert (digits.name, digits.num_classes, digits.input_shape) == ("digits", 10, (1, 8, 8))
-    (images, _), = digits.train.batches(2000)
+    ((images, _),) = digits.train.batches(2000)
     assert abs(images.mean()) < 0.02
     assert abs(images.std() - 1) < 0.02
 

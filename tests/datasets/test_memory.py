@@ -15,7 +15,7 @@ def _images(n: int = 40, height: int = 7, width: int = 5) -> torch.Tensor:
 def test_normalisation() -> None:
     images, mean, std = _images(), (0.1, 0.5, 0.9), (0.2, 0.3, 0.4)
     split = TensorSplit(images, torch.zeros(40), mean=mean, std=std)
-    (got, labels), = split.batches(64)
+    ((got, labels),) = split.batches(64)
     expected = (images / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
     torch.testing.assert_close(got, expected)
     assert (got.dtype, labels.dtype) == (torch.float32, torch.int64)
@@ -46,8 +46,8 @@ def test_no_padding_and_no_flip_change_nothing() -> None:
 
 def test_augmentation_is_for_training_only() -> None:
     split = create_dataset("digits").train
-    plain, = split.batches(2000)
-    again, = split.batches(2000, augment=True)
+    (plain,) = split.batches(2000)
+    (again,) = split.batches(2000, augment=True)
     assert not torch.equal(plain[0], again[0])
     assert torch.equal(plain[1], again[1])
 

@@ -1,4 +1,5 @@
 """Networks whose thinner copies differ in form: the network's own code, a rewritten graph, samplers."""
+
 from __future__ import annotations
 
 import torch
@@ -23,8 +24,15 @@ class Halves(nn.Module):
 
 
 def plain(width: int = 8) -> nn.Module:
-    return nn.Sequential(nn.Conv2d(3, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(),
-                         nn.Conv2d(width, 10, 3, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(360, 4))
+    return nn.Sequential(
+        nn.Conv2d(3, width, 3, padding=1),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        nn.Conv2d(width, 10, 3, bias=False),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(360, 4),
+    )
 
 
 class Residual(nn.Module):

@@ -1,4 +1,5 @@
 """Artifacts: what is saved comes back, and nothing else is believed."""
+
 from __future__ import annotations
 
 import copy
@@ -115,6 +116,7 @@ def test_tied_weights_stay_tied(tmp_path: Path) -> None:
         net = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 2))
         net[2].weight = net[1].weight
         return net
+
     net = trained_linear(tied())
     pocketprune.save(tmp_path / "net.pt", net)
     loaded = pocketprune.load(tmp_path / "net.pt", tied())
@@ -149,6 +151,7 @@ def test_state_that_is_no_tensor_is_refused(tmp_path: Path) -> None:
     class Odd(nn.Linear):
         def get_extra_state(self) -> Any:
             return {"when": Path("now")}
+
     with pytest.raises(UserError, match=r"_extra_state.*cannot be saved"):
         pocketprune.save(tmp_path / "net.pt", nn.Sequential(Odd(2, 2)))
     assert not list(tmp_path.iterdir())
@@ -161,6 +164,7 @@ def test_a_crash_while_writing_leaves_the_file_of_before(tmp_path: Path, monkeyp
 
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
+
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(UserError, match="No space left"):
         pocketprune.save(tmp_path / "net.pt", thinned(dense))

@@ -1,4 +1,5 @@
 """Artifacts that are damaged, tampered with or of another network are refused, and no code in them is run."""
+
 from __future__ import annotations
 
 import os
@@ -95,6 +96,7 @@ def _set(*path: Any, to: Any) -> Callable[[dict[str, Any]], None]:
         for key in path[:-1]:
             content = content[key]
         content[path[-1]] = to
+
     return change
 
 

@@ -1,4 +1,5 @@
 """The picture of the groups shows what the recipe says."""
+
 from __future__ import annotations
 
 import importlib.util
@@ -24,9 +25,9 @@ def test_rows_are_groups_then_samplers() -> None:
     net = refitted(dense)
     recipe, groups = recipe_of(net), groups_of(dense)
     rows = group_rows(groups, recipe)
-    assert [row.label for row in rows[:len(groups)]] == [group.name for group in groups]
-    assert [len(row.kept) for row in rows[:len(groups)]] == [group.size for group in groups]
-    sampled = rows[len(groups):]
+    assert [row.label for row in rows[: len(groups)]] == [group.name for group in groups]
+    assert [len(row.kept) for row in rows[: len(groups)]] == [group.size for group in groups]
+    sampled = rows[len(groups) :]
     assert [row.label for row in sampled] == [f"read by {w.removesuffix('.weight')}" for w in recipe.samplers]
     for row, kept in zip(sampled, recipe.samplers.values(), strict=True):
         assert row.kept.nonzero()[0].tolist() == kept

@@ -1,4 +1,5 @@
 """Exported files: they load, compute what the network computes, at any batch size; or nothing is written."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -33,7 +34,8 @@ NETS: dict[str, Callable[[], nn.Module]] = {
 def require(name: str) -> None:
     """Skip the test where the format's packages are not installed."""
     for package in {"onnx": ("onnx", "onnxscript", "onnxruntime"), "xml": ("openvino", "onnx", "onnxscript")}.get(
-            name.rpartition(".")[2], ()):
+        name.rpartition(".")[2], ()
+    ):
         pytest.importorskip(package)
 
 
@@ -122,6 +124,7 @@ def _loads(change: Callable[[list[Tensor]], list[Tensor]]) -> Callable[[Path], R
     def load(path: Path) -> Runner:
         runner = open_pt2(path)
         return lambda inputs: change(runner(inputs))
+
     return load
 
 
@@ -134,8 +137,9 @@ WRONG: dict[str, tuple[Callable[[list[Tensor]], list[Tensor]], str]] = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_file_that_computes_something_else_is_not_kept(case: str, kept_file: Path,
-                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_computes_something_else_is_not_kept(
+    case: str, kept_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     change, words = WRONG[case]
     kind = dataclasses.replace(export.FORMATS["torch.export"], load=_loads(change))
     monkeypatch.setitem(export.FORMATS, "torch.export", kind)
@@ -149,6 +153,7 @@ def test_a_network_that_cannot_be_exported_says_why(kept_file: Path) -> None:
     class Undecided(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x if x.sum() > 0 else -x
+
     assert "network Undecided cannot be exported to torch.export: " in refusal(kept_file, Undecided())
 
 
@@ -158,6 +163,7 @@ def test_outputs_that_are_no_tensors_are_named(tmp_path: Path) -> None:
     class Flagged(nn.Module):
         def forward(self, x: Tensor) -> Any:
             return x.relu(), 3
+
     message = refusal(tmp_path / "net.onnx", Flagged(), pocketprune.export_onnx)
     assert message.endswith("cannot be exported to ONNX: it returns 3; a model of this format returns tensors only")
 
@@ -188,6 +194,7 @@ def test_calls_are_timed_in_turns() -> None:
 
     def fast() -> None:
         order.append("fast")
+
     times = latencies([slow, fast], repeats=3, warmup=1)
     assert order == ["slow", "fast"] * 4
     assert times[0] > times[1] > 0

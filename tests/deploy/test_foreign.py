@@ -1,4 +1,5 @@
 """A person's own network and weights on the command line: what fits is pruned, what does not is told in one line."""
+
 from __future__ import annotations
 
 import json
@@ -73,8 +74,17 @@ def _weights(folder: Path, prefix: str = "module.") -> dict[str, torch.Tensor]:
 
 
 def _flags(folder: Path, net: str, *more: str) -> list[str]:
-    return [f"--net={net}", "--learner=channel", f"--workdir={folder / 'out'}", "--nb_epochs_rat=0", "--device=cpu",
-            "--cp_nb_batches=2", "--latency_batch=1", "--cp_uniform_preserve_ratio=0.5", *more]
+    return [
+        f"--net={net}",
+        "--learner=channel",
+        f"--workdir={folder / 'out'}",
+        "--nb_epochs_rat=0",
+        "--device=cpu",
+        "--cp_nb_batches=2",
+        "--latency_batch=1",
+        "--cp_uniform_preserve_ratio=0.5",
+        *more,
+    ]
 
 
 def _refusal(capsys: pytest.CaptureFixture[str], flags: list[str]) -> str:
@@ -109,17 +119,23 @@ def test_weights_that_do_not_fit_are_listed(folder: Path, capsys: pytest.Capture
     checkpoint = f"--init_checkpoint={folder / 'weights.pt'}"
     line = _refusal(capsys, _flags(folder, f"{_module(folder)}:wide", checkpoint))
     assert line.startswith(f"error: {checkpoint}: does not fit --net")
-    for words in ("1 missing: classifier.bias", "1 unexpected: extra", "other shape: features.0.weight (8, 1, 3, 3) "
-                  "instead of (9, 1, 3, 3)"):
+    for words in (
+        "1 missing: classifier.bias",
+        "1 unexpected: extra",
+        "other shape: features.0.weight (8, 1, 3, 3) instead of (9, 1, 3, 3)",
+    ):
         assert words in line
     assert not (folder / "out" / "report.json").exists()
 
 
-@pytest.mark.parametrize(("net", "words"), [
-    ("branching", "network Own cannot be traced: control flow in"),
-    ("two_inputs", "do not fit network Two: TypeError: "),
-    ("Owm", "has no callable named 'Owm' (did you mean Own?)"),
-])
+@pytest.mark.parametrize(
+    ("net", "words"),
+    [
+        ("branching", "network Own cannot be traced: control flow in"),
+        ("two_inputs", "do not fit network Two: TypeError: "),
+        ("Owm", "has no callable named 'Owm' (did you mean Own?)"),
+    ],
+)
 def test_networks_that_cannot_be_pruned(folder: Path, capsys: pytest.CaptureFixture[str], net: str, words: str) -> None:
     torch.save(_weights(folder), folder / "weights.pt")
     line = _refusal(capsys, _flags(folder, f"{_module(folder)}:{net}", f"--init_checkpoint={folder / 'weights.pt'}"))

@@ -1,4 +1,5 @@
 """The sweep shows every layer its true input and target, runs each node once a network and holds little."""
+
 from __future__ import annotations
 
 from collections import Counter
@@ -80,8 +81,12 @@ def test_every_node_runs_once_a_network(monkeypatch: pytest.MonkeyPatch) -> None
     runs: Counter[object] = Counter()
     evaluate = sweep_module.evaluate_node
     monkeypatch.setattr(sweep_module, "evaluate_node", lambda node, env: (runs.update([node]), evaluate(node, env))[1])
-    sweep = Sweep(structure.traced, nodes_of(structure), batches,
-                  pruned=PrunedTensors({"conv1.weight": net.conv1.weight.detach() * 0.5}))
+    sweep = Sweep(
+        structure.traced,
+        nodes_of(structure),
+        batches,
+        pruned=PrunedTensors({"conv1.weight": net.conv1.weight.detach() * 0.5}),
+    )
     for _ in sweep:
         for _ in sweep.rows():
             pass

@@ -48,8 +48,9 @@ def _report(workdir: Path) -> dict:
 def weights(tmp_path: Path) -> Path:
     """An untrained ResNet-8 for the digits."""
     torch.manual_seed(0)
-    torch.save(create_net("resnet", num_classes=10, input_shape=(1, 8, 8), resnet_size=8).state_dict(),
-               tmp_path / "weights.pt")
+    torch.save(
+        create_net("resnet", num_classes=10, input_shape=(1, 8, 8), resnet_size=8).state_dict(), tmp_path / "weights.pt"
+    )
     return tmp_path / "weights.pt"
 
 
@@ -80,7 +81,12 @@ def test_a_finished_run_told_again_trains_nothing(tmp_path: Path, weights: Path)
     assert _run(tmp_path, *flags) == 0
     first, model = _report(tmp_path), str(read_tensors(tmp_path / "pruned_model.pt"))
     assert [row["name"] for row in first["stages"]] == [
-        "dense", "before recovery", "batch norms re-estimated", "blocks reconstructed", "final"]
+        "dense",
+        "before recovery",
+        "batch norms re-estimated",
+        "blocks reconstructed",
+        "final",
+    ]
     assert first["before_finetune"]["accuracy"] == first["stages"][3]["accuracy"]
     assert _run(tmp_path, *flags) == 0
     again = _report(tmp_path)
@@ -115,8 +121,13 @@ def test_sigterm_while_pruning_saves_and_the_run_continues(
 @pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EROFS])
 @pytest.mark.parametrize(("at", "good"), [(2, "prune-00000001"), (14, "finetune-00000008")])
 def test_a_full_or_read_only_disk_in_mid_run_leaves_the_last_good_checkpoint(
-    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    at: int, good: str, fault: int,
+    tmp_path: Path,
+    weights: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    at: int,
+    good: str,
+    fault: int,
 ) -> None:
     def failing(_handle: int) -> None:
         raise OSError(fault, os.strerror(fault))
@@ -175,9 +186,7 @@ def test_distillation_changes_the_fine_tuning(tmp_path: Path, weights: Path) -> 
     assert len(losses) == 3
 
 
-def test_full_precision_learns_from_a_larger_teacher(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_full_precision_learns_from_a_larger_teacher(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     teacher = create_net("resnet", num_classes=10, input_shape=(1, 8, 8), resnet_size=14)
     torch.save(teacher.state_dict(), tmp_path / "teacher.pt")
     named = (f"--dst_checkpoint={tmp_path / 'teacher.pt'}", "--enbl_dst", "--learner=full-prec")
@@ -187,24 +196,38 @@ def test_full_precision_learns_from_a_larger_teacher(
     assert len(kept) < len(teacher.state_dict())
 
 
-@pytest.mark.parametrize(("flags", "words"), [
-    (("--cp_list_group=0",), "--cp_list_group=0"), (("--cp_list_group=-3",), "--cp_list_group=-3"),
-    (("--cp_list_group=2.5",), "--cp_list_group"), (("--cp_uniform_preserve_ratio=1.01",), "in (0, 1]"),
-    (("--cp_preserve_ratio=0",), "--cp_preserve_ratio=0"), (("--nb_epochs_rat=-1",), "--nb_epochs_rat=-1"),
-    (("--nb_epochs_rat=inf",), "--nb_epochs_rat=inf"), (("--lrn_rate_init=-0.1",), "--lrn_rate_init=-0.1"),
-    (("--cp_block_lrn_rate=0",), "--cp_block_lrn_rate=0"), (("--cp_lrn_rate_ft=nan",), "--cp_lrn_rate_ft=nan"),
-    (("--warmup=1",), "--warmup=1"), (("--label_smoothing=1",), "--label_smoothing=1"),
-    (("--ema_decay=1",), "--ema_decay=1"), (("--clip_norm=-1",), "--clip_norm=-1"),
-    (("--loss_w_dst=inf",), "--loss_w_dst=inf"), (("--tempr_dst=-4",), "--tempr_dst=-4"),
-    (("--tempr_dst=0",), "--tempr_dst=0"),
-    (("--tempr_dst=nan",), "--tempr_dst=nan"), (("--loss_w_dst=-1",), "--loss_w_dst=-1"),
-    (("--cp_lrn_rate_ft=0",), "--cp_lrn_rate_ft"), (("--cp_nb_iters_ft_ratio=1.5",), "--cp_nb_iters_ft_ratio=1.5"),
-    (("--cp_block_steps=-1",), "--cp_block_steps=-1"), (("--save_step=0",), "--save_step=0"),
-    (("--keep_checkpoints=0",), "--keep_checkpoints=0"),
-    (("--enbl_dst", "--learner=full-prec"), "--dst_checkpoint"),
-    (("--enbl_dst", "--dst_net=lenet"), "--dst_checkpoint"),
-    (("--enbl_dst", "--dst_checkpoint=absent.pt"), "no such file"),
-])
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--cp_list_group=0",), "--cp_list_group=0"),
+        (("--cp_list_group=-3",), "--cp_list_group=-3"),
+        (("--cp_list_group=2.5",), "--cp_list_group"),
+        (("--cp_uniform_preserve_ratio=1.01",), "in (0, 1]"),
+        (("--cp_preserve_ratio=0",), "--cp_preserve_ratio=0"),
+        (("--nb_epochs_rat=-1",), "--nb_epochs_rat=-1"),
+        (("--nb_epochs_rat=inf",), "--nb_epochs_rat=inf"),
+        (("--lrn_rate_init=-0.1",), "--lrn_rate_init=-0.1"),
+        (("--cp_block_lrn_rate=0",), "--cp_block_lrn_rate=0"),
+        (("--cp_lrn_rate_ft=nan",), "--cp_lrn_rate_ft=nan"),
+        (("--warmup=1",), "--warmup=1"),
+        (("--label_smoothing=1",), "--label_smoothing=1"),
+        (("--ema_decay=1",), "--ema_decay=1"),
+        (("--clip_norm=-1",), "--clip_norm=-1"),
+        (("--loss_w_dst=inf",), "--loss_w_dst=inf"),
+        (("--tempr_dst=-4",), "--tempr_dst=-4"),
+        (("--tempr_dst=0",), "--tempr_dst=0"),
+        (("--tempr_dst=nan",), "--tempr_dst=nan"),
+        (("--loss_w_dst=-1",), "--loss_w_dst=-1"),
+        (("--cp_lrn_rate_ft=0",), "--cp_lrn_rate_ft"),
+        (("--cp_nb_iters_ft_ratio=1.5",), "--cp_nb_iters_ft_ratio=1.5"),
+        (("--cp_block_steps=-1",), "--cp_block_steps=-1"),
+        (("--save_step=0",), "--save_step=0"),
+        (("--keep_checkpoints=0",), "--keep_checkpoints=0"),
+        (("--enbl_dst", "--learner=full-prec"), "--dst_checkpoint"),
+        (("--enbl_dst", "--dst_net=lenet"), "--dst_checkpoint"),
+        (("--enbl_dst", "--dst_checkpoint=absent.pt"), "no such file"),
+    ],
+)
 def test_wrong_training_flags_are_told_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: tuple, words: str
 ) -> None:
@@ -216,7 +239,8 @@ def test_a_teacher_of_another_shape_is_refused_before_any_work(
 ) -> None:
     (tmp_path / "own.py").write_text(
         "from torch import nn\n\ndef build(num_classes, input_shape):\n"
-        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes + 1))\n")
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes + 1))\n"
+    )
     torch.save({"1.weight": torch.zeros(11, 64), "1.bias": torch.zeros(11)}, tmp_path / "teacher.pt")
     flags = ("--enbl_dst", f"--dst_net={tmp_path / 'own.py'}:build", f"--dst_checkpoint={tmp_path / 'teacher.pt'}")
     message = _refusal(capsys, tmp_path / "out", *flags)

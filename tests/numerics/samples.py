@@ -8,8 +8,16 @@ from torch import Tensor
 from pocketprune.numerics.moments import Moments
 
 
-def make_rows(channels: int = 6, block: int = 4, outputs: int = 5, rows: int = 400, *, noise: float = 0.0,
-              mean: float = 0.0, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+def make_rows(
+    channels: int = 6,
+    block: int = 4,
+    outputs: int = 5,
+    rows: int = 400,
+    *,
+    noise: float = 0.0,
+    mean: float = 0.0,
+    seed: int = 0,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Rows x (m, d), weight (d, n) and targets y = x W + 1 + noise; the columns of x are correlated."""
     generator = torch.Generator().manual_seed(seed)
 

@@ -38,7 +38,7 @@ def test_errors_and_weights_equal_direct_refits(delayed_rows: int, monkeypatch: 
         W, bias = refit(moments, weight, kept, BLOCK, damping=damping)
         error = relative_error(moments, W, kept, BLOCK, importance)
         assert float(path.errors[count]) == pytest.approx(error, rel=1e-9)
-        (mine, my_bias), = path.weights(count)
+        ((mine, my_bias),) = path.weights(count)
         assert torch.equal(mine, W)
         assert torch.equal(my_bias, bias)
 
@@ -95,7 +95,7 @@ def test_consumers_may_have_kernels_of_different_size() -> None:
 def test_dead_and_repeated_channels_go_first() -> None:
     x, weight, _ = make_rows(8, BLOCK, 4)
     x[:, :BLOCK] = 2.0
-    x[:, BLOCK:2 * BLOCK] = x[:, 2 * BLOCK:3 * BLOCK]
+    x[:, BLOCK : 2 * BLOCK] = x[:, 2 * BLOCK : 3 * BLOCK]
     path = EliminationPath.from_moments([moments_of(x, x @ weight)], [weight], [BLOCK])
     assert path.order[0] == 0
     assert path.order[1] in (1, 2)

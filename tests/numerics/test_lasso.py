@@ -17,7 +17,7 @@ CHANNELS, BLOCK, OUTPUTS = 6, 4, 5
 def design(x: Tensor, weight: Tensor, block: int) -> Tensor:
     """The Lasso's explicit rows (m * n, c): column i is vec(X_i W_i) of centred patches."""
     x = x - x.mean(0)
-    columns = [x[:, i:i + block] @ weight[i:i + block] for i in range(0, len(weight), block)]
+    columns = [x[:, i : i + block] @ weight[i : i + block] for i in range(0, len(weight), block)]
     return torch.stack([column.flatten() for column in columns], 1)
 
 
@@ -83,9 +83,9 @@ def test_every_count_is_exact_whatever_the_data(channels: int, seed: int, intege
 
 def test_channels_without_signal_come_last() -> None:
     x, weight, _ = make_rows(CHANNELS, BLOCK, OUTPUTS)
-    x[:, 2 * BLOCK:3 * BLOCK] = 7.0           # channel 2 is constant
-    x[:, 4 * BLOCK:5 * BLOCK] = x[:, :BLOCK]  # channel 4 repeats channel 0
-    weight[4 * BLOCK:5 * BLOCK] = weight[:BLOCK]
+    x[:, 2 * BLOCK : 3 * BLOCK] = 7.0  # channel 2 is constant
+    x[:, 4 * BLOCK : 5 * BLOCK] = x[:, :BLOCK]  # channel 4 repeats channel 0
+    weight[4 * BLOCK : 5 * BLOCK] = weight[:BLOCK]
     moments = moments_of(x, x @ weight)
     path = lasso_path(*channel_gram(moments.A, moments.B, weight, BLOCK))
     assert 2 not in path[5].tolist()

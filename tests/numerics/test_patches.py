@@ -25,8 +25,7 @@ def test_all_patches_equal_unfold(geometry: tuple[tuple[int, int], ...]) -> None
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_chosen_positions_are_rows_of_all(geometry: tuple[tuple[int, int], ...],
-                                          layout: torch.memory_format) -> None:
+def test_chosen_positions_are_rows_of_all(geometry: tuple[tuple[int, int], ...], layout: torch.memory_format) -> None:
     x = torch.randn(3, 2, 8, 7).contiguous(memory_format=layout)
     count = torch.Size(output_size((8, 7), *geometry)).numel()
     everything = patches(x, *geometry).view(3, count, -1)

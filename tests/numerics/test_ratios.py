@@ -10,8 +10,10 @@ from pocketprune.common.errors import UserError
 from pocketprune.numerics.ratios import check_ratios, kept_count, parse_ratio_list, write_ratio_list
 
 NAMES = ["conv1", "conv2", "conv3"]
-RESNET20 = ("1.0, 0.1875, 0.1875, 0.1875, 0.1875, 0.1875, 0.1875, 0.1875, 1.0, 0.25, 1.0, 0.25, 0.21875, "
-            "0.21875, 0.21875, 1.0, 0.5625, 1.0, 0.546875, 0.546875, 0.546875, 1")
+RESNET20 = (
+    "1.0, 0.1875, 0.1875, 0.1875, 0.1875, 0.1875, 0.1875, 0.1875, 1.0, 0.25, 1.0, 0.25, 0.21875, "
+    "0.21875, 0.21875, 1.0, 0.5625, 1.0, 0.546875, 0.546875, 0.546875, 1"
+)
 
 
 @pytest.fixture
@@ -19,10 +21,22 @@ def listed(tmp_path: Path) -> Path:
     return tmp_path / "ratio.list"
 
 
-@pytest.mark.parametrize(("ratio", "channels", "multiple", "kept"), [
-    (0.5, 16, 1, 8), (0.1875, 16, 1, 3), (0.01, 16, 1, 1), (1.0, 3, 1, 3), (0.546875, 64, 1, 35),
-    (0.3, 32, 4, 8), (0.01, 32, 4, 4), (1.0, 30, 4, 30), (0.5, 3, 4, 3), (0.99, 30, 8, 30), (0.6, 30, 8, 16),
-])
+@pytest.mark.parametrize(
+    ("ratio", "channels", "multiple", "kept"),
+    [
+        (0.5, 16, 1, 8),
+        (0.1875, 16, 1, 3),
+        (0.01, 16, 1, 1),
+        (1.0, 3, 1, 3),
+        (0.546875, 64, 1, 35),
+        (0.3, 32, 4, 8),
+        (0.01, 32, 4, 4),
+        (1.0, 30, 4, 30),
+        (0.5, 3, 4, 3),
+        (0.99, 30, 8, 30),
+        (0.6, 30, 8, 16),
+    ],
+)
 def test_kept_count(ratio: float, channels: int, multiple: int, kept: int) -> None:
     assert kept_count(ratio, channels, multiple) == kept
 
@@ -35,15 +49,24 @@ def test_kept_count_is_possible_and_near(ratio: float, channels: int, multiple: 
     assert abs(kept - ratio * channels) <= max(1, multiple)
 
 
-@pytest.mark.parametrize(("ratio", "channels", "multiple"), [(0, 4, 1), (1.1, 4, 1), (float("nan"), 4, 1),
-                                                             (0.5, 0, 1), (0.5, 4, 0)])
+@pytest.mark.parametrize(
+    ("ratio", "channels", "multiple"), [(0, 4, 1), (1.1, 4, 1), (float("nan"), 4, 1), (0.5, 0, 1), (0.5, 4, 0)]
+)
 def test_kept_count_refuses(ratio: float, channels: int, multiple: int) -> None:
     with pytest.raises(ValueError, match=r"must (lie in \(0, 1\]|be at least 1)"):
         kept_count(ratio, channels, multiple)
 
 
-@pytest.mark.parametrize("text", ["0.5,0.25,1", "0.5, 0.25, 1,\n", "0.5\n0.25\n1\n", "\ufeff0.5,0.25,1\r\n",
-                                  "# three layers\n0.5,  # conv1\n0.25, 1 # the others\n\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0.5,0.25,1",
+        "0.5, 0.25, 1,\n",
+        "0.5\n0.25\n1\n",
+        "\ufeff0.5,0.25,1\r\n",
+        "# three layers\n0.5,  # conv1\n0.25, 1 # the others\n\n",
+    ],
+)
 def test_layouts_of_a_list(listed: Path, text: str) -> None:
     listed.write_text(text, encoding="utf-8")
     assert parse_ratio_list(listed, NAMES) == [0.5, 0.25, 1.0]
@@ -55,19 +78,22 @@ def test_a_resnet20_list_of_22_entries(listed: Path) -> None:
     assert (len(ratios), ratios[1], ratios[-1]) == (22, 0.1875, 1.0)
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("", "is empty, expected 3, one per prunable layer (conv1, conv2, conv3)"),
-    ("# nothing\n\n", "is empty, expected 3, one per prunable layer (conv1, conv2, conv3)"),
-    ("0.5,half,1", "entry 2 is 'half', expected a number in (0, 1]"),
-    ("0.5,,1", "entry 2 is empty, expected a number in (0, 1]"),
-    ("0.5,nan,1", "entry 2 is nan, expected a number in (0, 1]"),
-    ("0.5,1,inf", "entry 3 is inf, expected a number in (0, 1]"),
-    ("0,1,1", "entry 1 is 0.0, expected a number in (0, 1]"),
-    ("0.5,1.5,1", "entry 2 is 1.5, expected a number in (0, 1]"),
-    ("0.5,-0.5,1", "entry 2 is -0.5, expected a number in (0, 1]"),
-    ("0.5", "has 1 entry, expected 3, one per prunable layer (conv1, conv2, conv3)"),
-    ("1,1,1,1", "has 4 entries, expected 3, one per prunable layer (conv1, conv2, conv3)"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty, expected 3, one per prunable layer (conv1, conv2, conv3)"),
+        ("# nothing\n\n", "is empty, expected 3, one per prunable layer (conv1, conv2, conv3)"),
+        ("0.5,half,1", "entry 2 is 'half', expected a number in (0, 1]"),
+        ("0.5,,1", "entry 2 is empty, expected a number in (0, 1]"),
+        ("0.5,nan,1", "entry 2 is nan, expected a number in (0, 1]"),
+        ("0.5,1,inf", "entry 3 is inf, expected a number in (0, 1]"),
+        ("0,1,1", "entry 1 is 0.0, expected a number in (0, 1]"),
+        ("0.5,1.5,1", "entry 2 is 1.5, expected a number in (0, 1]"),
+        ("0.5,-0.5,1", "entry 2 is -0.5, expected a number in (0, 1]"),
+        ("0.5", "has 1 entry, expected 3, one per prunable layer (conv1, conv2, conv3)"),
+        ("1,1,1,1", "has 4 entries, expected 3, one per prunable layer (conv1, conv2, conv3)"),
+    ],
+)
 def test_mistakes_in_a_list(listed: Path, text: str, message: str) -> None:
     listed.write_text(text)
     with pytest.raises(UserError) as caught:

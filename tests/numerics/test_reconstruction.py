@@ -55,7 +55,7 @@ def test_all_channels_on_unpruned_inputs_return_the_original_weight(ridge: float
 def test_dead_and_repeated_inputs_fall_back_on_the_original_weight() -> None:
     x, weight, _ = make_rows()
     x[:, :BLOCK] = 3.0
-    x[:, BLOCK:2 * BLOCK] = x[:, 2 * BLOCK:3 * BLOCK]
+    x[:, BLOCK : 2 * BLOCK] = x[:, 2 * BLOCK : 3 * BLOCK]
     y = x @ weight
     W, bias = refit(moments_of(x, y), weight, torch.arange(6), BLOCK)
     torch.testing.assert_close(W, weight, rtol=0, atol=1e-6)

@@ -31,7 +31,7 @@ def test_exactly_count_sorted_channels(method: str, consumer: tuple[Moments, Ten
 
 def test_magnitude_keeps_the_largest_slices_of_all_consumers() -> None:
     first = torch.tensor([[1.0], [-1.0], [3.0], [0.0]])  # two channels of two rows: 2 and 3
-    second = torch.tensor([[5.0], [-1.0]])               # two channels of one row: 5 and 1
+    second = torch.tensor([[5.0], [-1.0]])  # two channels of one row: 5 and 1
     assert select("magnitude", [], [first], [2], 1).tolist() == [1]
     assert select("magnitude", [], [first, second], [2, 1], 1).tolist() == [0]
     assert select("magnitude", [], [torch.ones(4, 2)], [1], 2).tolist() == [0, 1]
@@ -51,21 +51,26 @@ def test_lasso_adds_the_grams_of_its_consumers(consumer: tuple[Moments, Tensor])
     moments, weight = consumer
     x, other_weight, y = make_rows(CHANNELS, 1, 6, noise=0.5, seed=3)
     other, importance = moments_of(x, y), torch.rand(6, dtype=torch.float64)
-    G, g = (a + b for a, b in zip(channel_gram(moments.A, moments.B, weight, BLOCK),
-                                  channel_gram(other.A, other.B, other_weight, 1, importance), strict=True))
-    kept = select("lasso", [moments, other], [weight, other_weight], [BLOCK, 1], 4,
-                  output_weights=[None, importance])
+    G, g = (
+        a + b
+        for a, b in zip(
+            channel_gram(moments.A, moments.B, weight, BLOCK),
+            channel_gram(other.A, other.B, other_weight, 1, importance),
+            strict=True,
+        )
+    )
+    kept = select("lasso", [moments, other], [weight, other_weight], [BLOCK, 1], 4, output_weights=[None, importance])
     assert torch.equal(kept, lasso_path(G, g)[4])
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_parameters_that_ask_for_gradients_are_taken_as_they_are(method: str,
-                                                                 consumer: tuple[Moments, Tensor]) -> None:
+def test_parameters_that_ask_for_gradients_are_taken_as_they_are(method: str, consumer: tuple[Moments, Tensor]) -> None:
     moments, weight = consumer
     parameter = torch.nn.Parameter(weight.clone())
     plain, with_gradient = (
         select(method, [moments], [w], [BLOCK], 4, generator=torch.Generator().manual_seed(0))
-        for w in (weight, parameter))
+        for w in (weight, parameter)
+    )
     assert torch.equal(plain, with_gradient)
     assert not refit(moments, parameter, plain, BLOCK)[0].requires_grad
 

@@ -1,4 +1,5 @@
 """Compact versions of the convolutional families people use: as few layers as show the family's pattern."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -8,11 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def cbr(c_in: int, c_out: int, size: int = 3, stride: int = 1, groups: int = 1,
-        act: Callable[[], nn.Module] = nn.ReLU) -> nn.Sequential:
+def cbr(
+    c_in: int, c_out: int, size: int = 3, stride: int = 1, groups: int = 1, act: Callable[[], nn.Module] = nn.ReLU
+) -> nn.Sequential:
     """Convolution, batch norm, activation."""
-    return nn.Sequential(nn.Conv2d(c_in, c_out, size, stride, size // 2, groups=groups, bias=False),
-                         nn.BatchNorm2d(c_out), act())
+    return nn.Sequential(
+        nn.Conv2d(c_in, c_out, size, stride, size // 2, groups=groups, bias=False), nn.BatchNorm2d(c_out), act()
+    )
 
 
 class Classifier(nn.Module):
@@ -34,8 +37,11 @@ class BasicBlock(nn.Module):
         self.conv1, self.bn1 = nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False), nn.BatchNorm2d(c_out)
         self.conv2, self.bn2 = nn.Conv2d(c_out, c_out, 3, 1, 1, bias=False), nn.BatchNorm2d(c_out)
         self.stride, self.extra, self.relu = stride, c_out - c_in, nn.ReLU(inplace=True)
-        self.down = None if padded or c_in == c_out else nn.Sequential(
-            nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
+        self.down = (
+            None
+            if padded or c_in == c_out
+            else nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
@@ -87,14 +93,24 @@ class DenseLayer(nn.Module):
 class InvertedResidual(nn.Module):
     """Expand, depthwise, squeeze-excite if asked, project; MobileNet v2/v3 and EfficientNet blocks."""
 
-    def __init__(self, c_in: int, c_out: int, expand: int, stride: int = 1, se: bool = False,
-                 act: Callable[[], nn.Module] = nn.ReLU6, gate: type[nn.Module] = nn.Sigmoid) -> None:
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        expand: int,
+        stride: int = 1,
+        se: bool = False,
+        act: Callable[[], nn.Module] = nn.ReLU6,
+        gate: type[nn.Module] = nn.Sigmoid,
+    ) -> None:
         super().__init__()
         width = c_in * expand
         self.body = nn.Sequential(
-            cbr(c_in, width, 1, act=act), cbr(width, width, 3, stride, width, act),
+            cbr(c_in, width, 1, act=act),
+            cbr(width, width, 3, stride, width, act),
             SqueezeExcite(width, max(2, width // 4), gate) if se else nn.Identity(),
-            cbr(width, c_out, 1, act=nn.Identity))
+            cbr(width, c_out, 1, act=nn.Identity),
+        )
         self.skip = stride == 1 and c_in == c_out
 
     def forward(self, x: Tensor) -> Tensor:
@@ -114,8 +130,10 @@ class ShuffleUnit1(nn.Module):
         super().__init__()
         self.stride, self.groups = stride, groups
         out = c_out - c_in if stride == 2 else c_out
-        self.reduce, self.depthwise = cbr(c_in, c_out // 4, 1, groups=groups), cbr(
-            c_out // 4, c_out // 4, 3, stride, c_out // 4, act=nn.Identity)
+        self.reduce, self.depthwise = (
+            cbr(c_in, c_out // 4, 1, groups=groups),
+            cbr(c_out // 4, c_out // 4, 3, stride, c_out // 4, act=nn.Identity),
+        )
         self.expand = cbr(c_out // 4, out, 1, groups=groups, act=nn.Identity)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -130,8 +148,9 @@ class ShuffleUnit2(nn.Module):
         super().__init__()
         self.stride, half = stride, c_out // 2
         start = c_in if stride == 2 else half
-        self.branch = nn.Sequential(cbr(start, half, 1), cbr(half, half, 3, stride, half, nn.Identity),
-                                    cbr(half, half, 1))
+        self.branch = nn.Sequential(
+            cbr(start, half, 1), cbr(half, half, 3, stride, half, nn.Identity), cbr(half, half, 1)
+        )
         self.left = nn.Sequential(cbr(c_in, c_in, 3, 2, c_in, nn.Identity), cbr(c_in, half, 1)) if stride == 2 else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -161,8 +180,13 @@ class Inception(nn.Module):
         super().__init__()
         self.one, self.pooled = cbr(c_in, width, 1), cbr(c_in, width // 2, 1)
         self.three = nn.Sequential(cbr(c_in, width, 1), cbr(width, 2 * width))
-        self.five = nn.ModuleList([cbr(c_in, width // 2, 1), nn.Conv2d(width // 2, width, (1, 3), padding=(0, 1)),
-                                   nn.Conv2d(width // 2, width, (3, 1), padding=(1, 0))])
+        self.five = nn.ModuleList(
+            [
+                cbr(c_in, width // 2, 1),
+                nn.Conv2d(width // 2, width, (1, 3), padding=(0, 1)),
+                nn.Conv2d(width // 2, width, (3, 1), padding=(1, 0)),
+            ]
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         five = self.five[0](x)
@@ -207,36 +231,96 @@ class GoogLeNet(nn.Module):
 
 
 CONVOLUTIONAL: dict[str, Callable[[], nn.Module]] = {
-    "plain": lambda: nn.Sequential(*cbr(3, 8), nn.MaxPool2d(2), *cbr(8, 12), nn.MaxPool2d(2), nn.Flatten(),
-                                   nn.Linear(12 * 16, 16), nn.ReLU(inplace=True), nn.Dropout(), nn.Linear(16, 5)),
+    "plain": lambda: nn.Sequential(
+        *cbr(3, 8),
+        nn.MaxPool2d(2),
+        *cbr(8, 12),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(12 * 16, 16),
+        nn.ReLU(inplace=True),
+        nn.Dropout(),
+        nn.Linear(16, 5),
+    ),
     "resnet": lambda: Classifier(cbr(3, 8), BasicBlock(8, 8), BasicBlock(8, 16, 2), BasicBlock(16, 16), channels=16),
-    "resnet_padded": lambda: Classifier(cbr(3, 8), BasicBlock(8, 8), BasicBlock(8, 16, 2, True), BasicBlock(16, 16),
-                                        BasicBlock(16, 20, 2, True), channels=20),
-    "resnet_bottleneck": lambda: Classifier(cbr(3, 8, 7, 2), nn.MaxPool2d(3, 2, 1), Bottleneck(8, 4, 16),
-                                            Bottleneck(16, 4, 16), Bottleneck(16, 8, 32, 2), channels=32),
-    "resnext": lambda: Classifier(cbr(3, 8), Bottleneck(8, 16, 16, groups=8), Bottleneck(16, 16, 24, 2, 4),
-                                  channels=24),
-    "regnet": lambda: Classifier(cbr(3, 8, 3, 2), Bottleneck(8, 16, 16, 1, 2, True), Bottleneck(16, 16, 16, 1, 2, True),
-                                 Bottleneck(16, 24, 24, 2, 3, True), channels=24),
-    "densenet": lambda: Classifier(cbr(3, 8), DenseLayer(8, 4), DenseLayer(12, 4), nn.BatchNorm2d(16), nn.ReLU(),
-                                   nn.Conv2d(16, 8, 1), nn.AvgPool2d(2), DenseLayer(8, 4), channels=12),
-    "mobilenet_v1": lambda: Classifier(cbr(3, 8, 3, 2), cbr(8, 8, 3, 1, 8), cbr(8, 16, 1), cbr(16, 16, 3, 2, 16),
-                                       cbr(16, 24, 1), channels=24),
-    "mobilenet_v2": lambda: Classifier(cbr(3, 8), InvertedResidual(8, 8, 1), InvertedResidual(8, 12, 3, 2),
-                                       InvertedResidual(12, 12, 3), cbr(12, 20, 1), channels=20),
+    "resnet_padded": lambda: Classifier(
+        cbr(3, 8),
+        BasicBlock(8, 8),
+        BasicBlock(8, 16, 2, True),
+        BasicBlock(16, 16),
+        BasicBlock(16, 20, 2, True),
+        channels=20,
+    ),
+    "resnet_bottleneck": lambda: Classifier(
+        cbr(3, 8, 7, 2),
+        nn.MaxPool2d(3, 2, 1),
+        Bottleneck(8, 4, 16),
+        Bottleneck(16, 4, 16),
+        Bottleneck(16, 8, 32, 2),
+        channels=32,
+    ),
+    "resnext": lambda: Classifier(
+        cbr(3, 8), Bottleneck(8, 16, 16, groups=8), Bottleneck(16, 16, 24, 2, 4), channels=24
+    ),
+    "regnet": lambda: Classifier(
+        cbr(3, 8, 3, 2),
+        Bottleneck(8, 16, 16, 1, 2, True),
+        Bottleneck(16, 16, 16, 1, 2, True),
+        Bottleneck(16, 24, 24, 2, 3, True),
+        channels=24,
+    ),
+    "densenet": lambda: Classifier(
+        cbr(3, 8),
+        DenseLayer(8, 4),
+        DenseLayer(12, 4),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Conv2d(16, 8, 1),
+        nn.AvgPool2d(2),
+        DenseLayer(8, 4),
+        channels=12,
+    ),
+    "mobilenet_v1": lambda: Classifier(
+        cbr(3, 8, 3, 2), cbr(8, 8, 3, 1, 8), cbr(8, 16, 1), cbr(16, 16, 3, 2, 16), cbr(16, 24, 1), channels=24
+    ),
+    "mobilenet_v2": lambda: Classifier(
+        cbr(3, 8),
+        InvertedResidual(8, 8, 1),
+        InvertedResidual(8, 12, 3, 2),
+        InvertedResidual(12, 12, 3),
+        cbr(12, 20, 1),
+        channels=20,
+    ),
     "mobilenet_v3": lambda: Classifier(
-        cbr(3, 8, act=nn.Hardswish), InvertedResidual(8, 12, 2, 2, True, nn.Hardswish, nn.Hardsigmoid),
-        InvertedResidual(12, 12, 3, 1, True, nn.Hardswish, nn.Hardsigmoid), channels=12),
-    "efficientnet": lambda: Classifier(cbr(3, 8, act=nn.SiLU), InvertedResidual(8, 8, 1, 1, True, nn.SiLU),
-                                       InvertedResidual(8, 12, 4, 2, True, nn.SiLU),
-                                       InvertedResidual(12, 12, 4, 1, True, nn.SiLU), channels=12),
+        cbr(3, 8, act=nn.Hardswish),
+        InvertedResidual(8, 12, 2, 2, True, nn.Hardswish, nn.Hardsigmoid),
+        InvertedResidual(12, 12, 3, 1, True, nn.Hardswish, nn.Hardsigmoid),
+        channels=12,
+    ),
+    "efficientnet": lambda: Classifier(
+        cbr(3, 8, act=nn.SiLU),
+        InvertedResidual(8, 8, 1, 1, True, nn.SiLU),
+        InvertedResidual(8, 12, 4, 2, True, nn.SiLU),
+        InvertedResidual(12, 12, 4, 1, True, nn.SiLU),
+        channels=12,
+    ),
     "shufflenet_v1": lambda: Classifier(cbr(3, 16), ShuffleUnit1(16, 32, 2, 2), ShuffleUnit1(32, 32, 2), channels=32),
     "shufflenet_v1_3": lambda: Classifier(cbr(3, 12), ShuffleUnit1(12, 108, 3, 2), channels=108),
-    "shufflenet_v2": lambda: Classifier(cbr(3, 8), ShuffleUnit2(8, 16, 2), ShuffleUnit2(16, 16), ShuffleUnit2(16, 16),
-                                        cbr(16, 24, 1), channels=24),
-    "squeezenet": lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, ceil_mode=True),
-                                        Fire(8, 4, 8), Fire(16, 4, 8), nn.Dropout(), nn.Conv2d(16, 5, 1), nn.ReLU(),
-                                        nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+    "shufflenet_v2": lambda: Classifier(
+        cbr(3, 8), ShuffleUnit2(8, 16, 2), ShuffleUnit2(16, 16), ShuffleUnit2(16, 16), cbr(16, 24, 1), channels=24
+    ),
+    "squeezenet": lambda: nn.Sequential(
+        nn.Conv2d(3, 8, 3),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(3, 2, ceil_mode=True),
+        Fire(8, 4, 8),
+        Fire(16, 4, 8),
+        nn.Dropout(),
+        nn.Conv2d(16, 5, 1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    ),
     "inception": lambda: Classifier(cbr(3, 8, 3, 2), Inception(8, 4), nn.MaxPool2d(2), Inception(22, 6), channels=33),
     "googlenet": GoogLeNet,
     "ghostnet": lambda: Classifier(cbr(3, 8), GhostBottleneck(8, 12), GhostBottleneck(8, 15), channels=8),

@@ -1,4 +1,5 @@
 """Compact networks of dense prediction: patterns of U-Net, FPN and YOLO."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -56,8 +57,10 @@ class C2f(nn.Module):
         super().__init__()
         self.half = c_out // 2
         self.enter, self.leave = cbr(c_in, c_out, 1, act=nn.SiLU), cbr((2 + count) * self.half, c_out, 1, act=nn.SiLU)
-        self.chain = nn.ModuleList(nn.Sequential(cbr(self.half, self.half, act=nn.SiLU),
-                                                 cbr(self.half, self.half, act=nn.SiLU)) for _ in range(count))
+        self.chain = nn.ModuleList(
+            nn.Sequential(cbr(self.half, self.half, act=nn.SiLU), cbr(self.half, self.half, act=nn.SiLU))
+            for _ in range(count)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         parts = list(self.enter(x).chunk(2, 1))

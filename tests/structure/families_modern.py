@@ -1,4 +1,5 @@
 """Compact transformers and their kin: patterns of ConvNeXt, ViT, Swin and MaxViT."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -35,8 +36,9 @@ class ConvNext(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 8, 4, 4), ChannelNorm(8))
-        self.stages = nn.Sequential(ConvNextBlock(8), ConvNextBlock(8), ChannelNorm(8), nn.Conv2d(8, 12, 2, 2),
-                                    ConvNextBlock(12))
+        self.stages = nn.Sequential(
+            ConvNextBlock(8), ConvNextBlock(8), ChannelNorm(8), nn.Conv2d(8, 12, 2, 2), ConvNextBlock(12)
+        )
         self.norm, self.fc = nn.LayerNorm(12), nn.Linear(12, 5)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -120,8 +122,11 @@ def windows(x: Tensor, size: int) -> Tensor:
 
 
 def unwindowed(x: Tensor, size: int, h: int, w: int) -> Tensor:
-    return x.view(-1, h // size, w // size, size, size, x.shape[-1]).permute(0, 1, 3, 2, 4, 5).reshape(
-        -1, h, w, x.shape[-1])
+    return (
+        x.view(-1, h // size, w // size, size, size, x.shape[-1])
+        .permute(0, 1, 3, 2, 4, 5)
+        .reshape(-1, h, w, x.shape[-1])
+    )
 
 
 class SwinBlock(nn.Module):
@@ -139,8 +144,8 @@ class SwinBlock(nn.Module):
         if self.shift:
             y = torch.roll(y, (-self.shift, -self.shift), (1, 2))
             region = torch.zeros(1, h, w, 1)
-            region[:, -self.shift:] = 1
-            region[:, :, -self.shift:] += 2
+            region[:, -self.shift :] = 1
+            region[:, :, -self.shift :] += 2
             region = windows(region, 2).squeeze(-1)
             mask = (region[:, None] != region[:, :, None]).to(x.dtype) * -100.0
         y = unwindowed(self.attention(windows(y, 2), mask), 2, h, w)
@@ -184,7 +189,11 @@ class MaxViT(nn.Module):
 
 
 MODERN: dict[str, Callable[[], nn.Module]] = {
-    "convnext": ConvNext, "vit": lambda: ViT(False), "vit_fused": lambda: ViT(True), "torch_encoder": TorchEncoder,
-    "swin": Swin, "maxvit": MaxViT,
+    "convnext": ConvNext,
+    "vit": lambda: ViT(False),
+    "vit_fused": lambda: ViT(True),
+    "torch_encoder": TorchEncoder,
+    "swin": Swin,
+    "maxvit": MaxViT,
 }
 """Networks for images of 3x16x16."""

@@ -1,4 +1,5 @@
 """Random networks: operators picked one after another, each working on values that earlier ones made."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -151,7 +152,7 @@ def build(pick: Pick, kinds: dict[str, dict[str, Op]], count: int) -> RandomNet:
     for value in [b.input(name) for name in names]:
         stem(b, value)
     for _ in range(count):
-        value = pick(b.values[len(names):][-3:])
+        value = pick(b.values[len(names) :][-3:])
         name = pick(sorted(kinds[kind_of(value)]))
         b.story.append(f"{name}({value.index})")
         kinds[kind_of(value)][name](b, value)

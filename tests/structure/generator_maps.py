@@ -1,4 +1,5 @@
 """Operators on feature maps for random networks."""
+
 from __future__ import annotations
 
 import torch
@@ -10,8 +11,16 @@ from tests.structure.generator import Builder, Op, Value
 
 def _conv(b: Builder, x: Value) -> Value:
     size = b.pick([1, 3])
-    layer = b.layer(nn.Conv2d(x.channels, b.width(), size, padding=size // 2, bias=b.pick([True, False]),
-                              padding_mode=b.pick(["zeros", "zeros", "circular"]) if size == 3 else "zeros"))
+    layer = b.layer(
+        nn.Conv2d(
+            x.channels,
+            b.width(),
+            size,
+            padding=size // 2,
+            bias=b.pick([True, False]),
+            padding_mode=b.pick(["zeros", "zeros", "circular"]) if size == 3 else "zeros",
+        )
+    )
     return b.step(lambda n, t: n[layer](t), x)
 
 
@@ -71,8 +80,18 @@ def _norm(b: Builder, x: Value) -> Value:
     return b.step(lambda n, t: n[layer](t), x)
 
 
-ACTIVATIONS = {"relu": F.relu, "silu": F.silu, "gelu": F.gelu, "hardswish": F.hardswish, "sigmoid": torch.sigmoid,
-               "tanh": torch.tanh, "leaky": F.leaky_relu, "elu": F.elu, "abs": torch.abs, "negate": torch.neg}
+ACTIVATIONS = {
+    "relu": F.relu,
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "hardswish": F.hardswish,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "leaky": F.leaky_relu,
+    "elu": F.elu,
+    "abs": torch.abs,
+    "negate": torch.neg,
+}
 
 
 def activation(b: Builder, x: Value) -> Value:
@@ -89,8 +108,9 @@ def _prelu(b: Builder, x: Value) -> Value:
 def _pool(b: Builder, x: Value) -> Value:
     if x.shape[2] < 2:
         return activation(b, x)
-    pool = b.pick([F.max_pool2d, F.avg_pool2d, lambda t, _: F.adaptive_avg_pool2d(t, 2),
-                   lambda t, _: F.max_pool2d(t, 3, 1, 1)])
+    pool = b.pick(
+        [F.max_pool2d, F.avg_pool2d, lambda t, _: F.adaptive_avg_pool2d(t, 2), lambda t, _: F.max_pool2d(t, 3, 1, 1)]
+    )
     return b.step(lambda n, t: pool(t, 2), x)
 
 
@@ -102,8 +122,18 @@ def _upsample(b: Builder, x: Value) -> Value:
 
 def combine(b: Builder, x: Value) -> Value:
     """Two values of one shape, element by element; in place sometimes."""
-    how = b.pick([torch.add, torch.sub, torch.mul, torch.maximum, lambda s, t: torch.stack([s, t]).sum(0),
-                  lambda s, t: torch.stack([s, t], 1).amax(1), lambda s, t: s.clone().add_(t), torch.Tensor.mul])
+    how = b.pick(
+        [
+            torch.add,
+            torch.sub,
+            torch.mul,
+            torch.maximum,
+            lambda s, t: torch.stack([s, t]).sum(0),
+            lambda s, t: torch.stack([s, t], 1).amax(1),
+            lambda s, t: s.clone().add_(t),
+            torch.Tensor.mul,
+        ]
+    )
     return b.step(lambda n, s, t: how(s, t), x, b.alike(x))
 
 
@@ -127,8 +157,13 @@ def _padded_shortcut(b: Builder, x: Value) -> Value:
 def join(b: Builder, x: Value) -> Value:
     """Concatenation with other values that fit, the network's input among them."""
     axis = 1 if x.example.dim() == 4 else x.example.dim() - 1
-    fits = [v for v in b.values if v.example.dim() == x.example.dim() and v.channels + x.channels < 40
-            and [s for d, s in enumerate(v.shape) if d != axis] == [s for d, s in enumerate(x.shape) if d != axis]]
+    fits = [
+        v
+        for v in b.values
+        if v.example.dim() == x.example.dim()
+        and v.channels + x.channels < 40
+        and [s for d, s in enumerate(v.shape) if d != axis] == [s for d, s in enumerate(x.shape) if d != axis]
+    ]
     if not fits:
         return activation(b, x)
     other, third = b.pick(fits), b.pick(fits)
@@ -145,8 +180,9 @@ def _se(b: Builder, x: Value) -> Value:
         return b.step(lambda n, t: t * n[up](F.silu(n[down](F.adaptive_avg_pool2d(t, 1)))).sigmoid(), x)
     if how == "gate":
         layer = b.layer(nn.Linear(x.channels, x.channels, bias=False))
-        return b.step(lambda n, t: F.hardsigmoid(n[layer](t.amax((2, 3)))).view(t.shape[0], -1, 1, 1).expand_as(t) * t,
-                      x)
+        return b.step(
+            lambda n, t: F.hardsigmoid(n[layer](t.amax((2, 3)))).view(t.shape[0], -1, 1, 1).expand_as(t) * t, x
+        )
     down, up = b.layer(nn.Linear(x.channels, width)), b.layer(nn.Linear(width, x.channels))
     return b.step(lambda n, t: t * n[up](n[down](t.mean((2, 3))).relu()).sigmoid()[:, :, None, None], x)
 
@@ -156,9 +192,11 @@ def _modulate(b: Builder, x: Value) -> Value:
     vectors = [v for v in b.values if v.example.dim() == 2 and v.example.is_floating_point()]
     other = b.pick(vectors) if vectors else x
     layer = b.layer(nn.Linear(other.channels, 2 * x.channels))
+
     def compute(n, t, v):
         scale, shift = n[layer](v if v.dim() == 2 else v.mean((2, 3)))[:, :, None, None].chunk(2, 1)
         return t * (1 + scale) + shift
+
     return b.step(compute, x, other)
 
 
@@ -169,16 +207,25 @@ def _unet(b: Builder, x: Value) -> Value:
     width = b.width()
     inner, up = b.layer(nn.Conv2d(x.channels, width, 3, padding=1)), b.layer(nn.ConvTranspose2d(width, width, 2, 2))
     transposed = b.pick([False, True])
+
     def compute(n, t):
         y = n[inner](F.max_pool2d(t, 2)).relu()
         return torch.cat([t, n[up](y) if transposed else F.interpolate(y, scale_factor=2.0)], 1)
+
     return b.step(compute, x)
 
 
 def in_place(b: Builder, x: Value) -> Value:
     """Operators that change the value itself, for all who read it later."""
-    how = b.pick([torch.relu_, lambda t: t.mul_(2), lambda t: F.silu(t, inplace=True), lambda t: t.add_(t.sigmoid()),
-                  lambda t: t.clamp_(-1, 1)])
+    how = b.pick(
+        [
+            torch.relu_,
+            lambda t: t.mul_(2),
+            lambda t: F.silu(t, inplace=True),
+            lambda t: t.add_(t.sigmoid()),
+            lambda t: t.clamp_(-1, 1),
+        ]
+    )
     return b.step(lambda n, t: how(t), x)
 
 
@@ -210,10 +257,32 @@ def _literal(b: Builder, x: Value) -> Value:
 
 
 MAPS: dict[str, Op] = {
-    "conv": _conv, "conv_again": _conv, "conv3d": _conv3d, "modulate": _modulate, "unet": _unet, "buffer": _buffer,
-    "in_place": in_place, "strided_conv": _strided_conv, "grouped": _grouped, "depthwise": _depthwise,
-    "transposed": _transposed, "raw_conv": _raw_conv, "shared_conv": _shared_conv, "norm": _norm,
-    "activation": activation, "prelu": _prelu, "pool": _pool, "upsample": _upsample, "combine": combine,
-    "residual": _residual, "bottleneck": _bottleneck, "padded_shortcut": _padded_shortcut, "join": join, "se": _se,
-    "gate": _gate, "energy": _energy, "scale": _scale, "literal": _literal,
+    "conv": _conv,
+    "conv_again": _conv,
+    "conv3d": _conv3d,
+    "modulate": _modulate,
+    "unet": _unet,
+    "buffer": _buffer,
+    "in_place": in_place,
+    "strided_conv": _strided_conv,
+    "grouped": _grouped,
+    "depthwise": _depthwise,
+    "transposed": _transposed,
+    "raw_conv": _raw_conv,
+    "shared_conv": _shared_conv,
+    "norm": _norm,
+    "activation": activation,
+    "prelu": _prelu,
+    "pool": _pool,
+    "upsample": _upsample,
+    "combine": combine,
+    "residual": _residual,
+    "bottleneck": _bottleneck,
+    "padded_shortcut": _padded_shortcut,
+    "join": join,
+    "se": _se,
+    "gate": _gate,
+    "energy": _energy,
+    "scale": _scale,
+    "literal": _literal,
 }

@@ -1,4 +1,5 @@
 """Operators that move channels about, for random networks."""
+
 from __future__ import annotations
 
 import random
@@ -38,9 +39,16 @@ def halves(b: Builder, x: Value) -> Value:
     axis = _axis(x)
     if x.channels % 2:
         return roll(b, x)
-    how = b.pick([lambda s, t: s * t.sigmoid(), lambda s, t: torch.cat([t, s], axis), lambda s, t: s + t,
-                  lambda s, t: torch.cat([s, t, s + t], axis), lambda s, t: torch.cat([s.relu(), t], axis),
-                  lambda s, t: t.tanh()])
+    how = b.pick(
+        [
+            lambda s, t: s * t.sigmoid(),
+            lambda s, t: torch.cat([t, s], axis),
+            lambda s, t: s + t,
+            lambda s, t: torch.cat([s, t, s + t], axis),
+            lambda s, t: torch.cat([s.relu(), t], axis),
+            lambda s, t: t.tanh(),
+        ]
+    )
     return b.step(lambda n, t: how(*t.chunk(2, axis)), x)
 
 
@@ -51,8 +59,12 @@ def uneven(b: Builder, x: Value) -> Value:
         return roll(b, x)
     sizes = [first, x.channels - first]
     if b.pick([False, True]):
-        return b.step(lambda n, t: torch.cat([p.relu() if p.shape[axis] > 1 else p
-                                              for p in reversed(t.split(sizes, axis))], axis), x)
+        return b.step(
+            lambda n, t: torch.cat(
+                [p.relu() if p.shape[axis] > 1 else p for p in reversed(t.split(sizes, axis))], axis
+            ),
+            x,
+        )
     return b.step(lambda n, t: t.narrow(axis, first - 1, sizes[1] + 1) * 2, x)
 
 
@@ -69,17 +81,21 @@ def c2f(b: Builder, x: Value) -> Value:
     if x.channels % 2 or x.channels > 16 or x.example.dim() != 4:
         return uneven(b, x)
     layer = b.layer(nn.Conv2d(x.channels // 2, x.channels // 2, 3, padding=1))
+
     def compute(n, t):
         s, u = t.chunk(2, 1)
         return torch.cat([s, u, n[layer](u)], 1)
+
     return b.step(compute, x)
 
 
 def shuffle(b: Builder, x: Value) -> Value:
     groups = b.pick([d for d in range(1, x.channels + 1) if x.channels % d == 0])
+
     def compute(n, t):
         batch, channels, height, width = t.shape
         return t.view(batch, groups, channels // groups, height, width).transpose(1, 2).reshape(t.shape)
+
     return b.step(compute, x)
 
 
@@ -117,8 +133,14 @@ def maxout(b: Builder, x: Value) -> Value:
 def repeat(b: Builder, x: Value) -> Value:
     if x.channels > 12:
         return flip(b, x)
-    how = b.pick([lambda t: t.repeat(1, 2, 1, 1), lambda t: t.repeat_interleave(2, 1),
-                  lambda t: torch.cat([t.relu(), (-t).relu()], 1), lambda t: torch.stack([t, t * 2], 2).flatten(1, 2)])
+    how = b.pick(
+        [
+            lambda t: t.repeat(1, 2, 1, 1),
+            lambda t: t.repeat_interleave(2, 1),
+            lambda t: torch.cat([t.relu(), (-t).relu()], 1),
+            lambda t: torch.stack([t, t * 2], 2).flatten(1, 2),
+        ]
+    )
     return b.step(lambda n, t: how(t), x)
 
 
@@ -130,11 +152,13 @@ def patches(b: Builder, x: Value) -> Value:
 
 def write_slice(b: Builder, x: Value) -> Value:
     first = b.pick(list(range(1, x.channels + 1)))
+
     def compute(n, t):
         t = t.clone()
         t[:, :first] += 1
         t[:, :, :1] *= 2
         return t
+
     return b.step(compute, x)
 
 
@@ -184,10 +208,26 @@ def to_vector(b: Builder, x: Value) -> Value:
 
 
 MOVES: dict[str, Op] = {
-    "roll": roll, "flip": flip, "permute_channels": permute_channels, "halves": halves, "uneven": uneven,
-    "halves_into_layers": halves_into_layers, "c2f": c2f, "shuffle": shuffle, "channel_shuffle": channel_shuffle,
-    "pixel_shuffle": pixel_shuffle, "pixel_unshuffle": pixel_unshuffle, "space_to_depth": space_to_depth,
-    "maxout": maxout, "repeat": repeat, "patches": patches, "write_slice": write_slice,
-    "zeros_appended": zeros_appended, "unbind": unbind, "sliced": sliced, "windows": windows,
-    "to_tokens": to_tokens, "to_vector": to_vector,
+    "roll": roll,
+    "flip": flip,
+    "permute_channels": permute_channels,
+    "halves": halves,
+    "uneven": uneven,
+    "halves_into_layers": halves_into_layers,
+    "c2f": c2f,
+    "shuffle": shuffle,
+    "channel_shuffle": channel_shuffle,
+    "pixel_shuffle": pixel_shuffle,
+    "pixel_unshuffle": pixel_unshuffle,
+    "space_to_depth": space_to_depth,
+    "maxout": maxout,
+    "repeat": repeat,
+    "patches": patches,
+    "write_slice": write_slice,
+    "zeros_appended": zeros_appended,
+    "unbind": unbind,
+    "sliced": sliced,
+    "windows": windows,
+    "to_tokens": to_tokens,
+    "to_vector": to_vector,
 }

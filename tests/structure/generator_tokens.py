@@ -1,4 +1,5 @@
 """Operators on tokens (batch, length, channels) and vectors (batch, channels) for random networks."""
+
 from __future__ import annotations
 
 import torch
@@ -43,9 +44,11 @@ def _mlp(b: Builder, x: Value) -> Value:
 def _swiglu(b: Builder, x: Value) -> Value:
     width = b.width()
     both, out = b.layer(nn.Linear(x.channels, 2 * width)), b.layer(nn.Linear(width, b.width()))
+
     def compute(n, t):
         gate, up = n[both](t).chunk(2, -1)
         return n[out](F.silu(gate) * up)
+
     return b.step(compute, x)
 
 
@@ -66,6 +69,7 @@ def _attention(b: Builder, x: Value) -> Value:
     v = b.layer(nn.Linear(other.channels, kv_heads * value_width))
     out = b.layer(nn.Linear(heads * value_width, b.pick([x.channels, b.width()])))
     fused = b.pick([False, True])
+
     def compute(n, t, u):
         queries, keys, values = _heads(n[q](t), heads), _heads(n[k](u), kv_heads), _heads(n[v](u), kv_heads)
         if fused:
@@ -74,17 +78,20 @@ def _attention(b: Builder, x: Value) -> Value:
             keys, values = (s.repeat_interleave(heads // kv_heads, 1) for s in (keys, values))
             mixed = (queries @ keys.transpose(-2, -1) / 2).softmax(-1) @ values
         return n[out](mixed.transpose(1, 2).flatten(2))
+
     return b.step(compute, x, other)
 
 
 def _packed_attention(b: Builder, x: Value) -> Value:
     heads, width = b.pick([2, 3, 4]), b.pick([2, 4])
     qkv, out = b.layer(nn.Linear(x.channels, 3 * heads * width)), b.layer(nn.Linear(heads * width, x.channels))
+
     def compute(n, t):
         batch, length, _ = t.shape
         q, k, v = n[qkv](t).reshape(batch, length, 3, heads, width).permute(2, 0, 3, 1, 4).unbind(0)
         mixed = (torch.einsum("bhid,bhjd->bhij", q, k).softmax(-1) @ v).transpose(1, 2)
         return t + n[out](mixed.reshape(batch, length, heads * width))
+
     return b.step(compute, x)
 
 
@@ -136,13 +143,35 @@ def _norm(b: Builder, x: Value) -> Value:
 
 
 SHARED: dict[str, Op] = {
-    "linear": _linear, "raw": _raw, "tied": _tied, "mlp": _mlp, "swiglu": _swiglu, "glu": _glu,
-    "activation": activation, "combine": combine, "join": join, "roll": roll, "flip": flip, "halves": halves,
-    "uneven": uneven, "permute_channels": permute_channels, "in_place": in_place, "unbind": unbind, "sliced": sliced,
+    "linear": _linear,
+    "raw": _raw,
+    "tied": _tied,
+    "mlp": _mlp,
+    "swiglu": _swiglu,
+    "glu": _glu,
+    "activation": activation,
+    "combine": combine,
+    "join": join,
+    "roll": roll,
+    "flip": flip,
+    "halves": halves,
+    "uneven": uneven,
+    "permute_channels": permute_channels,
+    "in_place": in_place,
+    "unbind": unbind,
+    "sliced": sliced,
 }
 TOKENS: dict[str, Op] = {
-    **SHARED, "attention": _attention, "attention_again": _attention, "packed_attention": _packed_attention,
-    "multihead": _multihead, "mixer": _mixer, "conv1d": _conv1d, "positions": _positions,
-    "class_token": _class_token, "to_map": _to_map, "to_vector": _to_vector,
+    **SHARED,
+    "attention": _attention,
+    "attention_again": _attention,
+    "packed_attention": _packed_attention,
+    "multihead": _multihead,
+    "mixer": _mixer,
+    "conv1d": _conv1d,
+    "positions": _positions,
+    "class_token": _class_token,
+    "to_map": _to_map,
+    "to_vector": _to_vector,
 }
 VECTORS: dict[str, Op] = {**SHARED, "norm": _norm}

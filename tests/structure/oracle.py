@@ -3,6 +3,7 @@
 The reference is the original network, run by its own code, the numbers of the dropped channels' slices in its
 consumers' weights set to zero. It uses nothing of the library but the list of slices of each group.
 """
+
 from __future__ import annotations
 
 import copy
@@ -31,8 +32,10 @@ OPERATORS: Counter[str] = Counter()
 def randomise(net: nn.Module, generator: torch.Generator) -> nn.Module:
     """The network in float64, every statistic and every scale, shift and weight away from its neutral value."""
     net = net.double()
+
     def uniform(t: Tensor, low: float, high: float) -> None:
         t.data.copy_(torch.rand(t.shape, generator=generator, dtype=t.dtype) * (high - low) + low)
+
     for parameter in net.parameters():
         if parameter.dim() < 2 or bool((parameter == parameter.reshape(-1)[0]).all()):
             uniform(parameter, 0.4, 1.4)
@@ -71,15 +74,18 @@ def zeroed(net: nn.Module, dropped: Sequence[tuple[ChannelGroup, Sequence[int]]]
     return copied
 
 
-def drop_some(structure: Structure, generator: torch.Generator, groups: int | None = None
-              ) -> list[tuple[ChannelGroup, list[int]]]:
+def drop_some(
+    structure: Structure, generator: torch.Generator, groups: int | None = None
+) -> list[tuple[ChannelGroup, list[int]]]:
     """Random channels of some random prunable groups; every group keeps at least one."""
     prunable = [g for g in structure.groups if g.prunable]
     order = torch.randperm(len(prunable), generator=generator).tolist()
     chosen = [prunable[i] for i in sorted(order[:groups])]
+
     def channels(group: ChannelGroup) -> list[int]:
         count = int(torch.randint(1, group.size, (), generator=generator))
         return sorted(torch.randperm(group.size, generator=generator)[:count].tolist())
+
     return [(group, channels(group)) for group in chosen]
 
 
@@ -103,10 +109,12 @@ def difference(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
     """Largest difference relative to the largest value; infinite where shapes differ."""
     if len(a) != len(b) or any(x.shape != y.shape for x, y in zip(a, b, strict=True)):
         return float("inf")
+
     def relative(x: Tensor, y: Tensor) -> float:
         if not x.numel():
             return 0.0
         return float((x.double() - y.double()).abs().max() / y.double().abs().max().clamp_min(1e-12))
+
     return max((relative(x, y) for x, y in zip(a, b, strict=True)), default=0.0)
 
 
@@ -123,8 +131,9 @@ def analysed(net: nn.Module, inputs: Any, *, check: bool = True, **options: Any)
     return structure
 
 
-def assert_exact(structure: Structure, dropped: Sequence[tuple[ChannelGroup, Sequence[int]]],
-                 inputs: Sequence[Any]) -> nn.Module:
+def assert_exact(
+    structure: Structure, dropped: Sequence[tuple[ChannelGroup, Sequence[int]]], inputs: Sequence[Any]
+) -> nn.Module:
     """Remove the channels and compare with the zeroed original on each of the inputs; the thinned network."""
     thinned = thinned_by(structure, dropped)
     reference = zeroed(structure.traced.net, dropped)

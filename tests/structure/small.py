@@ -1,4 +1,5 @@
 """Small networks and calibration images for the tests of the engine."""
+
 from __future__ import annotations
 
 import torch
@@ -10,8 +11,16 @@ import nets
 def resnet(version: int = 1, shortcut: str = "pad", size: int = 8) -> nn.Module:
     """A CIFAR ResNet whose batch norms are away from their neutral state."""
     torch.manual_seed(0)
-    return shaken(nets.create_net("resnet", num_classes=10, input_shape=(3, 16, 16), resnet_size=size,
-                                  resnet_version=version, resnet_shortcut=shortcut))
+    return shaken(
+        nets.create_net(
+            "resnet",
+            num_classes=10,
+            input_shape=(3, 16, 16),
+            resnet_size=size,
+            resnet_version=version,
+            resnet_shortcut=shortcut,
+        )
+    )
 
 
 def shaken(net: nn.Module) -> nn.Module:

@@ -1,4 +1,5 @@
 """MACs equal the formulas, PyTorch's own counter, and the cost model of thinned counts."""
+
 from __future__ import annotations
 
 import pytest
@@ -18,15 +19,18 @@ from pocketprune.structure.layers import layers_of
 from tests.structure.small import images, resnet
 
 
-@pytest.mark.parametrize(("layer", "shape", "macs"), [
-    (nn.Conv2d(1, 32, 5, padding=2), (1, 1, 28, 28), 32 * 25 * 28 * 28),
-    (nn.Conv2d(32, 32, 5, padding=2, groups=32), (1, 32, 14, 14), 32 * 25 * 14 * 14),
-    (nn.Conv2d(8, 12, 3, stride=2, groups=4), (1, 8, 9, 9), 12 * 2 * 9 * 16),
-    (nn.ConvTranspose2d(8, 6, 2, stride=2), (1, 8, 5, 5), 25 * 8 * 6 * 4),
-    (nn.Linear(20, 30), (1, 20), 600),
-    (nn.Conv1d(4, 6, 3), (1, 4, 10), 6 * 4 * 3 * 8),
-    (nn.Conv3d(2, 3, 3), (1, 2, 4, 4, 4), 3 * 2 * 27 * 8),
-])
+@pytest.mark.parametrize(
+    ("layer", "shape", "macs"),
+    [
+        (nn.Conv2d(1, 32, 5, padding=2), (1, 1, 28, 28), 32 * 25 * 28 * 28),
+        (nn.Conv2d(32, 32, 5, padding=2, groups=32), (1, 32, 14, 14), 32 * 25 * 14 * 14),
+        (nn.Conv2d(8, 12, 3, stride=2, groups=4), (1, 8, 9, 9), 12 * 2 * 9 * 16),
+        (nn.ConvTranspose2d(8, 6, 2, stride=2), (1, 8, 5, 5), 25 * 8 * 6 * 4),
+        (nn.Linear(20, 30), (1, 20), 600),
+        (nn.Conv1d(4, 6, 3), (1, 4, 10), 6 * 4 * 3 * 8),
+        (nn.Conv3d(2, 3, 3), (1, 2, 4, 4, 4), 3 * 2 * 27 * 8),
+    ],
+)
 def test_macs_of_a_layer_follow_the_formula(layer: nn.Module, shape: tuple[int, ...], macs: int) -> None:
     assert count_macs(nn.Sequential(layer), torch.randn(shape)) == macs
 
@@ -67,8 +71,11 @@ def test_latency_is_a_positive_number_and_leaves_the_mode_alone() -> None:
     assert net.training
 
 
-NETWORKS = {"resnet v1 pad": lambda: resnet(1, "pad"), "resnet v2 projection": lambda: resnet(2, "projection"),
-            "mobilenet_v1": lambda: nets.create_net("mobilenet_v1", num_classes=10, input_shape=(3, 32, 32)).eval()}
+NETWORKS = {
+    "resnet v1 pad": lambda: resnet(1, "pad"),
+    "resnet v2 projection": lambda: resnet(2, "projection"),
+    "mobilenet_v1": lambda: nets.create_net("mobilenet_v1", num_classes=10, input_shape=(3, 32, 32)).eval(),
+}
 STRUCTURES = {}
 
 
@@ -78,17 +85,26 @@ def test_cost_model_equals_the_thinned_network(name: str, shared_input: str, ran
     """Bilinear MACs and parameters are exact for any kept counts."""
     if name not in STRUCTURES:
         net = NETWORKS[name]()
-        STRUCTURES[name] = net, analyse(net, torch.randn(2, 3, 16, 16) if "resnet" in name else
-                                        torch.randn(2, 3, 32, 32))
+        STRUCTURES[name] = (
+            net,
+            analyse(net, torch.randn(2, 3, 16, 16) if "resnet" in name else torch.randn(2, 3, 32, 32)),
+        )
     net, structure = STRUCTURES[name]
     layers = layers_of(structure, shared_input)
     decisions = [decision_of(structure, layer) for layer in layers]
     counts = [random.randint(1, d.size) if d.layer.removable else d.size for d in decisions]
     model = CostModel(structure, decisions)
     x = structure.traced.example[0][0]
-    result = pocketprune.prune_channels(net, [x], ratios=[c / d.size for c, d in zip(counts, decisions, strict=True)],
-                                        shared_input=shared_input, selection="magnitude", points_per_layer=2,
-                                        refit="pruned", check=False)
+    result = pocketprune.prune_channels(
+        net,
+        [x],
+        ratios=[c / d.size for c, d in zip(counts, decisions, strict=True)],
+        shared_input=shared_input,
+        selection="magnitude",
+        points_per_layer=2,
+        refit="pruned",
+        check=False,
+    )
     assert [layer.kept for layer in result.layers] == counts
     assert model.macs(counts) == result.macs
     biases = sum(p.numel() for n, p in result.net.named_parameters() if n not in dict(net.named_parameters()))

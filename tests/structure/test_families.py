@@ -1,4 +1,5 @@
 """Compact versions of the families people use, through the oracle."""
+
 from __future__ import annotations
 
 import pytest
@@ -13,8 +14,9 @@ FAMILIES = CONVOLUTIONAL | MODERN | DENSE
 WIDTHS = ("vit", "swin", "torch_encoder")
 
 
-@pytest.mark.parametrize(("name", "attention"), [*((name, "heads") for name in FAMILIES),
-                                                 *((name, "widths") for name in WIDTHS)])
+@pytest.mark.parametrize(
+    ("name", "attention"), [*((name, "heads") for name in FAMILIES), *((name, "widths") for name in WIDTHS)]
+)
 def test_removal_is_exact(name: str, attention: str) -> None:
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(1)

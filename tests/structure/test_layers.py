@@ -1,4 +1,5 @@
 """The numbered prunable layers: PocketFlow's order, what can be removed and why not."""
+
 from __future__ import annotations
 
 import pytest
@@ -17,7 +18,7 @@ def test_preactivation_resnet20_has_pocketflows_22_entries_shortcuts_first() -> 
     for stage in (1, 2, 3):
         first = next(i for i, name in enumerate(names) if name.startswith(f"layer{stage}.0"))
         assert "shortcut" in names[first]
-        assert names[first + 1:first + 3] == [f"layer{stage}.0.conv1", f"layer{stage}.0.conv2"]
+        assert names[first + 1 : first + 3] == [f"layer{stage}.0.conv1", f"layer{stage}.0.conv2"]
 
 
 def test_first_layer_counts_and_stays_whole() -> None:

@@ -1,4 +1,5 @@
 """docs/operators.md lists every operator and every refusal there is; its examples give the messages it says."""
+
 from __future__ import annotations
 
 import ast
@@ -17,8 +18,11 @@ from pocketprune.structure.verification import check_groups
 from tests.structure.toy import Toy, conv, head, linear, toy
 
 ROOT = Path(__file__).parents[2]
-SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", (ROOT / "docs/operators.md").read_text("utf-8"),
-                           re.DOTALL | re.MULTILINE))
+SECTIONS = dict(
+    re.findall(
+        r"^## (.+?)\n(.*?)(?=^## |\Z)", (ROOT / "docs/operators.md").read_text("utf-8"), re.DOTALL | re.MULTILINE
+    )
+)
 NETWORKS = ("admission.py", "tracing.py", "purifying.py", "removal.py", "moving.py", "sampling.py")
 """Modules whose errors are about networks."""
 
@@ -51,8 +55,13 @@ def raised(name: str) -> set[str]:
     """The messages of the errors that a module of the structure raises."""
     tree = ast.parse((ROOT / "pocketprune/structure" / name).read_text("utf-8"))
     told = [n.args[0] for n in ast.walk(tree) if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "UserError"]
-    told += [n.value for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) and f.name.startswith("why_")
-             for n in ast.walk(f) if isinstance(n, ast.Return)]
+    told += [
+        n.value
+        for f in ast.walk(tree)
+        if isinstance(f, ast.FunctionDef) and f.name.startswith("why_")
+        for n in ast.walk(f)
+        if isinstance(n, ast.Return)
+    ]
     return {text for expression in told for text in literals(expression)}
 
 
@@ -95,37 +104,99 @@ FEATURES = ((2, 6),)
 IN_OUT = {"a": linear(6, 8), "out": linear(8, 5)}
 REFUSED: dict[str, tuple[Toy, str, str]] = {
     "network output": (toy(lambda n, x: n.out(n.a(x)), FEATURES, **IN_OUT), "out", "network output"),
-    "one channel": (toy(lambda n, x: (n.out(y := n.a(x)), n.one(y[:, :1])), FEATURES, **IN_OUT, one=linear(1, 5)),
-                    "a#1", "it has one channel"),
-    "unknown": (toy(lambda n, x: n.out(torch.fft.rfft(n.a(x)).abs()), FEATURES, a=linear(6, 8), out=linear(5, 5)),
-                "a", f"fft_rfft (fft_rfft): {REFUSALS['unknown']}"),
-    "lstm": (toy(lambda n, x: n.out(n.lstm(n.a(x))[0][:, -1]), ((2, 5, 6),), a=linear(6, 8), out=linear(7, 5),
-                 lstm=lambda: nn.LSTM(8, 7, batch_first=True)), "a", f"lstm in lstm: {REFUSALS['unknown']}"),
-    "lstm cell": (toy(lambda n, x: n.out(n.cell(n.a(x))[0]), FEATURES, a=linear(6, 8), out=linear(7, 5),
-                      cell=lambda: nn.LSTMCell(8, 7)), "a", f"lstm_cell in cell: {REFUSALS['unknown']}"),
-    "mixed": (toy(lambda n, x: n.out(n.a(x).softmax(1)), FEATURES, **IN_OUT), "a",
-              f"softmax (softmax): {REFUSALS['mixed']}"),
-    "statistics": (toy(lambda n, x: n.out(n.norm(n.a(x))), FEATURES, **IN_OUT, norm=lambda: nn.LayerNorm(8)), "a",
-                   f"layer_norm in norm: {REFUSALS['statistics']}"),
-    "combined": (toy(lambda n, x: n.out(n.a(x) + x), FEATURES, a=linear(6, 6), out=linear(6, 5)), "a",
-                 "add (add): combined with a network input, which cannot be thinned alike"),
-    "joined": (toy(lambda n, x: n.out(torch.cat([n.a(x), x], 1).mean(1)), ((2, 3, 6),), a=linear(6, 6),
-                   out=linear(6, 5)), "a",
-               "cat (cat): joined along another axis with a network input, which cannot be thinned alike"),
-    "read": (toy(lambda n, x: n.out(n.a(x) @ x.mT), ((2, 4, 6),), a=linear(6, 6), out=linear(4, 5)), "a",
-             "matmul (matmul): read together with a network input, which cannot be thinned alike"),
-    "axis": (toy(lambda n, x: n.head(n.conv(n.a(x))), ((2, 3, 6, 6),), a=linear(6, 8), conv=conv(3, 4), head=head(4)),
-             "a", "conv2d in conv: channels are read along another axis"),
-    "index": (toy(lambda n, x: n.out(n.a(x).gather(1, x.argsort(1))), FEATURES, a=linear(6, 8), out=linear(6, 5)),
-              "a", "gather (gather): its indices depend on the data or on channels"),
-    "overlap": (toy(lambda n, x: n.out((n.a(x)[:, :, None] * n.b(x)[:, None]).flatten(1)), FEATURES, a=linear(6, 8),
-                    b=linear(6, 4), out=linear(32, 5)), "b", "flatten (flatten): two kinds of channels share one axis"),
-    "sequence": (toy(lambda n, x: n.out(torch.einsum("ni,ni,ni->ni", n.a(x), n.a(x), n.a(x))), FEATURES, **IN_OUT),
-                 "a", "einsum (einsum): einsum 'ni,ni,ni->ni' of channels is not followed"),
-    "heads": (toy(_generated_scale, FEATURES, **IN_OUT, scale=linear(3, 2), code=lambda: torch.randn(3)), "scale",
-              f"mul (mul): {REFUSALS['heads']}"),
-    "groups": (toy(_generated_weight, a=conv(3, 8), head=head(8), scale=linear(4, 2),
-                   code=lambda: torch.randn(8, 3, 3, 4)), "scale", f"conv2d (conv2d_1): {REFUSALS['groups']}"),
+    "one channel": (
+        toy(lambda n, x: (n.out(y := n.a(x)), n.one(y[:, :1])), FEATURES, **IN_OUT, one=linear(1, 5)),
+        "a#1",
+        "it has one channel",
+    ),
+    "unknown": (
+        toy(lambda n, x: n.out(torch.fft.rfft(n.a(x)).abs()), FEATURES, a=linear(6, 8), out=linear(5, 5)),
+        "a",
+        f"fft_rfft (fft_rfft): {REFUSALS['unknown']}",
+    ),
+    "lstm": (
+        toy(
+            lambda n, x: n.out(n.lstm(n.a(x))[0][:, -1]),
+            ((2, 5, 6),),
+            a=linear(6, 8),
+            out=linear(7, 5),
+            lstm=lambda: nn.LSTM(8, 7, batch_first=True),
+        ),
+        "a",
+        f"lstm in lstm: {REFUSALS['unknown']}",
+    ),
+    "lstm cell": (
+        toy(
+            lambda n, x: n.out(n.cell(n.a(x))[0]),
+            FEATURES,
+            a=linear(6, 8),
+            out=linear(7, 5),
+            cell=lambda: nn.LSTMCell(8, 7),
+        ),
+        "a",
+        f"lstm_cell in cell: {REFUSALS['unknown']}",
+    ),
+    "mixed": (
+        toy(lambda n, x: n.out(n.a(x).softmax(1)), FEATURES, **IN_OUT),
+        "a",
+        f"softmax (softmax): {REFUSALS['mixed']}",
+    ),
+    "statistics": (
+        toy(lambda n, x: n.out(n.norm(n.a(x))), FEATURES, **IN_OUT, norm=lambda: nn.LayerNorm(8)),
+        "a",
+        f"layer_norm in norm: {REFUSALS['statistics']}",
+    ),
+    "combined": (
+        toy(lambda n, x: n.out(n.a(x) + x), FEATURES, a=linear(6, 6), out=linear(6, 5)),
+        "a",
+        "add (add): combined with a network input, which cannot be thinned alike",
+    ),
+    "joined": (
+        toy(lambda n, x: n.out(torch.cat([n.a(x), x], 1).mean(1)), ((2, 3, 6),), a=linear(6, 6), out=linear(6, 5)),
+        "a",
+        "cat (cat): joined along another axis with a network input, which cannot be thinned alike",
+    ),
+    "read": (
+        toy(lambda n, x: n.out(n.a(x) @ x.mT), ((2, 4, 6),), a=linear(6, 6), out=linear(4, 5)),
+        "a",
+        "matmul (matmul): read together with a network input, which cannot be thinned alike",
+    ),
+    "axis": (
+        toy(lambda n, x: n.head(n.conv(n.a(x))), ((2, 3, 6, 6),), a=linear(6, 8), conv=conv(3, 4), head=head(4)),
+        "a",
+        "conv2d in conv: channels are read along another axis",
+    ),
+    "index": (
+        toy(lambda n, x: n.out(n.a(x).gather(1, x.argsort(1))), FEATURES, a=linear(6, 8), out=linear(6, 5)),
+        "a",
+        "gather (gather): its indices depend on the data or on channels",
+    ),
+    "overlap": (
+        toy(
+            lambda n, x: n.out((n.a(x)[:, :, None] * n.b(x)[:, None]).flatten(1)),
+            FEATURES,
+            a=linear(6, 8),
+            b=linear(6, 4),
+            out=linear(32, 5),
+        ),
+        "b",
+        "flatten (flatten): two kinds of channels share one axis",
+    ),
+    "sequence": (
+        toy(lambda n, x: n.out(torch.einsum("ni,ni,ni->ni", n.a(x), n.a(x), n.a(x))), FEATURES, **IN_OUT),
+        "a",
+        "einsum (einsum): einsum 'ni,ni,ni->ni' of channels is not followed",
+    ),
+    "heads": (
+        toy(_generated_scale, FEATURES, **IN_OUT, scale=linear(3, 2), code=lambda: torch.randn(3)),
+        "scale",
+        f"mul (mul): {REFUSALS['heads']}",
+    ),
+    "groups": (
+        toy(_generated_weight, a=conv(3, 8), head=head(8), scale=linear(4, 2), code=lambda: torch.randn(8, 3, 3, 4)),
+        "scale",
+        f"conv2d (conv2d_1): {REFUSALS['groups']}",
+    ),
 }
 
 

@@ -1,4 +1,5 @@
 """Random networks of all operators through the oracle."""
+
 from __future__ import annotations
 
 from collections import Counter
@@ -23,8 +24,9 @@ COMPOSED: Counter[str] = Counter()
 def _check(data: st.DataObject, most: int) -> None:
     """One random network: analysed, then thinned several times, at the traced batch size and at another."""
     torch.manual_seed(0)
-    net = build(lambda options: options[data.draw(st.integers(0, len(options) - 1))], KINDS,
-                data.draw(st.integers(3, most)))
+    net = build(
+        lambda options: options[data.draw(st.integers(0, len(options) - 1))], KINDS, data.draw(st.integers(3, most))
+    )
     attention = data.draw(st.sampled_from(["heads", "widths"]))
     note(f"attention={attention}: {' '.join(net.story)}")
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))

@@ -1,4 +1,5 @@
 """Every toy network through the oracle: the groups that can go, and exactness when they do."""
+
 from __future__ import annotations
 
 import pytest
@@ -16,11 +17,22 @@ from tests.structure.toys_linear import LINEAR
 TOYS: dict[str, Toy] = {**CHAINS, **JOINS, **LINEAR, **ATTENTION}
 
 REFUSALS = {
-    "group_norm_of_one": "statistics", "residual_on_input": "network input", "broadcast_gate": "mixes",
-    "layer_norm": "statistics", "transformer_mlp": "statistics", "rms_norm": "statistics", "softmax_gate": "mixes",
-    "lstm": "lstm", "lstm_both_ways": "lstm", "mixer": "cannot be thinned alike", "outer_product": "share one axis",
-    "unknown_operator": "fft_rfft", "tied_embedding": "indices", "tied_autoencoder": "network input",
-    "one_channel_slices": "max_pool2d", "written_slices": "fill",
+    "group_norm_of_one": "statistics",
+    "residual_on_input": "network input",
+    "broadcast_gate": "mixes",
+    "layer_norm": "statistics",
+    "transformer_mlp": "statistics",
+    "rms_norm": "statistics",
+    "softmax_gate": "mixes",
+    "lstm": "lstm",
+    "lstm_both_ways": "lstm",
+    "mixer": "cannot be thinned alike",
+    "outer_product": "share one axis",
+    "unknown_operator": "fft_rfft",
+    "tied_embedding": "indices",
+    "tied_autoencoder": "network input",
+    "one_channel_slices": "max_pool2d",
+    "written_slices": "fill",
     "grid_sample": "affine_grid_generator",
 }
 """Toys in which something stays -> words of the reason, which names the node."""
@@ -35,8 +47,11 @@ def test_removal_is_exact(name: str) -> None:
     assert [g.size for g in structure.groups if g.prunable] == SIZES[name]
     reasons = [g.reason for g in structure.groups if not g.prunable]
     assert all(reasons)
-    assert any(REFUSALS[name] in reason for reason in reasons) if name in REFUSALS else not [
-        r for r in reasons if r != "network output"]
+    assert (
+        any(REFUSALS[name] in reason for reason in reasons)
+        if name in REFUSALS
+        else not [r for r in reasons if r != "network output"]
+    )
     inputs = [example, toy.example(5)] if toy.batches else [example]
     for groups in (None, 1, 2) if SIZES[name] else ():
         assert_exact(structure, drop_some(structure, generator, groups), inputs)

@@ -1,4 +1,5 @@
 """How the toy networks are written down: named layers and a forward function."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -49,11 +50,20 @@ class Toy:
         return tuple(torch.randn(batch or shape[0], *shape[1:], dtype=torch.float64) for shape in self.inputs)
 
 
-def toy(compute: Callable[..., Any], inputs: Any = None, *, attention: str = "heads", allow_inexact: bool = False,
-        batches: bool = True, **parts: Callable[[], Any]) -> Toy:
+def toy(
+    compute: Callable[..., Any],
+    inputs: Any = None,
+    *,
+    attention: str = "heads",
+    allow_inexact: bool = False,
+    batches: bool = True,
+    **parts: Callable[[], Any],
+) -> Toy:
     """A toy from its forward function and its parts' constructors."""
+
     def build() -> nn.Module:
         return Net(compute, {name: make() for name, make in parts.items()})
+
     return Toy(build, inputs or ((2, 3, 8, 8),), attention, allow_inexact, batches)
 
 

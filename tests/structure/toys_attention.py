@@ -1,4 +1,5 @@
 """Toy networks of attention."""
+
 from __future__ import annotations
 
 import math
@@ -45,7 +46,7 @@ def _sdpa(n, x, heads=4):
 def _packed(n, x):
     b, t, _ = x.shape
     q, k, v = n.qkv(x).reshape(b, t, 3, 4, 6).permute(2, 0, 3, 1, 4).unbind(0)
-    y = (((q * 6 ** -0.5) @ k.transpose(-2, -1)).softmax(-1) @ v).transpose(1, 2).reshape(b, t, 24)
+    y = (((q * 6**-0.5) @ k.transpose(-2, -1)).softmax(-1) @ v).transpose(1, 2).reshape(b, t, 24)
     return n.out(y).mean(1)
 
 
@@ -71,9 +72,11 @@ def _masked(n, x):
 
 def _rotary(n, x):
     q, k, v = (_heads(layer(x), 4) for layer in (n.q, n.k, n.v))
+
     def turn(t):
         half = torch.cat([-t[..., 3:], t[..., :3]], -1)
         return t * n.cos + half * n.sin
+
     return n.out(F.scaled_dot_product_attention(turn(q), turn(k), v).transpose(1, 2).flatten(2)).mean(1)
 
 
@@ -132,22 +135,52 @@ ATTENTION: dict[str, Toy] = {
     "grouped_queries": toy(_gqa, TOKENS, **{**_qkv(k=12, v=12), "out": linear(24, 5)}),
     "grouped_queries_widths": toy(_gqa, TOKENS, attention="widths", **{**_qkv(k=12, v=12), "out": linear(24, 5)}),
     "grouped_queries_expand": toy(_gqa_expand, TOKENS, **{**_qkv(k=12, v=12), "out": linear(24, 5)}),
-    "position_bias_and_mask": toy(_masked, TOKENS, table=parameter(13, 4), **_qkv(),
-                                  index=lambda: torch.arange(7)[:, None] - torch.arange(7)[None] + 6),
+    "position_bias_and_mask": toy(
+        _masked,
+        TOKENS,
+        table=parameter(13, 4),
+        **_qkv(),
+        index=lambda: torch.arange(7)[:, None] - torch.arange(7)[None] + 6,
+    ),
     "rotary": toy(_rotary, TOKENS, **_qkv(), cos=lambda: torch.rand(7, 6), sin=lambda: torch.rand(7, 6)),
-    "rotary_widths": toy(_rotary, TOKENS, attention="widths", **_qkv(), cos=lambda: torch.rand(7, 6),
-                         sin=lambda: torch.rand(7, 6)),
+    "rotary_widths": toy(
+        _rotary, TOKENS, attention="widths", **_qkv(), cos=lambda: torch.rand(7, 6), sin=lambda: torch.rand(7, 6)
+    ),
     "norm_in_heads": toy(_head_norm, TOKENS, **_qkv(), nq=lambda: nn.LayerNorm(6), nk=lambda: nn.LayerNorm(6)),
     "cosine": toy(_cosine, TOKENS, **_qkv(), tau=parameter(4, 1, 1)),
     "cosine_widths": toy(_cosine, TOKENS, attention="widths", **_qkv(q=16, k=16), tau=parameter(4, 1, 1)),
-    "windows": toy(_windows, ((2, 4, 4, 12),), inner=linear(12, 16), qkv=linear(16, 48), back=linear(16, 16),
-                   out=linear(16, 5)),
-    "einsum_projections": toy(_einsum_projections, TOKENS, wq=parameter(4, 12, 6), wk=parameter(4, 12, 6),
-                              wv=parameter(4, 12, 8), wo=parameter(4, 8, 5)),
-    "multihead": toy(_multihead, TOKENS, inner=linear(12, 16), out=linear(16, 5),
-                     attend=lambda: nn.MultiheadAttention(16, 4, batch_first=True)),
-    "multihead_widths": toy(_multihead, TOKENS, attention="widths", inner=linear(12, 16), out=linear(16, 5),
-                            attend=lambda: nn.MultiheadAttention(16, 4, batch_first=True)),
-    "multihead_cross": toy(_multihead_fast, TOKENS, inner=linear(12, 16), memory=linear(12, 10), out=linear(16, 5),
-                           attend=lambda: nn.MultiheadAttention(16, 4, batch_first=True, kdim=10, vdim=10)),
+    "windows": toy(
+        _windows, ((2, 4, 4, 12),), inner=linear(12, 16), qkv=linear(16, 48), back=linear(16, 16), out=linear(16, 5)
+    ),
+    "einsum_projections": toy(
+        _einsum_projections,
+        TOKENS,
+        wq=parameter(4, 12, 6),
+        wk=parameter(4, 12, 6),
+        wv=parameter(4, 12, 8),
+        wo=parameter(4, 8, 5),
+    ),
+    "multihead": toy(
+        _multihead,
+        TOKENS,
+        inner=linear(12, 16),
+        out=linear(16, 5),
+        attend=lambda: nn.MultiheadAttention(16, 4, batch_first=True),
+    ),
+    "multihead_widths": toy(
+        _multihead,
+        TOKENS,
+        attention="widths",
+        inner=linear(12, 16),
+        out=linear(16, 5),
+        attend=lambda: nn.MultiheadAttention(16, 4, batch_first=True),
+    ),
+    "multihead_cross": toy(
+        _multihead_fast,
+        TOKENS,
+        inner=linear(12, 16),
+        memory=linear(12, 10),
+        out=linear(16, 5),
+        attend=lambda: nn.MultiheadAttention(16, 4, batch_first=True, kdim=10, vdim=10),
+    ),
 }

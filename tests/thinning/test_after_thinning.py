@@ -1,4 +1,5 @@
 """A thinned network is used as the original was: trained, moved, copied, stored, hooked."""
+
 from __future__ import annotations
 
 import copy
@@ -18,8 +19,19 @@ from tests.structure.oracle import analysed, drop_some, outputs, randomise, thin
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     name: (CONVOLUTIONAL | MODERN | DENSE)[name]
-    for name in ("resnet_padded", "mobilenet_v3", "shufflenet_v2", "densenet", "squeezenet", "vit", "torch_encoder",
-                 "swin", "unet", "yolo")}
+    for name in (
+        "resnet_padded",
+        "mobilenet_v3",
+        "shufflenet_v2",
+        "densenet",
+        "squeezenet",
+        "vit",
+        "torch_encoder",
+        "swin",
+        "unet",
+        "yolo",
+    )
+}
 
 
 def images(count: int, seed: int = 5) -> Tensor:
@@ -71,14 +83,18 @@ def test_modes_move_the_statistics_and_the_dropout(pair: tuple[nn.Module, nn.Mod
     for net in (dense, thin):
         assert all(module.training for module in net.train().modules())
         assert not any(module.training for module in net.eval().modules())
+
     def moves(net: nn.Module, training: bool) -> dict[str, bool]:
         before = {name: t.clone() for name, t in net.state_dict().items()}
         net.train(training)(images(4))
         return {name: not torch.equal(t, before[name]) for name, t in net.state_dict().items()}
+
     assert moves(thin, False) == moves(dense, False)
     assert moves(thin, True) == moves(dense, True)
+
     def varies(net: nn.Module) -> bool:
         return not torch.equal(loss_of(net, images(2)), loss_of(net, images(2)))
+
     assert varies(thin.train()) == varies(dense.train())
     assert not varies(thin.eval())
 
@@ -117,11 +133,14 @@ def test_its_state_has_the_names_of_the_original_and_goes_back_in(pair: tuple[nn
 def calls(net: nn.Module, kinds: tuple[type[nn.Module], ...]) -> tuple[Counter[str], dict[str, int]]:
     """How often each layer's hooks are called, and how many channels of output they see."""
     seen, widths = Counter(), {}
+
     def hook(name: str) -> Callable[..., None]:
         def note(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
             seen[name] += 1
             widths[name] = output.shape[-1] if isinstance(module, nn.Linear) else output.shape[1]
+
         return note
+
     handles = [m.register_forward_hook(hook(n)) for n, m in net.named_modules() if isinstance(m, kinds)]
     outputs(net, images(2))
     for handle in handles:

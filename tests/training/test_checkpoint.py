@@ -98,9 +98,7 @@ def test_full_disk_names_the_last_good_checkpoint(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(
-        UserError, match=r"cannot write .*train-00000002.pt: No space.*last good .*train-00000001.pt"
-    ):
+    with pytest.raises(UserError, match=r"cannot write .*train-00000002.pt: No space.*last good .*train-00000001.pt"):
         checkpoints.save({"step": 2}, 2)
     assert [path.name for path in tmp_path.iterdir()] == ["train-00000001.pt"]
 

@@ -43,9 +43,7 @@ def test_gradient_keeps_its_scale_as_the_temperature_rises_only_with_the_factor(
 
 def test_task_adds_the_weighted_distance():
     net, teacher, split = conv_net().eval(), conv_net(seed=1), TinySplit()
-    loss, logits = Distillation(Classification(), teacher, weight=2.5, temperature=3)(
-        net, split.images, split.labels
-    )
+    loss, logits = Distillation(Classification(), teacher, weight=2.5, temperature=3)(net, split.images, split.labels)
     task, _ = Classification()(net, split.images, split.labels)
     distance = distillation_loss(logits, teacher.eval()(split.images), 3)
     assert loss.item() == pytest.approx((task + 2.5 * distance).item(), rel=1e-6)
@@ -55,9 +53,7 @@ def test_teacher_stays_what_it_was_and_out_of_the_checkpoint(tmp_path):
     net, split = conv_net(), TinySplit()
     task = Distillation(Classification(), net, weight=1)  # the network teaches itself, as it was at the start
     checkpoints = Checkpoints(tmp_path)
-    train(
-        net, split, TrainSettings(batch_size=32, epochs=2), task=task, checkpoints=checkpoints, progress=False
-    )
+    train(net, split, TrainSettings(batch_size=32, epochs=2), task=task, checkpoints=checkpoints, progress=False)
     assert same_tensors(task.teacher, conv_net())
     assert not same_tensors(task.teacher, net)
     assert not any(parameter.requires_grad for parameter in task.teacher.parameters())

@@ -65,10 +65,7 @@ def test_plain_steps_are_those_of_a_hand_written_loop():
         (-(target * logits.log_softmax(1)).sum(1).mean()).backward()
         norm = math.sqrt(sum(float(p.grad.square().sum()) for p in by_hand.parameters()))
         for name, parameter in by_hand.named_parameters():
-            gradient = (
-                parameter.grad * min(1.0, 0.5 / norm)
-                + (0.0 if name.startswith("1.") else 0.1) * parameter.data
-            )
+            gradient = parameter.grad * min(1.0, 0.5 / norm) + (0.0 if name.startswith("1.") else 0.1) * parameter.data
             momenta[name] = 0.9 * momenta[name] + gradient
             parameter.data -= (0.05 if step < 4 else 0.005) * momenta[name]
             parameter.grad = None
@@ -78,17 +75,13 @@ def test_plain_steps_are_those_of_a_hand_written_loop():
 
 def test_adam_is_torch_adam():
     net, split, by_hand = conv_net(norm=False), TinySplit(), conv_net(norm=False)
-    train(
-        net, split, dataclasses.replace(QUICK, epochs=1, optimizer="adam", weight_decay=0.01), progress=False
-    )
+    train(net, split, dataclasses.replace(QUICK, epochs=1, optimizer="adam", weight_decay=0.01), progress=False)
     optimizer = torch.optim.Adam(by_hand.parameters(), lr=0.05, weight_decay=0.01)
     for images, labels in split.batches(32, shuffle=True, augment=True):
         optimizer.zero_grad()
         F.cross_entropy(by_hand(images), labels).backward()
         optimizer.step()
-    assert all(
-        torch.allclose(a, b, atol=1e-5) for a, b in zip(net.parameters(), by_hand.parameters(), strict=True)
-    )
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(net.parameters(), by_hand.parameters(), strict=True))
 
 
 def test_same_seed_same_result_and_whatever_came_before():
@@ -135,12 +128,8 @@ def test_the_records_are_the_means_between_summaries():
     )
     assert [step for step, _ in notes.of("tune/loss")] == [2, 4, 5]
     pairs = [losses[0:2], losses[2:4], losses[4:5]]
-    assert [v for _, v in notes.of("tune/loss")] == pytest.approx(
-        [sum(x for x, _ in p) / len(p) for p in pairs]
-    )
-    assert [v for _, v in notes.of("tune/accuracy")] == pytest.approx(
-        [sum(x for _, x in p) / len(p) for p in pairs]
-    )
+    assert [v for _, v in notes.of("tune/loss")] == pytest.approx([sum(x for x, _ in p) / len(p) for p in pairs])
+    assert [v for _, v in notes.of("tune/accuracy")] == pytest.approx([sum(x for _, x in p) / len(p) for p in pairs])
     assert [v for _, v in notes.of("tune/learning_rate")] == pytest.approx([0.05, 0.005, 0.005])
     assert (result.loss, result.accuracy) == pytest.approx(losses[4])
 

@@ -47,9 +47,7 @@ def test_interrupted_anywhere_the_run_ends_equal_to_the_bit(tmp_path):
     for trial in range(10):
         checkpoints = Checkpoints(tmp_path / str(trial), keep=2)
         for at in (*(generator.randint(1, 20) for _ in range(4)), None):
-            net = conv_net(
-                dropout=0.3, seed=1 if checkpoints.steps() else 0
-            )  # the checkpoint decides, not the net
+            net = conv_net(dropout=0.3, seed=1 if checkpoints.steps() else 0)  # the checkpoint decides, not the net
             torch.rand(generator.randint(1, 9))
             with contextlib.suppress(KeyboardInterrupt):
                 again = train(
@@ -81,9 +79,7 @@ def test_every_optimiser_and_layout_resumes(tmp_path, options):
 
 def test_a_finished_training_returns_at_once_with_its_result(tmp_path):
     net, checkpoints = conv_net(dropout=0.3), Checkpoints(tmp_path)
-    first = train(
-        net, TinySplit(), SETTINGS, checkpoints=checkpoints, extra={"phase": "dense"}, progress=False
-    )
+    first = train(net, TinySplit(), SETTINGS, checkpoints=checkpoints, extra={"phase": "dense"}, progress=False)
     other = conv_net(seed=9, dropout=0.3)
     second = train(other, TinySplit(), SETTINGS, checkpoints=checkpoints, progress=False)
     assert same_tensors(net, other)

@@ -37,9 +37,7 @@ def test_pocketflow_cifar_rates_by_epoch():
 
 def test_piecewise_keeps_its_shape_when_the_training_is_scaled():
     schedule = Piecewise((0.4, 0.6, 0.8))
-    assert [schedule(step, 10) for step in range(10)] == pytest.approx(
-        [1] * 4 + [0.1] * 2 + [0.01] * 2 + [0.001] * 2
-    )
+    assert [schedule(step, 10) for step in range(10)] == pytest.approx([1] * 4 + [0.1] * 2 + [0.01] * 2 + [0.001] * 2)
 
 
 def test_mobilenet_v2_rate_falls_by_98_percent_an_epoch_in_stairs_of_two_and_a_half():
@@ -50,9 +48,7 @@ def test_mobilenet_v2_rate_falls_by_98_percent_an_epoch_in_stairs_of_two_and_a_h
 
 def test_cosine_by_formula():
     schedule = Cosine(warmup=0.1, final=0.05)
-    assert [schedule(step, 100) for step in range(10)] == pytest.approx(
-        [(step + 1) / 10 for step in range(10)]
-    )
+    assert [schedule(step, 100) for step in range(10)] == pytest.approx([(step + 1) / 10 for step in range(10)])
     for step in (10, 37, 55, 99):
         expected = 0.05 + 0.95 * (1 + math.cos(math.pi * (step - 10) / 90)) / 2
         assert schedule(step, 100) == pytest.approx(expected)

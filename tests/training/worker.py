@@ -37,9 +37,7 @@ ALONE = TrainSettings(
     summ_step=4,
     save_step=5,
 )
-TOGETHER = TrainSettings(
-    batch_size=16, epochs=3, lrn_rate=0.05, seed=2, augment=False, ema_decay=0.5, summ_step=5
-)
+TOGETHER = TrainSettings(batch_size=16, epochs=3, lrn_rate=0.05, seed=2, augment=False, ema_decay=0.5, summ_step=5)
 
 
 def slow_task(net, images, labels):
@@ -144,14 +142,14 @@ def prune(folder: Path) -> None:
     batches = [batch[rank::world].double() for batch in small.images(50, 10)]
     states: list[dict] = []
     for name, options in PRUNED.items():
-        result = prune_channels(
-            pruning_net(), batches, together=True, on_state=states.append, **PRUNING, **options)
+        result = prune_channels(pruning_net(), batches, together=True, on_state=states.append, **PRUNING, **options)
         if name == "sample":  # interrupted after four layers, and gone on with
-            result = prune_channels(
-                pruning_net(), batches, together=True, state=states[4], **PRUNING, **options)
-        saved = {"net": result.net.state_dict(),
-                 "kept": [list(layer.kept_index) for layer in result.layers],
-                 "errors": [layer.error_after for layer in result.layers]}
+            result = prune_channels(pruning_net(), batches, together=True, state=states[4], **PRUNING, **options)
+        saved = {
+            "net": result.net.state_dict(),
+            "kept": [list(layer.kept_index) for layer in result.layers],
+            "errors": [layer.error_after for layer in result.layers],
+        }
         torch.save(saved, folder / f"{name}-{rank}.pt")
 
 

@@ -89,9 +89,7 @@ def collect(
     owners = {c.node: c for choice in choices if len(choice.layer.allowed) > 1 for c in choice.consumers}
     device = next(iter(structure.traced.named_tensors().values())).device
     draw = Positions(points, seed + (rank() if together else 0), device)
-    sweep = Sweep(
-        structure.traced, list(owners), batches, cache_gb=cache_gb, branch_drift=False
-    )
+    sweep = Sweep(structure.traced, list(owners), batches, cache_gb=cache_gb, branch_drift=False)
 
     def tell(name: str, done: int, total: int) -> None:
         progress(f"measuring {name}", done, total)

@@ -1,4 +1,5 @@
 """Carrying channel identities through a traced network."""
+
 from __future__ import annotations
 
 import math
@@ -44,15 +45,28 @@ RULES: dict[str, Rule] = {
     "select_scatter": joining.write_index,
     **_table(elementwise.ELEMENTWISE, elementwise.elementwise),
     "glu": elementwise.gated_halves,
-    **_table(("batch_norm", "instance_norm", "_native_batch_norm_legit_no_training", "native_batch_norm",
-              "_native_batch_norm_legit", "cudnn_batch_norm", "prelu", "_prelu_kernel"), normalisation.batch_norm),
+    **_table(
+        (
+            "batch_norm",
+            "instance_norm",
+            "_native_batch_norm_legit_no_training",
+            "native_batch_norm",
+            "_native_batch_norm_legit",
+            "cudnn_batch_norm",
+            "prelu",
+            "_prelu_kernel",
+        ),
+        normalisation.batch_norm,
+    ),
     **_table(("layer_norm", "native_layer_norm", "rms_norm"), normalisation.layer_norm),
     **_table(("group_norm", "native_group_norm"), normalisation.group_norm),
     **_table(reduction.REDUCTION, reduction.reduction),
     **_table(reduction.SPATIAL, reduction.spatial),
     **_table(reduction.ALONG_ONE_AXIS, reduction.along_one_axis),
-    **_table(("conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d",
-              "conv_transpose3d"), contraction.convolution),
+    **_table(
+        ("conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
+        contraction.convolution,
+    ),
     "linear": contraction.linear,
     "embedding": contraction.embedding,
     **_table(("matmul", "mm", "bmm", "mv", "dot"), products.matmul),
@@ -67,8 +81,9 @@ _FOLDED = 1 << 22
 """Constants of up to this many elements are computed while propagating, so that they can serve as indices."""
 
 
-def propagate(traced: TracedNet, attention: str = "heads", allow_inexact: bool = False
-              ) -> tuple[State, dict[fx.Node, Any]]:
+def propagate(
+    traced: TracedNet, attention: str = "heads", allow_inexact: bool = False
+) -> tuple[State, dict[fx.Node, Any]]:
     """Run the graph once on identity tensors.
 
     Returns:
@@ -108,8 +123,9 @@ def _placeholders(traced: TracedNet, state: State) -> dict[fx.Node, Any]:
 
 def _generated(state: State, node: fx.Node, tensor: Tensor) -> Identified:
     """A constant the network makes itself: free to shrink along every axis."""
-    return Identified(tuple(tensor.shape), state.identities.generated(tensor.shape, node), tensor.detach().cpu(),
-                      constant=True)
+    return Identified(
+        tuple(tensor.shape), state.identities.generated(tensor.shape, node), tensor.detach().cpu(), constant=True
+    )
 
 
 def _value(state: State, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
@@ -146,10 +162,14 @@ def _fold(node: fx.Node, args: Any, kwargs: Any, made: Any) -> None:
         value.constant = True
     tensors = identified_in((args, kwargs))
     if any(v.data is None or v.data.numel() > _FOLDED for v in tensors) or any(
-            math.prod(v.shape) > _FOLDED for v in results):
+        math.prod(v.shape) > _FOLDED for v in results
+    ):
         return
-    numbers = pytree.tree_map(lambda v: v.data if isinstance(v, Identified) else v, (args, kwargs),
-                              is_leaf=lambda v: isinstance(v, Identified))
+    numbers = pytree.tree_map(
+        lambda v: v.data if isinstance(v, Identified) else v,
+        (args, kwargs),
+        is_leaf=lambda v: isinstance(v, Identified),
+    )
     computed = node.target(*numbers[0], **numbers[1])
     for value, data in zip(results, pytree.tree_leaves(computed), strict=False):
         value.data = data.cpu()

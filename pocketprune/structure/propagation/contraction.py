@@ -1,4 +1,5 @@
 """Layers that sum over channels with a weight: convolution, linear, embedding."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ def along(state: State, value: Identified, axis: int) -> Tensor | None:
     return None
 
 
-def meet(state: State, node: fx.Node, first: Tensor | None, second: Tensor | None,
-         values: tuple[Identified, Identified]) -> None:
+def meet(
+    state: State, node: fx.Node, first: Tensor | None, second: Tensor | None, values: tuple[Identified, Identified]
+) -> None:
     """Two ends of a summed axis: they are one, or whichever is there stays."""
     if first is not None and second is not None:
         state.identities.unite(first, second)
@@ -64,16 +66,33 @@ def convolution(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict
         if axis not in varying(facet):
             state.refuse(node, facet, "axis")
     rows, columns = (along(state, weight, a) for a in ((1, 0) if transposed else (0, 1)))
-    layer = _Convolution(node, (source, weight), along(state, source, axis), rows, columns,
-                         argument(node, args, kwargs, "groups"), transposed)
+    layer = _Convolution(
+        node,
+        (source, weight),
+        along(state, source, axis),
+        rows,
+        columns,
+        argument(node, args, kwargs, "groups"),
+        transposed,
+    )
     outputs, carrier = _outputs(state, layer, source.shape[axis])
     if isinstance(bias, Identified):
         meet(state, node, outputs, along(state, bias, 0), (opaque_result(node), bias))
     tensor, plain = weight_name(state, node.args[1])
-    state.contractions.append(Contraction(
-        node, "conv_transpose" if transposed else "conv", node.args[0], tensor,
-        weight_name(state, argument(node, node.args, node.kwargs, "bias"))[0], layer.inputs, outputs, layer.groups,
-        carrier, plain))
+    state.contractions.append(
+        Contraction(
+            node,
+            "conv_transpose" if transposed else "conv",
+            node.args[0],
+            tensor,
+            weight_name(state, argument(node, node.args, node.kwargs, "bias"))[0],
+            layer.inputs,
+            outputs,
+            layer.groups,
+            carrier,
+            plain,
+        )
+    )
     return with_channels(node, outputs, axis)
 
 
@@ -138,9 +157,18 @@ def linear(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str,
     if isinstance(bias, Identified):
         meet(state, node, rows, along(state, bias, 0), (opaque_result(node), bias))
     tensor, plain = weight_name(state, node.args[1])
-    state.contractions.append(Contraction(
-        node, "linear", node.args[0], tensor, weight_name(state, argument(node, node.args, node.kwargs, "bias"))[0],
-        inputs, rows, plain=plain))
+    state.contractions.append(
+        Contraction(
+            node,
+            "linear",
+            node.args[0],
+            tensor,
+            weight_name(state, argument(node, node.args, node.kwargs, "bias"))[0],
+            inputs,
+            rows,
+            plain=plain,
+        )
+    )
     passing = [f for f in source.facets if varying(f) and last not in varying(f)]
     if weight.dim == 1:
         return Identified(source.shape[:-1], [f.select(last, 0) for f in passing])
@@ -157,5 +185,3 @@ def embedding(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[s
     tensor, plain = weight_name(state, node.args[0])
     state.contractions.append(Contraction(node, "embedding", node.args[1], tensor, None, None, columns, plain=plain))
     return with_channels(node, columns, len(node.meta["val"].shape) - 1)
-
-

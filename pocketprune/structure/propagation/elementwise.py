@@ -1,4 +1,5 @@
 """Operators that work element by element, after broadcasting."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -9,21 +10,139 @@ from torch import Tensor, fx
 from pocketprune.structure.propagation.rules import State, argument, identified_in, opaque_result, origin_of
 from pocketprune.structure.propagation.values import Identified, apart_from, compress, tie, varying
 
-ELEMENTWISE = frozenset((
-    "relu", "relu6", "hardtanh", "hardsigmoid", "hardswish", "sigmoid", "tanh", "silu", "gelu", "elu", "selu", "celu",
-    "leaky_relu", "mish", "softplus", "softsign", "logsigmoid", "log_sigmoid", "rrelu", "threshold", "hardshrink",
-    "softshrink", "tanhshrink", "clamp", "clamp_min", "clamp_max", "clip", "add", "sub", "rsub", "subtract", "mul",
-    "multiply", "div", "divide", "true_divide", "floor_divide", "remainder", "fmod", "pow", "exp", "exp2", "expm1",
-    "log", "log2", "log10", "log1p", "sqrt", "rsqrt", "square", "abs", "neg", "negative", "sign", "sin", "cos", "tan",
-    "asin", "acos", "atan", "sinh", "cosh", "erf", "erfc", "reciprocal", "floor", "ceil", "round", "trunc", "frac",
-    "maximum", "minimum", "max.other", "min.other", "fmax", "fmin", "where", "masked_fill", "lerp", "addcmul",
-    "addcdiv", "dropout", "alpha_dropout", "feature_dropout", "native_dropout", "logical_and", "logical_or",
-    "logical_not", "bitwise_and", "bitwise_or", "bitwise_not", "eq", "ne", "lt", "le", "gt", "ge", "isnan", "isinf",
-    "nan_to_num", "copysign", "atan2", "hypot", "xlogy", "zeros_like", "ones_like", "full_like", "empty_like",
-    "rand_like", "randn_like", "bernoulli", "heaviside", "logit", "copy", "fill", "positive", "logaddexp", "sinc",
-    "__and__", "__or__", "__xor__", "sgn", "deg2rad", "rad2deg", "erfinv", "lgamma", "float_power", "special_expit",
-    "special_erf"
-))
+ELEMENTWISE = frozenset(
+    (
+        "relu",
+        "relu6",
+        "hardtanh",
+        "hardsigmoid",
+        "hardswish",
+        "sigmoid",
+        "tanh",
+        "silu",
+        "gelu",
+        "elu",
+        "selu",
+        "celu",
+        "leaky_relu",
+        "mish",
+        "softplus",
+        "softsign",
+        "logsigmoid",
+        "log_sigmoid",
+        "rrelu",
+        "threshold",
+        "hardshrink",
+        "softshrink",
+        "tanhshrink",
+        "clamp",
+        "clamp_min",
+        "clamp_max",
+        "clip",
+        "add",
+        "sub",
+        "rsub",
+        "subtract",
+        "mul",
+        "multiply",
+        "div",
+        "divide",
+        "true_divide",
+        "floor_divide",
+        "remainder",
+        "fmod",
+        "pow",
+        "exp",
+        "exp2",
+        "expm1",
+        "log",
+        "log2",
+        "log10",
+        "log1p",
+        "sqrt",
+        "rsqrt",
+        "square",
+        "abs",
+        "neg",
+        "negative",
+        "sign",
+        "sin",
+        "cos",
+        "tan",
+        "asin",
+        "acos",
+        "atan",
+        "sinh",
+        "cosh",
+        "erf",
+        "erfc",
+        "reciprocal",
+        "floor",
+        "ceil",
+        "round",
+        "trunc",
+        "frac",
+        "maximum",
+        "minimum",
+        "max.other",
+        "min.other",
+        "fmax",
+        "fmin",
+        "where",
+        "masked_fill",
+        "lerp",
+        "addcmul",
+        "addcdiv",
+        "dropout",
+        "alpha_dropout",
+        "feature_dropout",
+        "native_dropout",
+        "logical_and",
+        "logical_or",
+        "logical_not",
+        "bitwise_and",
+        "bitwise_or",
+        "bitwise_not",
+        "eq",
+        "ne",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+        "isnan",
+        "isinf",
+        "nan_to_num",
+        "copysign",
+        "atan2",
+        "hypot",
+        "xlogy",
+        "zeros_like",
+        "ones_like",
+        "full_like",
+        "empty_like",
+        "rand_like",
+        "randn_like",
+        "bernoulli",
+        "heaviside",
+        "logit",
+        "copy",
+        "fill",
+        "positive",
+        "logaddexp",
+        "sinc",
+        "__and__",
+        "__or__",
+        "__xor__",
+        "sgn",
+        "deg2rad",
+        "rad2deg",
+        "erfinv",
+        "lgamma",
+        "float_power",
+        "special_expit",
+        "special_erf",
+    )
+)
 
 
 def elementwise(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -45,8 +164,13 @@ def unite_elementwise(state: State, node: fx.Node, values: list[Identified]) -> 
     pool: list[_Met] = []
     for index, mine in enumerate(facets):
         for facet in mine:
-            bare = {a: o for o in range(len(values)) if o != index for a in varying(facet)
-                    if own[o][a] > 1 and not any(a in varying(g) for g in facets[o])}
+            bare = {
+                a: o
+                for o in range(len(values))
+                if o != index
+                for a in varying(facet)
+                if own[o][a] > 1 and not any(a in varying(g) for g in facets[o])
+            }
             left = apart_from(state.identities, facet, bare)
             if left is not None:
                 _merge(state, node, pool, _Met(left, values[index].constant))
@@ -107,6 +231,8 @@ def gated_halves(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dic
     dim = argument(node, args, kwargs, "dim") % source.dim
     half = source.shape[dim] // 2
     shape = tuple(half if d == dim else s for d, s in enumerate(source.shape))
-    halves = [Identified(shape, [compress(f.narrow(dim, k * half, half)) for f in source.facets], origin=source.origin)
-              for k in (0, 1)]
+    halves = [
+        Identified(shape, [compress(f.narrow(dim, k * half, half)) for f in source.facets], origin=source.origin)
+        for k in (0, 1)
+    ]
     return unite_elementwise(state, node, halves)

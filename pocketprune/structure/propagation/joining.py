@@ -1,4 +1,5 @@
 """Operators that put tensors side by side: concatenation, stacking, padding, writing into a slice."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -61,8 +62,11 @@ def write_slice(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict
     source, written = args[0], args[1]
     dim = argument(node, args, kwargs, "dim") % source.dim
     size = source.shape[dim]
-    positions = range(size)[argument(node, args, kwargs, "start"):argument(node, args, kwargs, "end"):
-                            argument(node, args, kwargs, "step")]
+    positions = range(size)[
+        argument(node, args, kwargs, "start") : argument(node, args, kwargs, "end") : argument(
+            node, args, kwargs, "step"
+        )
+    ]
     if positions.step != 1:
         return state.opaque(node, identified_in(args), "sequence", other="writing into a strided slice")
     if not positions:
@@ -81,7 +85,7 @@ def write_index(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict
 
 
 def _part(value: Identified, dim: int, start: int, end: int) -> Identified:
-    shape = (*value.shape[:dim], end - start, *value.shape[dim + 1:])
+    shape = (*value.shape[:dim], end - start, *value.shape[dim + 1 :])
     return Identified(shape, [f.narrow(dim, start, end - start) for f in value.facets], origin=value.origin)
 
 
@@ -97,7 +101,7 @@ def join(state: State, node: fx.Node, values: list[Identified], dim: int) -> Ide
         axes = set(varying(facet)) or {dim}
         touching = [d for d in directions if d & axes]
         directions = [d for d in directions if not d & axes] + [axes.union(*touching)]
-    shape = (*values[0].shape[:dim], sum(v.shape[dim] for v in values), *values[0].shape[dim + 1:])
+    shape = (*values[0].shape[:dim], sum(v.shape[dim] for v in values), *values[0].shape[dim + 1 :])
     facets = [_join_direction(state, node, values, dim, axes) for axes in directions]
     joined = [state.identities.told_apart(compress(f)) for f in facets if f is not None]
     return Identified(shape, joined, origin=values[0].origin)
@@ -111,8 +115,11 @@ def _join_direction(state: State, node: fx.Node, values: list[Identified], dim: 
             state.identities.unite(mine[0], other)
         if not mine:
             fixed = value
-            mine = [state.identities.pinned_id(state.reason(node, "joined", other=origin_of(value)))
-                    .view([1] * value.dim).expand(value.shape)]
+            mine = [
+                state.identities.pinned_id(state.reason(node, "joined", other=origin_of(value)))
+                .view([1] * value.dim)
+                .expand(value.shape)
+            ]
         parts.append(mine[0])
     if dim not in axes and fixed is not None:  # channels across the joined axis stay in all parts, or go from all
         for part in parts:

@@ -1,4 +1,5 @@
 """Operators that only move elements: the very same operator is run on the identities."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -10,39 +11,132 @@ from torch.utils import _pytree as pytree
 from pocketprune.structure.propagation.rules import State, argument, field_like, identified_in, opaque_result
 from pocketprune.structure.propagation.values import Identified, along_axis, compress, core, varying
 
-MOVEMENT = frozenset((
-    "view", "reshape", "_unsafe_view", "_reshape_alias", "view_as", "reshape_as", "flatten", "unflatten", "permute",
-    "transpose", "t", "numpy_T", "mT", "mH", "adjoint", "ravel", "movedim", "moveaxis", "swapaxes", "swapdims",
-    "squeeze", "unsqueeze", "expand", "expand_as", "broadcast_to", "slice", "select", "narrow", "split",
-    "split_with_sizes", "split_copy", "chunk", "unsafe_chunk", "unsafe_split", "unsafe_split_with_sizes",
-    "tensor_split", "hsplit", "vsplit", "dsplit", "unbind", "flip", "fliplr", "flipud", "roll", "rot90",
-    "index_select", "index", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle",
-    "unfold", "im2col", "repeat", "repeat_interleave", "tile", "clone", "contiguous", "detach", "alias", "to",
-    "_to_copy", "type_as", "lift_fresh_copy", "lift_fresh", "diagonal", "take_along_dim", "gather", "squeeze_copy",
-    "detach_copy", "real", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d", "replication_pad1d",
-    "replication_pad2d", "replication_pad3d", "float", "double", "half", "bfloat16"
-))
+MOVEMENT = frozenset(
+    (
+        "view",
+        "reshape",
+        "_unsafe_view",
+        "_reshape_alias",
+        "view_as",
+        "reshape_as",
+        "flatten",
+        "unflatten",
+        "permute",
+        "transpose",
+        "t",
+        "numpy_T",
+        "mT",
+        "mH",
+        "adjoint",
+        "ravel",
+        "movedim",
+        "moveaxis",
+        "swapaxes",
+        "swapdims",
+        "squeeze",
+        "unsqueeze",
+        "expand",
+        "expand_as",
+        "broadcast_to",
+        "slice",
+        "select",
+        "narrow",
+        "split",
+        "split_with_sizes",
+        "split_copy",
+        "chunk",
+        "unsafe_chunk",
+        "unsafe_split",
+        "unsafe_split_with_sizes",
+        "tensor_split",
+        "hsplit",
+        "vsplit",
+        "dsplit",
+        "unbind",
+        "flip",
+        "fliplr",
+        "flipud",
+        "roll",
+        "rot90",
+        "index_select",
+        "index",
+        "pixel_shuffle",
+        "pixel_unshuffle",
+        "channel_shuffle",
+        "native_channel_shuffle",
+        "unfold",
+        "im2col",
+        "repeat",
+        "repeat_interleave",
+        "tile",
+        "clone",
+        "contiguous",
+        "detach",
+        "alias",
+        "to",
+        "_to_copy",
+        "type_as",
+        "lift_fresh_copy",
+        "lift_fresh",
+        "diagonal",
+        "take_along_dim",
+        "gather",
+        "squeeze_copy",
+        "detach_copy",
+        "real",
+        "reflection_pad1d",
+        "reflection_pad2d",
+        "reflection_pad3d",
+        "replication_pad1d",
+        "replication_pad2d",
+        "replication_pad3d",
+        "float",
+        "double",
+        "half",
+        "bfloat16",
+    )
+)
 """Names of aten operators whose output elements are input elements (or padded zeros)."""
 
-CASTS = frozenset((
-    "to", "_to_copy", "type_as", "contiguous", "clone", "float", "double", "half", "bfloat16", "detach", "alias",
-    "lift_fresh", "lift_fresh_copy", "detach_copy"
-))
+CASTS = frozenset(
+    (
+        "to",
+        "_to_copy",
+        "type_as",
+        "contiguous",
+        "clone",
+        "float",
+        "double",
+        "half",
+        "bfloat16",
+        "detach",
+        "alias",
+        "lift_fresh",
+        "lift_fresh_copy",
+        "detach_copy",
+    )
+)
 """Those that leave every element in its place."""
 
 EXPANSIONS = frozenset(("expand", "expand_as", "broadcast_to"))
 
-_RESHAPING = {"view": torch.ops.aten.reshape.default, "_unsafe_view": torch.ops.aten.reshape.default,
-              "_reshape_alias": torch.ops.aten.reshape.default, "view_as": torch.ops.aten.reshape_as.default}
+_RESHAPING = {
+    "view": torch.ops.aten.reshape.default,
+    "_unsafe_view": torch.ops.aten.reshape.default,
+    "_reshape_alias": torch.ops.aten.reshape.default,
+    "view_as": torch.ops.aten.reshape_as.default,
+}
 """Stand-ins for the operators that insist on a memory layout which identities need not have."""
 
 
 def apply_movement(node: fx.Node, moved: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run the node's operator with `moved` in place of its first tensor; other tensors (indices) are numbers."""
+
     def put(value: Any) -> Any:
         if isinstance(value, Identified):
             return value.data if value.data is not None else field_like(value.shape)
         return value
+
     rest = pytree.tree_map(put, (tuple(args[1:]), kwargs), is_leaf=lambda v: isinstance(v, Identified))
     return call_movement(node, moved, *rest)
 
@@ -103,8 +197,12 @@ def _live(state: State, node: fx.Node, facets: list[Tensor]) -> list[Tensor]:
     An axis made by repeating yields to the channels that it is merged with.
     """
     facets = [compress(facet) for facet in facets]
-    clashing = {i for i, facet in enumerate(facets) for j, other in enumerate(facets)
-                if i != j and set(varying(facet)) & set(varying(other))}
+    clashing = {
+        i
+        for i, facet in enumerate(facets)
+        for j, other in enumerate(facets)
+        if i != j and set(varying(facet)) & set(varying(other))
+    }
     given = {i for i in clashing if int(core(facets[i]).max()) in state.repeated}
     if given:
         for i in given:
@@ -115,8 +213,9 @@ def _live(state: State, node: fx.Node, facets: list[Tensor]) -> list[Tensor]:
     return [state.identities.told_apart(facet) for i, facet in enumerate(facets) if i not in clashing]
 
 
-def _unknown_index(state: State, node: fx.Node, source: Identified, args: tuple[Any, ...], kwargs: dict[str, Any]
-                   ) -> Any:
+def _unknown_index(
+    state: State, node: fx.Node, source: Identified, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
     """Unknown indices along one axis leave the channels of the other axes where they are."""
     result = opaque_result(node)
     name = node.target._schema.name.split("::")[1]

@@ -1,4 +1,5 @@
 """Layers that normalise: per channel (batch and instance norm), over channels (layer norm), over groups of them."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -21,8 +22,9 @@ def batch_norm(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[
     source: Identified = args[0]
     vectors = [v for v in identified_in((args[1:], kwargs)) if v.dim == 1]
     axis = 1 if source.dim > 1 else 0
-    return with_extras(node, unite_elementwise(
-        state, node, [source, *[per_channel(v, source.dim, axis) for v in vectors]]))
+    return with_extras(
+        node, unite_elementwise(state, node, [source, *[per_channel(v, source.dim, axis) for v in vectors]])
+    )
 
 
 def layer_norm(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -54,8 +56,11 @@ def group_norm(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[
     source: Identified = args[0]
     native = node.target._schema.name.endswith("native_group_norm")
     groups = argument(node, args, kwargs, "group" if native else "num_groups")
-    weights = [v for v in (argument(node, args, kwargs, "weight"), argument(node, args, kwargs, "bias"))
-               if isinstance(v, Identified)]
+    weights = [
+        v
+        for v in (argument(node, args, kwargs, "weight"), argument(node, args, kwargs, "bias"))
+        if isinstance(v, Identified)
+    ]
     result = unite_elementwise(state, node, [source, *[per_channel(w, source.dim, 1) for w in weights]])
     channels = source.shape[1]
     for facet in result.facets:

@@ -1,4 +1,5 @@
 """Products of two values: matmul, einsum, attention. One of them may be a weight."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -27,8 +28,11 @@ def product(state: State, node: fx.Node, sides: tuple[_Side, _Side], out: str) -
     """A product of two labelled values: labels not in `out` are summed, labels in all three are batch."""
     result: Identified = opaque_result(node)
     found = _meet_labels(state, node, sides, out)
-    result.facets = [along_axis(ids, result.shape, out.index(label)) for label, ids in found.items()
-                     if label in out and result.shape[out.index(label)] == len(ids)]
+    result.facets = [
+        along_axis(ids, result.shape, out.index(label))
+        for label, ids in found.items()
+        if label in out and result.shape[out.index(label)] == len(ids)
+    ]
     _record(state, node, sides, out, found)
     return result
 
@@ -43,8 +47,11 @@ def _record(state: State, node: fx.Node, sides: tuple[_Side, _Side], out: str, f
         (tensor, plain), data = weight_name(state, weights[0].node), sides[sides[0] is weights[0]]
         source = data.node
         free = [ids for label, ids in found.items() if label in out and label not in data.labels]
-        state.contractions.append(Contraction(node, "matmul", source, tensor, None, next(iter(summed), None),
-                                              next(iter(free), None), plain=plain))
+        state.contractions.append(
+            Contraction(
+                node, "matmul", source, tensor, None, next(iter(summed), None), next(iter(free), None), plain=plain
+            )
+        )
         summed, free = summed[1:], free[1:]
     for ids in summed:
         state.contractions.append(Contraction(node, "product", source, tensor, None, ids, None, plain=plain))
@@ -78,11 +85,13 @@ def _meet_labels(state: State, node: fx.Node, sides: tuple[_Side, _Side], out: s
 
 def _direction(state: State, labels: list[str], shared: set[str], out: str, other: _Side) -> str:
     """The one label a facet keeps when it varies along several; one that the other operand can follow, if any."""
+
     def follows(label: str) -> bool:
         if label not in shared:
             return True
         axis = other.labels.index(label)
         return other.value.shape[axis] == 1 or any(axis in varying(f) for f in other.value.facets)
+
     labels = [label for label in labels if follows(label)] or labels
     batch = [label for label in labels if label in shared and label in out]
     inner = [label for label in labels if label not in batch]
@@ -94,9 +103,9 @@ def _direction(state: State, labels: list[str], shared: set[str], out: str, othe
 
 def _matrices(a: Identified, b: Identified, nodes: tuple[fx.Node, fx.Node]) -> tuple[tuple[_Side, _Side], str]:
     """Labels of a matrix product, vectors included."""
-    batch = _LETTERS[:max(a.dim, b.dim, 2) - 2]
-    left = batch[len(batch) - max(a.dim - 2, 0):] + "mk" if a.dim > 1 else "k"
-    right = batch[len(batch) - max(b.dim - 2, 0):] + "kn" if b.dim > 1 else "k"
+    batch = _LETTERS[: max(a.dim, b.dim, 2) - 2]
+    left = batch[len(batch) - max(a.dim - 2, 0) :] + "mk" if a.dim > 1 else "k"
+    right = batch[len(batch) - max(b.dim - 2, 0) :] + "kn" if b.dim > 1 else "k"
     out = batch + ("m" if a.dim > 1 else "") + ("n" if b.dim > 1 else "")
     return (_Side(a, left, nodes[0]), _Side(b, right, nodes[1])), out
 
@@ -119,8 +128,7 @@ def einsum(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str,
     if len(operands) != 2 or any(len(set(t)) != len(t) for t in (*labels, out)):
         return state.opaque(node, operands, "sequence", other=f"einsum '{args[0]}'")
     nodes = node.args[1]
-    return product(state, node, (_Side(operands[0], labels[0], nodes[0]), _Side(operands[1], labels[1], nodes[1])),
-                   out)
+    return product(state, node, (_Side(operands[0], labels[0], nodes[0]), _Side(operands[1], labels[1], nodes[1])), out)
 
 
 def _einsum_labels(equation: str, operands: list[Identified]) -> tuple[list[str], str]:
@@ -132,11 +140,11 @@ def _einsum_labels(equation: str, operands: list[Identified]) -> tuple[list[str]
     for term, operand in zip(terms.split(","), operands, strict=True):
         hidden = operand.dim - len(term.replace("...", ""))
         longest = max(longest, hidden if "..." in term else 0)
-        labels.append(term.replace("...", "".join(spare[10 - hidden:10])))
+        labels.append(term.replace("...", "".join(spare[10 - hidden : 10])))
     if not arrow:
         letters = "".join(terms.replace("...", "").split(","))
         out = ("..." if "..." in terms else "") + "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
-    return labels, out.replace("...", "".join(spare[10 - longest:10]))
+    return labels, out.replace("...", "".join(spare[10 - longest : 10]))
 
 
 def attention(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -147,7 +155,7 @@ def attention(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[s
         return state.opaque(node, identified_in(args), "sequence", other="attention without a batch axis")
     if query.dim > 3 and query.shape[-3] != key.shape[-3]:
         key, value = (_repeat_heads(v, query.shape[-3]) for v in (key, value))
-    batch = _LETTERS[:query.dim - 2]
+    batch = _LETTERS[: query.dim - 2]
     scores = Identified((*query.shape[:-1], key.shape[-2]))
     pair = _Side(query, batch + "mk", node.args[0]), _Side(key, batch + "nk", node.args[1])
     found = _meet_labels(state, node, pair, batch + "mn")
@@ -156,8 +164,9 @@ def attention(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[s
     scores.facets = _facets(found, scores, batch + "mn")
     if isinstance(mask, Identified):
         scores = unite_elementwise(state, node, [scores, mask])
-    found = _meet_labels(state, node, (_Side(scores, batch + "mn", node), _Side(value, batch + "nv", node.args[2])),
-                         batch + "mv")
+    found = _meet_labels(
+        state, node, (_Side(scores, batch + "mn", node), _Side(value, batch + "nv", node.args[2])), batch + "mv"
+    )
     result: Identified = opaque_result(node)
     result.facets = _facets(found, result, batch + "mv")
     return result

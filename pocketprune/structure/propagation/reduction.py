@@ -1,4 +1,5 @@
 """Operators that sum, pool or normalise along axes: identities must not vary along those."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -11,22 +12,80 @@ from pocketprune.structure.propagation.values import Identified, apart_from, com
 
 STATISTICS = frozenset(["mean", "var", "std", "var_mean", "std_mean"])
 SUMS = frozenset(["sum", "linalg_vector_norm", "norm", "nansum"])
-REDUCTION = STATISTICS | SUMS | frozenset(
-    ["amax", "amin", "max", "min", "prod", "logsumexp", "any", "all", "argmax", "argmin", "count_nonzero", "median",
-     "aminmax"])
-SPATIAL = frozenset((
-    "max_pool1d", "max_pool2d", "max_pool3d", "max_pool1d_with_indices", "max_pool2d_with_indices",
-    "max_pool3d_with_indices", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
-    "adaptive_avg_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_max_pool1d",
-    "adaptive_max_pool2d", "adaptive_max_pool3d", "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d",
-    "upsample_bilinear2d", "upsample_bicubic2d", "upsample_trilinear3d", "upsample_linear1d",
-    "_upsample_nearest_exact1d", "_upsample_nearest_exact2d", "_upsample_nearest_exact3d", "_upsample_bilinear2d_aa",
-    "_upsample_bicubic2d_aa", "grid_sampler", "grid_sampler_2d", "grid_sampler_3d"
-))
-ALONG_ONE_AXIS = frozenset((
-    "softmax", "log_softmax", "_softmax", "_log_softmax", "cumsum", "cumprod", "cummax", "cummin", "logcumsumexp",
-    "sort", "argsort", "topk", "kthvalue"
-))
+REDUCTION = (
+    STATISTICS
+    | SUMS
+    | frozenset(
+        [
+            "amax",
+            "amin",
+            "max",
+            "min",
+            "prod",
+            "logsumexp",
+            "any",
+            "all",
+            "argmax",
+            "argmin",
+            "count_nonzero",
+            "median",
+            "aminmax",
+        ]
+    )
+)
+SPATIAL = frozenset(
+    (
+        "max_pool1d",
+        "max_pool2d",
+        "max_pool3d",
+        "max_pool1d_with_indices",
+        "max_pool2d_with_indices",
+        "max_pool3d_with_indices",
+        "avg_pool1d",
+        "avg_pool2d",
+        "avg_pool3d",
+        "adaptive_avg_pool1d",
+        "adaptive_avg_pool2d",
+        "adaptive_avg_pool3d",
+        "_adaptive_avg_pool2d",
+        "_adaptive_avg_pool3d",
+        "adaptive_max_pool1d",
+        "adaptive_max_pool2d",
+        "adaptive_max_pool3d",
+        "upsample_nearest1d",
+        "upsample_nearest2d",
+        "upsample_nearest3d",
+        "upsample_bilinear2d",
+        "upsample_bicubic2d",
+        "upsample_trilinear3d",
+        "upsample_linear1d",
+        "_upsample_nearest_exact1d",
+        "_upsample_nearest_exact2d",
+        "_upsample_nearest_exact3d",
+        "_upsample_bilinear2d_aa",
+        "_upsample_bicubic2d_aa",
+        "grid_sampler",
+        "grid_sampler_2d",
+        "grid_sampler_3d",
+    )
+)
+ALONG_ONE_AXIS = frozenset(
+    (
+        "softmax",
+        "log_softmax",
+        "_softmax",
+        "_log_softmax",
+        "cumsum",
+        "cumprod",
+        "cummax",
+        "cummin",
+        "logcumsumexp",
+        "sort",
+        "argsort",
+        "topk",
+        "kthvalue",
+    )
+)
 
 
 def reduction(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -5,6 +5,7 @@ channels change places, each index of the one must be told its counterpart in th
 tensor axis they belong to and refined by the colours of what they were united with, and how, until no class holds a
 colour twice (Weisfeiler and Leman 1968, with individualisation).
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -56,8 +57,9 @@ def _of_classes_with_several(kind: np.ndarray, classes: np.ndarray) -> np.ndarra
     return crowded[classes]
 
 
-def _refined(colors: np.ndarray, pairs: np.ndarray, tags: np.ndarray, classes: np.ndarray, multiple: np.ndarray
-             ) -> np.ndarray:
+def _refined(
+    colors: np.ndarray, pairs: np.ndarray, tags: np.ndarray, classes: np.ndarray, multiple: np.ndarray
+) -> np.ndarray:
     """Colours told apart by the neighbours' colours until nothing new is told apart."""
     known = 0
     while True:

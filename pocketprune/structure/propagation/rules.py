@@ -1,4 +1,5 @@
 """The table: operator name -> how identities pass through it. An operator not listed pins what it touches."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -91,10 +92,12 @@ class State:
 
 def opaque_result(node: fx.Node, origin: str = "") -> Any:
     """The node's value(s) without identities."""
+
     def one(meta: Any) -> Any:
         if not isinstance(meta, Tensor):
             return meta
         return Identified(concrete_shape(meta.shape), origin=origin or f"the result of {describe(node)}")
+
     meta = node.meta.get("val")
     return tuple(one(m) for m in meta) if isinstance(meta, (tuple, list)) else one(meta)
 
@@ -107,6 +110,7 @@ def origin_of(value: Identified) -> str:
 def identified_in(args: Any) -> list[Identified]:
     """The identity tensors among (nested) arguments, in order."""
     found: list[Identified] = []
+
     def visit(value: Any) -> None:
         if isinstance(value, Identified):
             found.append(value)
@@ -116,6 +120,7 @@ def identified_in(args: Any) -> list[Identified]:
         elif isinstance(value, dict):
             for item in value.values():
                 visit(item)
+
     visit(args)
     return found
 

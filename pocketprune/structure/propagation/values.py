@@ -5,6 +5,7 @@ integer tensors of the value's own shape, each telling, per element, the identit
 has one facet (its channels); a weight matrix has one per axis. An element disappears when any of its identities is
 removed. Directions along which a facet is constant have stride 0, which keeps large maps as cheap as small ones.
 """
+
 from __future__ import annotations
 
 import math
@@ -146,8 +147,9 @@ class Identities:
     def classes(self) -> np.ndarray:
         """Class label of every identity."""
         pairs = self._all_pairs()
-        graph = coo_matrix((np.ones(len(pairs), dtype=bool), (pairs[:, 0], pairs[:, 1])),
-                           shape=(self.count, self.count))
+        graph = coo_matrix(
+            (np.ones(len(pairs), dtype=bool), (pairs[:, 0], pairs[:, 1])), shape=(self.count, self.count)
+        )
         return connected_components(graph, directed=False)[1]
 
     def _all_pairs(self) -> np.ndarray:
@@ -159,7 +161,7 @@ class Identities:
         """What was united with what, for telling the parts that identities play in their classes."""
         kind = np.zeros(self.count, dtype=np.int64)
         for number, (first, size, *_) in enumerate((*self._axes, *self.made), start=1):
-            kind[first:first + size] = number
+            kind[first : first + size] = number
         pairs = self._all_pairs()
         return Links(pairs[:, :2], pairs[:, 2], kind)
 
@@ -177,7 +179,7 @@ class Identities:
         asked = np.zeros(int(classes.max(initial=0)) + 1, dtype=bool)
         asked[list(result)] = True
         for start, size, name, axis in self._axes:
-            labels = classes[start:start + size]
+            labels = classes[start : start + size]
             places = np.flatnonzero(asked[labels])
             for label, index in zip(labels[places].tolist(), places.tolist(), strict=True):
                 result[label].append(Slice(name, axis, index))

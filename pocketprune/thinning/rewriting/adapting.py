@@ -1,4 +1,5 @@
 """Where every value becomes thinner, and the arguments that count channels rewritten accordingly."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -66,8 +67,11 @@ class Adapter:
                 continue
             for position, axis in enumerate(axes):
                 others = tuple(d for d in range(core.dim()) if d != position)
-                lost = self._free[core].amin(dim=others) & self._gone[core].amax(dim=others) if others else \
-                    self._gone[core]
+                lost = (
+                    self._free[core].amin(dim=others) & self._gone[core].amax(dim=others)
+                    if others
+                    else self._gone[core]
+                )
                 if bool(lost.any()):
                     result[axis] = torch.nonzero(~lost).flatten()
         return result

@@ -1,4 +1,5 @@
 """Rewriting the operators whose constants count channels."""
+
 from __future__ import annotations
 
 import math
@@ -21,13 +22,14 @@ def _convolution(adapter: Adapter, node: fx.Node, builder: Builder) -> fx.Node:
 def _group_norm(adapter: Adapter, node: fx.Node, builder: Builder) -> fx.Node:
     source = adapter.values[node.args[0]]
     groups = argument(node, node.args, node.kwargs, "num_groups")
-    return builder.copy(node, *replaced(node, num_groups=groups_left(adapter.kept(source).get(1), source.shape[1],
-                                                                     groups)))
+    return builder.copy(
+        node, *replaced(node, num_groups=groups_left(adapter.kept(source).get(1), source.shape[1], groups))
+    )
 
 
 def _layer_norm(adapter: Adapter, node: fx.Node, builder: Builder) -> fx.Node:
     shape = argument(node, node.args, node.kwargs, "normalized_shape")
-    thinned = list(adapter.shape(adapter.values[node.args[0]])[-len(shape):])
+    thinned = list(adapter.shape(adapter.values[node.args[0]])[-len(shape) :])
     return builder.copy(node, *replaced(node, normalized_shape=thinned))
 
 
@@ -35,8 +37,7 @@ def _attention(adapter: Adapter, node: fx.Node, builder: Builder) -> fx.Node:
     """The scale stays that of the width the network was trained with."""
     scale = argument(node, node.args, node.kwargs, "scale")
     width = adapter.values[node.args[0]].shape[-1]
-    return builder.copy(node, node.args,
-                        {**node.kwargs, "scale": 1 / math.sqrt(width) if scale is None else scale})
+    return builder.copy(node, node.args, {**node.kwargs, "scale": 1 / math.sqrt(width) if scale is None else scale})
 
 
 def _creation(adapter: Adapter, node: fx.Node, builder: Builder) -> fx.Node:
@@ -55,8 +56,9 @@ def _write_slice(adapter: Adapter, node: fx.Node, builder: Builder) -> fx.Node:
     kept = adapter.kept(adapter.values[node]).get(dim)
     if kept is None:
         return builder.copy(node, node.args, node.kwargs)
-    start, end, _ = slice(argument(node, node.args, node.kwargs, "start"),
-                          argument(node, node.args, node.kwargs, "end")).indices(source.shape[dim])
+    start, end, _ = slice(
+        argument(node, node.args, node.kwargs, "start"), argument(node, node.args, node.kwargs, "end")
+    ).indices(source.shape[dim])
     return builder.copy(node, *replaced(node, start=int((kept < start).sum()), end=int((kept < end).sum())))
 
 
@@ -69,13 +71,16 @@ def _write_index(adapter: Adapter, node: fx.Node, builder: Builder) -> fx.Node:
 
 
 REWRITES: dict[str, Rewrite] = {
-    **dict.fromkeys(("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
-                     "convolution"), _convolution),
+    **dict.fromkeys(
+        ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "convolution"),
+        _convolution,
+    ),
     "group_norm": _group_norm,
     **dict.fromkeys(("layer_norm", "native_layer_norm", "rms_norm"), _layer_norm),
     "scaled_dot_product_attention": _attention,
     **dict.fromkeys(("zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full"), _creation),
-    "slice_scatter": _write_slice, "select_scatter": _write_index,
+    "slice_scatter": _write_slice,
+    "select_scatter": _write_index,
     **dict.fromkeys((*(MOVEMENT - CASTS), "pad", "constant_pad_nd"), rewrite_movement),
 }
 """Operator name -> how its arguments change when channels go; the others need no change."""

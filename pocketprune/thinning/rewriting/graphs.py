@@ -1,4 +1,5 @@
 """The traced graph as a network again, its arguments rewritten for thinner tensors."""
+
 from __future__ import annotations
 
 import inspect
@@ -20,8 +21,9 @@ from pocketprune.thinning.rewriting.counting import REWRITES
 from pocketprune.thinning.rewriting.thinned_graph import ThinnedGraph
 
 LEAVES: dict[type[nn.Module], frozenset[str]] = {
-    nn.modules.conv._ConvNd: frozenset({"conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d",
-                                        "conv_transpose3d"}),
+    nn.modules.conv._ConvNd: frozenset(
+        {"conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
+    ),
     nn.Linear: frozenset({"linear"}),
     nn.modules.batchnorm._NormBase: frozenset({"batch_norm", "instance_norm", "_native_batch_norm_legit_no_training"}),
     nn.modules.dropout._DropoutNd: frozenset({"dropout", "feature_dropout", "alpha_dropout"}),
@@ -84,8 +86,10 @@ class _Emitter:
         """Mention tensors that the graph does not use, so that the state dict has every key of the original."""
         used = {str(n.target) for n in self.graph.nodes if n.op in ("get_attr", "call_module")}
         first = next(n for n in self.graph.nodes if n.op != "placeholder")
-        tensors = [*self.root.named_parameters(remove_duplicate=False),
-                   *self.root.named_buffers(remove_duplicate=False)]
+        tensors = [
+            *self.root.named_parameters(remove_duplicate=False),
+            *self.root.named_buffers(remove_duplicate=False),
+        ]
         with self.graph.inserting_before(first):
             for name, _ in tensors:
                 if name not in used and not any(name.startswith(f"{module}.") for module in used):
@@ -128,8 +132,10 @@ class _Emitter:
 
     def copy(self, node: fx.Node, args: Any, kwargs: Any) -> fx.Node:
         """The old node's operator applied to these arguments."""
+
         def renewed(given: Any) -> Any:
             return fx.node.map_aggregate(given, lambda a: self._followed(self.value(a)))
+
         return self.graph.call_function(node.target, renewed(args), renewed(kwargs))
 
     def _followed(self, argument: Any) -> Any:
@@ -179,7 +185,8 @@ class _Emitter:
         if not definer.__module__.startswith("torch.nn.modules") or getattr(module, "padding_mode", "zeros") != "zeros":
             return False
         if getattr(module, "transposed", False) and list(module.output_padding) != list(
-                argument(node, node.args, node.kwargs, "output_padding")):
+            argument(node, node.args, node.kwargs, "output_padding")
+        ):
             return False
         mine = {id(t) for t in [*module._parameters.values(), *module._buffers.values()] if t is not None}
         names = [self.traced.tensor_names.get(a) for a in node.all_input_nodes if a is not node.args[0]]

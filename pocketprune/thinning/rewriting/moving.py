@@ -3,6 +3,7 @@
 The operator is right when moving the thinned labels gives the thinned moved labels. Its arguments are tried as they
 are, then with thinned sizes, then as a plain selection along one axis; the first that passes is used.
 """
+
 from __future__ import annotations
 
 import math
@@ -38,16 +39,22 @@ class _Mover:
 
     def _run(self, labels: Tensor, call: Call, number: Callable[[Any], Any], *, thin: bool) -> list[Tensor]:
         """The labels moved by a call; other tensors among its arguments are known indices or only lend a shape."""
+
         def lookup(node: fx.Node) -> Any:
             value = number(node)
             if not isinstance(value, Identified):
                 return value
-            return value.data if value.data is not None else field_like(
-                self.adapter.shape(value) if thin else value.shape)
+            return (
+                value.data if value.data is not None else field_like(self.adapter.shape(value) if thin else value.shape)
+            )
+
         target, args, kwargs = call
         rest, options = fx.map_arg(tuple(args[1:]), lookup), fx.map_arg(kwargs, lookup)
-        made = call_movement(self.node, labels, rest, options) if target is self.node.target else \
-            target(labels, *rest, **options)
+        made = (
+            call_movement(self.node, labels, rest, options)
+            if target is self.node.target
+            else target(labels, *rest, **options)
+        )
         return [made] if isinstance(made, Tensor) else list(made)
 
     def holds(self, call: Call) -> bool:
@@ -57,7 +64,8 @@ class _Mover:
         except (RuntimeError, IndexError, ValueError, TypeError):
             return False
         return len(made) == len(self.expected) and all(
-            m.shape == e.shape and bool((m == e).all()) for m, e in zip(made, self.expected, strict=True))
+            m.shape == e.shape and bool((m == e).all()) for m, e in zip(made, self.expected, strict=True)
+        )
 
     def calls(self) -> Iterator[Call]:
         """Ways to say the same of thinner tensors, the plainest first."""
@@ -90,16 +98,18 @@ def _none(mover: _Mover) -> Iterator[tuple[Any, Any]]:
 
 def _sized(key: str) -> Callable[[_Mover], Iterator[tuple[Any, Any]]]:
     """Candidates of an operator that lists its output's sizes."""
+
     def candidates(mover: _Mover) -> Iterator[tuple[Any, Any]]:
         sizes = argument(mover.node, mover.node.args, mover.node.kwargs, key)
         yield replaced(mover.node, **{key: resized(mover.adapter, sizes, mover.expected[0].shape)})
+
     return candidates
 
 
 def _unflattened(mover: _Mover) -> Iterator[tuple[Any, Any]]:
     sizes = argument(mover.node, mover.node.args, mover.node.kwargs, "sizes")
     dim = argument(mover.node, mover.node.args, mover.node.kwargs, "dim") % mover.source.dim
-    yield replaced(mover.node, sizes=resized(mover.adapter, sizes, mover.expected[0].shape[dim:dim + len(sizes)]))
+    yield replaced(mover.node, sizes=resized(mover.adapter, sizes, mover.expected[0].shape[dim : dim + len(sizes)]))
 
 
 def _dim(mover: _Mover, rank: int) -> int:
@@ -113,8 +123,9 @@ def _before(kept: Kept, dim: int, place: int) -> int:
 
 def _sliced(mover: _Mover) -> Iterator[tuple[Any, Any]]:
     dim, kept = _dim(mover, mover.source.dim), mover.adapter.kept(mover.source)
-    start, end, _ = slice(*(argument(mover.node, mover.node.args, mover.node.kwargs, n) for n in ("start", "end"))
-                          ).indices(mover.source.shape[dim])
+    start, end, _ = slice(
+        *(argument(mover.node, mover.node.args, mover.node.kwargs, n) for n in ("start", "end"))
+    ).indices(mover.source.shape[dim])
     yield replaced(mover.node, start=_before(kept, dim, start), end=_before(kept, dim, end), step=1)
 
 
@@ -144,14 +155,18 @@ def _padded(mover: _Mover) -> Iterator[tuple[Any, Any]]:
 
 CANDIDATES: dict[str, Callable[[_Mover], Iterator[tuple[Any, Any]]]] = {
     **dict.fromkeys(("view", "_unsafe_view", "_reshape_alias", "expand", "broadcast_to"), _sized("size")),
-    "reshape": _sized("shape"), "unflatten": _unflattened, "slice": _sliced, "select": _picked,
+    "reshape": _sized("shape"),
+    "unflatten": _unflattened,
+    "slice": _sliced,
+    "select": _picked,
     **dict.fromkeys(("split", "split_with_sizes"), _split_in),
     **dict.fromkeys(("pad", "constant_pad_nd"), _padded),
 }
 """Operator name -> its arguments for thinner tensors."""
 
-RESHAPES = frozenset(("view", "_unsafe_view", "_reshape_alias", "reshape", "view_as", "reshape_as", "flatten",
-                      "unflatten", "ravel"))
+RESHAPES = frozenset(
+    ("view", "_unsafe_view", "_reshape_alias", "reshape", "view_as", "reshape_as", "flatten", "unflatten", "ravel")
+)
 
 
 def _selection(source: Tensor, target: Tensor, axes: Sequence[int]) -> tuple[int, Tensor] | None:

@@ -1,4 +1,5 @@
 """The graph module that a thinned network is where its own code no longer fits."""
+
 from __future__ import annotations
 
 from typing import Any

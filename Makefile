@@ -12,7 +12,7 @@ slow:
 	bash scripts/run_tests.sh -m slow
 
 lint:
-	bash -c '. scripts/environment.sh; find_python dev; "$$python" -m ruff check .'
+	bash -c '. scripts/environment.sh; find_python dev; "$$python" -m ruff check . && "$$python" -m ruff format --check .'
 
 run:
 	bash scripts/run_local.sh --learner channel --cp_prune_option uniform

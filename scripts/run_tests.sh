@@ -13,4 +13,5 @@ cd "$repo"
 find_python dev export plots safetensors
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # the tensors are small: more threads only wait for each other
 "$python" -m ruff check .
+"$python" -m ruff format --check .
 exec "$python" -m pytest -n auto --maxprocesses 4 --dist worksteal "$@"

@@ -54,13 +54,15 @@ def pruned_pair(name: str, flags: argparse.Namespace) -> Pair:
     result = pocketprune.prune_channels(
         net,
         [torch.randn(4, *size)],
-        macs=flags.macs,
-        selection="magnitude",
-        shared_input="keep",
-        refit="pruned",
-        points_per_layer=4,
-        channel_multiple=flags.channel_multiple,
-        seed=flags.seed,
+        pocketprune.MacsShare(flags.macs),
+        options=pocketprune.PruningOptions(
+            selection="magnitude",
+            shared_input="keep",
+            refit="pruned",
+            points_per_layer=4,
+            channel_multiple=flags.channel_multiple,
+            seed=flags.seed,
+        ),
     )
     print(
         f"{title}: {result.dense_macs / 1e6:.0f} M -> {result.macs / 1e6:.0f} M MACs "

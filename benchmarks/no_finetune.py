@@ -30,11 +30,10 @@ def main() -> None:
             result = pocketprune.prune_channels(
                 net,
                 batches,
-                preserve_ratio=ratio,
-                shared_input="keep",
-                selection=selection,
-                points_per_layer=flags.points,
-                seed=flags.seed,
+                ratio,
+                options=pocketprune.PruningOptions(
+                    shared_input="keep", selection=selection, points_per_layer=flags.points, seed=flags.seed
+                ),
             )
             took = time.perf_counter() - start
             accuracy = evaluate(result.net, data.test, 500, progress=False).accuracy

@@ -45,7 +45,7 @@ def inner(net: nn.Module) -> list[str]:
 
 def prune(net: nn.Module, batches: Sequence[Tensor], points: int, **options: object) -> pocketprune.PruneResult:
     return pocketprune.prune_channels(
-        net, batches, preserve_ratio=0.5, shared_input="keep", points_per_layer=points, **options
+        net, batches, 0.5, options=pocketprune.PruningOptions(shared_input="keep", points_per_layer=points, **options)
     )
 
 

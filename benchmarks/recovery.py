@@ -48,12 +48,14 @@ class Bench:
         return pocketprune.prune_channels(
             self.dense,
             self.batches,
-            macs=self.macs,
-            shared_input=self.flags.shared_input,
-            selection=self.flags.selection,
-            points_per_layer=self.flags.points,
-            seed=self.flags.seed,
-            **options,
+            pocketprune.MacsShare(self.macs),
+            options=pocketprune.PruningOptions(
+                shared_input=self.flags.shared_input,
+                selection=self.flags.selection,
+                points_per_layer=self.flags.points,
+                seed=self.flags.seed,
+                **options,
+            ),
         ).net
 
     @cached_property

@@ -60,9 +60,9 @@ class Bench:
             self.net,
             self.calibration,
             held_out,
-            shared_input=flags.shared_input,
-            points_per_layer=flags.points,
-            seed=seed,
+            options=pocketprune.PruningOptions(
+                shared_input=flags.shared_input, points_per_layer=flags.points, seed=seed
+            ),
         )
         self.seconds = time.perf_counter() - start
         self.table: SensitivityTable | None = None
@@ -112,11 +112,13 @@ class Bench:
         return pocketprune.prune_channels(
             self.net,
             self.calibration,
-            ratios=self.env.ratios(counts),
-            seed=self.seed,
-            selection=self.flags.selection,
-            shared_input=self.flags.shared_input,
-            points_per_layer=self.flags.points,
+            self.env.ratios(counts),
+            options=pocketprune.PruningOptions(
+                seed=self.seed,
+                selection=self.flags.selection,
+                shared_input=self.flags.shared_input,
+                points_per_layer=self.flags.points,
+            ),
         ).net
 
     def _test(self, net: nn.Module) -> float:

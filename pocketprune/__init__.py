@@ -1,12 +1,16 @@
 """PocketPrune: channel pruning by reconstruction on any network that torch.export can trace."""
 
-from pocketprune.channel_pruning.pruning import LayerResult, PruneResult, prune_channels
+from pocketprune.channel_pruning.measuring import PruningWarning
+from pocketprune.channel_pruning.options import Hooks, PruningOptions
+from pocketprune.channel_pruning.pruning import prune_channels
+from pocketprune.channel_pruning.results import LayerResult, PruneResult
+from pocketprune.channel_pruning.targets import MacsShare
 from pocketprune.common.errors import UserError
 from pocketprune.deploy.artifacts import load, save
 from pocketprune.deploy.drawing import draw_groups
 from pocketprune.deploy.export import Exported, export_onnx, export_openvino, export_pt2
 from pocketprune.deploy.latency import measure_latency
-from pocketprune.structure.channel_groups import ChannelGroup, find_channel_groups
+from pocketprune.structure.channel_groups import ChannelGroup, Structure, analyse, find_channel_groups
 from pocketprune.structure.cost import count_macs, count_params
 from pocketprune.structure.layers import PrunableLayer, list_layers
 from pocketprune.thinning.removal import remove_channels
@@ -14,10 +18,16 @@ from pocketprune.thinning.removal import remove_channels
 __all__ = [
     "ChannelGroup",
     "Exported",
+    "Hooks",
     "LayerResult",
+    "MacsShare",
     "PrunableLayer",
     "PruneResult",
+    "PruningOptions",
+    "PruningWarning",
+    "Structure",
     "UserError",
+    "analyse",
     "count_macs",
     "count_params",
     "draw_groups",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import pocketprune
 from pocketprune import UserError
+from tests.channel_pruning.door import prune
 from tests.deploy.deployable import images, plain, thinned
 
 Act = Callable[[nn.Module, Path], Any]
@@ -46,7 +47,7 @@ TAKES_EXAMPLES: dict[str, Callable[[nn.Module, Any, Path], Any]] = {
 
 
 def _pruned(net: nn.Module, batches: Any, **options: Any) -> Any:
-    return pocketprune.prune_channels(net, batches, **({"preserve_ratio": 0.5} | options))
+    return prune(net, batches, **options)
 
 
 def _batches(batches: Any, words: str, **options: Any) -> Case:
@@ -54,14 +55,14 @@ def _batches(batches: Any, words: str, **options: Any) -> Case:
 
 
 BATCHES: dict[str, Case] = {
-    "a tensor for a list": _batches(X, r"calibration_batches: Tensor given; .*images.split\(64\)"),
-    "nothing": _batches(None, "calibration_batches: NoneType given"),
-    "no batch": _batches([], "calibration_batches: empty"),
-    "an empty batch": _batches([X[:0]], "calibration_batches: empty"),
+    "a tensor for a list": _batches(X, r"batches: Tensor given; .*images.split\(64\)"),
+    "nothing": _batches(None, "batches: NoneType given"),
+    "no batch": _batches([], "batches: empty"),
+    "an empty batch": _batches([X[:0]], "batches: empty"),
     "text": _batches(["images"], "example_inputs: str given"),
     "labels too": _batches([(X, torch.zeros(6))], "do not fit network Sequential: .*3 were given"),
-    "another shape later": _batches([X, X[:, :2]], r"calibration_batches\[1\] \(6x2x8x8 float32\): .* 2 channels"),
-    "another size later": _batches([X, torch.randn(2, 3, 9, 9)], r"calibration_batches\[1\] \(2x3x9x9 float32\): "),
+    "another shape later": _batches([X, X[:, :2]], r"batches\[1\]: \(6x2x8x8 float32\): .* 2 channels"),
+    "another size later": _batches([X, torch.randn(2, 3, 9, 9)], r"batches\[1\]: \(2x3x9x9 float32\): "),
     "another type later": _batches([X, "images"], "example_inputs: str given"),
     "an argument less later": _batches([(X,), ()], "inputs: 0 values given, the network takes 1"),
     "NaN": _batches([X * float("nan")], "layer '0' meets NaN or infinite values"),

@@ -6,12 +6,12 @@ He, Zhang, Sun, "Channel Pruning for Accelerating Very Deep Neural Networks" (20
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
 import pocketprune
 from learners.base import Learner
+from learners.channel.options import pruning_options
 from learners.channel.ratio_search import RatioSearch, search_settings
 from learners.channel.recovering import recover
 from learners.channel.resuming import PruningProgress
@@ -20,6 +20,7 @@ from learners.reporting.pictures import record_layers
 from learners.reporting.progress import ProgressBar
 from learners.teacher import named_teacher
 from learners.train_settings import group_settings
+from pocketprune.channel_pruning.targets import Target
 from pocketprune.common.errors import UserError
 from pocketprune.numerics.ratios import parse_ratio_list, write_ratio_list
 from pocketprune.training.distributed import is_main, rank, world_size
@@ -32,11 +33,11 @@ class ChannelPruningLearner(Learner):
     phases = ("search*", "prune", "tune*", "recover", "finetune")
 
     def train(self) -> dict:
-        ratios = self.preserve_ratios()  # before any work: a list may be wrong
+        target = self.target()  # before any work: a list may be wrong
         named = self.named_teacher()
         dense = self.dense_net()
         teacher = (named or dense) if self.config.distillation.enbl_dst else None
-        result = self.prune(dense, ratios or self.searched_ratios(dense), teacher)
+        result = self.prune(dense, self.searched_ratios(dense) if target is None else target, teacher)
 
         dense_cost, cost = self.costs(dense, result.net)
         dense_row, pruned_row = self.accuracy(dense) | dense_cost, self.accuracy(result.net) | cost
@@ -58,8 +59,8 @@ class ChannelPruningLearner(Learner):
             raise UserError(f"--workdir={self.workdir}: holds no pruned_model.pt; prune first (--exec_mode train)")
         return pocketprune.load(self._pruned_path, self.net)
 
-    def preserve_ratios(self) -> dict[str, Any]:
-        """The preserve ratios asked for, as the argument of prune_channels that takes them; {} if to be searched.
+    def target(self) -> Target | None:
+        """The preserve ratios asked for; None if they are to be searched.
 
         Raises UserError for a list file that does not hold one ratio for each prunable layer, or settings that no
         search can work with.
@@ -67,12 +68,12 @@ class ChannelPruningLearner(Learner):
         pruning = self.config.channel_pruning
         if pruning.cp_prune_option == "auto":
             search_settings(self.config)
-            return {}
+            return None
         if pruning.cp_prune_option == "uniform":
-            return {"preserve_ratio": pruning.cp_uniform_preserve_ratio}
+            return pruning.cp_uniform_preserve_ratio
         layers = pocketprune.list_layers(self.net, self.example, shared_input=pruning.cp_shared_input)
         names = [layer.name for layer in layers]
-        return {"ratios": parse_ratio_list(pruning.cp_prune_list_file, names)}
+        return parse_ratio_list(pruning.cp_prune_list_file, names)
 
     def named_teacher(self) -> nn.Module | None:
         """The distillation's teacher where the flags name one."""
@@ -80,33 +81,19 @@ class ChannelPruningLearner(Learner):
             return None
         return named_teacher(self.config, self.dataset, self.example)
 
-    def searched_ratios(self, dense: nn.Module) -> dict[str, Any]:
-        """The preserve ratios that a search finds under the budget; pruning takes them as a list, from there on."""
-        batches = self.calibration_batches()
+    def searched_ratios(self, dense: nn.Module) -> list[float]:
+        """The preserve ratios that a search finds under the budget."""
+        batches, options = self.calibration_batches(), pruning_options(self.config)
 
         def prune(ratios: Sequence[float]) -> nn.Module:
             with ProgressBar() as bar:
-                return pocketprune.prune_channels(dense, batches, ratios=ratios, **self._options(), progress=bar).net
+                hooks = pocketprune.Hooks(progress=bar)
+                return pocketprune.prune_channels(dense, batches, ratios, options=options, hooks=hooks).net
 
         with self.timed("search"):
-            return {"ratios": RatioSearch(self).run(dense, batches, prune)}
+            return RatioSearch(self).run(dense, batches, prune)
 
-    def _options(self) -> dict[str, Any]:
-        """How the flags say to prune, as arguments of prune_channels."""
-        pruning = self.config.channel_pruning
-        return {
-            "selection": pruning.selection,
-            "shared_input": pruning.cp_shared_input,
-            "points_per_layer": pruning.cp_nb_points_per_layer,
-            "channel_multiple": pruning.channel_multiple,
-            "cache_gb": pruning.cp_cache_gb,
-            "seed": self.config.run.seed,
-            "together": world_size() > 1,
-        }
-
-    def prune(
-        self, dense: nn.Module, ratios: dict[str, Any], teacher: nn.Module | None = None
-    ) -> pocketprune.PruneResult:
+    def prune(self, dense: nn.Module, target: Target, teacher: nn.Module | None = None) -> pocketprune.PruneResult:
         """The pruned network, refitted to what the dense one computes on the calibration images."""
         pruning, batches = self.config.channel_pruning, self.calibration_batches()
         images = sum(len(batch) for batch in batches) * world_size()
@@ -119,13 +106,14 @@ class ChannelPruningLearner(Learner):
             result = pocketprune.prune_channels(
                 dense,
                 batches,
-                **ratios,
-                **self._options(),
-                group_size=pruning.cp_list_group,
-                tune=tune if self.config.train.nb_epochs_rat > 0 else None,
-                progress=bar,
-                state=progress.state,
-                on_state=progress.save,
+                target,
+                options=pruning_options(self.config),
+                hooks=pocketprune.Hooks(
+                    tune=tune if self.config.train.nb_epochs_rat > 0 else None,
+                    progress=bar,
+                    state=progress.state,
+                    on_state=progress.save,
+                ),
             )
         self._tell(result)
         self.plot_groups(pruned=result.net)

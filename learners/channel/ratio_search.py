@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from config import Config
 from learners.base import Learner
+from learners.channel.options import pruning_options
 from learners.channel.search_watch import SearchWatch, draw_sensitivity, save_picture
 from learners.reporting.progress import ProgressBar
 from pocketprune.channel_pruning.searching.environment import PruningEnvironment
@@ -83,7 +84,7 @@ class RatioSearch:
         return env.ratios(counts)
 
     def _environment(self, net: nn.Module, calibration: Sequence[Tensor], bar: ProgressBar) -> PruningEnvironment:
-        pruning, run = self.config.channel_pruning, self.config.run
+        run = self.config.run
         latency = None
         if self.config.search.cp_budget == "latency":
             latency = LatencyCost(
@@ -96,13 +97,8 @@ class RatioSearch:
             calibration,
             self._held_out(calibration[0].device),
             budget=self.config.search.cp_budget,
-            shared_input=pruning.cp_shared_input,
-            points_per_layer=pruning.cp_nb_points_per_layer,
-            channel_multiple=pruning.channel_multiple,
-            cache_gb=pruning.cp_cache_gb,
-            seed=run.seed,
+            options=pruning_options(self.config),
             latency=latency,
-            together=world_size() > 1,
             progress=bar,
         )
 

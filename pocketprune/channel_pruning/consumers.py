@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.nn import functional
 
 from pocketprune.common.errors import UserError
 from pocketprune.graph.branches import following_norm, norm_scale
-from pocketprune.graph.sweep import PrunedTensors, Sweep
-from pocketprune.graph.tracing import TracedNet, describe, operator_name
+from pocketprune.graph.sweep import Sweep
+from pocketprune.graph.tracing import TracedNet, operator_name
 from pocketprune.numerics.moments import Moments
 from pocketprune.numerics.reconstruction import expand_blocks, refit, relative_error
 from pocketprune.structure.cost_model import Decision
@@ -23,12 +24,24 @@ from pocketprune.structure.propagation.rules import argument
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where a convolution's patches lie, per spatial axis; a linear layer has none."""
+    """Where a convolution's patches lie, per spatial axis; a linear layer has none.
+
+    Attributes:
+        padding: zeros on both sides of each axis.
+        extra: further zeros at the end of each axis, as padding="same" puts them with an even kernel.
+    """
 
     kernel: tuple[int, ...]
     stride: tuple[int, ...]
     padding: tuple[int, ...]
     dilation: tuple[int, ...]
+    extra: tuple[int, ...]
+
+    def padded(self, x: Tensor) -> Tensor:
+        """Return an input (N, C, *in) with the extra zeros."""
+        if not any(self.extra):
+            return x
+        return functional.pad(x, [zeros for extra in reversed(self.extra) for zeros in (0, extra)])
 
 
 Fit = tuple[Tensor, Tensor]
@@ -38,55 +51,72 @@ Fit = tuple[Tensor, Tensor]
 class Consumer:
     """A conv or linear layer whose input channels are chosen among and whose weight is refitted.
 
-    A convolution of several groups is as many small ones side by side (`parts`) that keep the same places; everything
-    below is a list with one entry a part.
+    A convolution of several groups is as many small ones side by side that keep the same places. Everything below is a
+    list with one entry for each of them.
 
     Attributes:
-        intercept: whether the layer has, or can be given, a place for a bias.
+        decision: the units of its input that it chooses among.
+        conv_groups: groups of the convolution; 1 for a linear layer.
         block: rows of a patch that belong to one unit (channels per unit times kernel size).
-        parts: groups of the convolution.
+        bias_place: where a refitted bias goes: the layer's own "bias", the running mean of the "norm" that follows, a
+            "new" bias, or "" where there is no place that no other layer reads.
     """
 
     def __init__(self, traced: TracedNet, decision: Decision) -> None:
         self.traced, self.decision = traced, decision
         self.layer: Contraction = decision.layer.layer
         self.node: fx.Node = self.layer.node
-        self.parts = self.layer.groups
+        self.conv_groups = self.layer.groups
         self.geometry = geometry_of(self.node) if operator_name(self.node) != "linear" else None
         self.norm = following_norm(self.node)
-        self.intercept = self.layer.bias is not None or self.norm is not None or can_have_bias(traced, self.layer)
+        self.bias_place = self._find_bias_place()
         self._own = traced.named_tensors()
         taps = self.weight_tensor.shape[2:].numel()
         self.block = decision.units.shape[1] * taps
         rows = torch.from_numpy(decision.units)[:, :, None] * taps + torch.arange(taps)
         self._rows = rows.reshape(-1).to(self.weight_tensor.device)
 
+    def _find_bias_place(self) -> str:
+        """Return a place that no other layer reads: a tensor that two layers share cannot serve both."""
+        if self.layer.bias is not None and self.traced.reader_count(self.layer.bias) == 1:
+            return "bias"
+        if self.norm is not None and self.traced.reader_count(self._mean_name) == 1:
+            return "norm"
+        return "new" if self.layer.bias is None and can_have_bias(self.traced, self.layer) else ""
+
+    @property
+    def _mean_name(self) -> str:
+        """Name of the running mean of the norm that follows."""
+        return self.traced.tensor_names[self.norm.args[3]]
+
     @property
     def weight_tensor(self) -> Tensor:
+        """The dense weight."""
         return self._own[self.layer.weight].detach()
 
     @property
     def weights(self) -> list[Tensor]:
-        """The dense weight of each part as the moments see it, (d, n), rows in the order of the units."""
-        return [part.flatten(1).T[self._rows] for part in self.weight_tensor.chunk(self.parts)]
+        """The dense weights as the moments see them, (d, n) each, rows in the order of the units."""
+        return [part.flatten(1).T[self._rows] for part in self.weight_tensor.chunk(self.conv_groups)]
 
     @property
     def biases(self) -> list[Tensor]:
-        """The dense bias of each part (n,), zeros where the layer has none."""
+        """The dense biases (n,) in float64, zeros where the layer has none."""
         n = self.weight_tensor.shape[0]
         bias = self._own[self.layer.bias].detach() if self.layer.bias else self.weight_tensor.new_zeros(n)
-        return list(bias.double().chunk(self.parts))
+        return list(bias.double().chunk(self.conv_groups))
 
     @property
     def output_weights(self) -> list[Tensor | None]:
-        """Squared scale (n,) of the batch norm that follows each part's outputs, or None."""
+        """Squared scales (n,) of the batch norm that follows the outputs, or None."""
         if self.norm is None:
-            return [None] * self.parts
-        return list(norm_scale(self.norm, self.traced.tensor_names, self._own).square().chunk(self.parts))
+            return [None] * self.conv_groups
+        scale = norm_scale(self.norm, self.traced.tensor_names, self._own)
+        return list(scale.square().chunk(self.conv_groups))
 
     def new_moments(self) -> list[Moments]:
-        n, device = self.weight_tensor.shape[0] // self.parts, self.weight_tensor.device
-        return [Moments.zeros(len(self._rows), n, device) for _ in range(self.parts)]
+        n, device = self.weight_tensor.shape[0] // self.conv_groups, self.weight_tensor.device
+        return [Moments.zeros(len(self._rows), n, device) for _ in range(self.conv_groups)]
 
     def update(
         self, moments: list[Moments], x: Tensor, target: Tensor, points: int, draw: Callable[[int, int], Tensor]
@@ -97,34 +127,37 @@ class Consumer:
             return
         places = target.shape[2:].numel()
         positions = draw(len(x), places) if 0 < points < places else None
-        g = self.geometry
-        for part, x_part, y_part in zip(moments, x.chunk(self.parts, 1), target.chunk(self.parts, 1), strict=True):
+        g, x = self.geometry, self.geometry.padded(x)
+        groups = zip(moments, x.chunk(self.conv_groups, 1), target.chunk(self.conv_groups, 1), strict=True)
+        for part, x_part, y_part in groups:
             part.update_conv(x_part, y_part, g.kernel, g.stride, g.padding, g.dilation, positions)
 
     def check(self, moments: list[Moments]) -> None:
         """Raise UserError where the layer met values that are no numbers."""
         if not all(bool(m.sigma.isfinite().all() and m.A.diagonal().isfinite().all()) for m in moments):
             raise UserError(
-                f"calibration_batches: layer '{self.decision.layer.name}' meets NaN or infinite values on them"
+                f"layer '{self.decision.layer.name}' meets NaN or infinite values on them", argument="batches"
             )
 
     def ordered(self, moments: list[Moments]) -> list[Moments]:
-        """The moments with patch rows in the order of the units, each unit's rows together.
+        """Return the moments with patch rows in the order of the units, each unit's rows together.
 
-        Of a layer that can have no bias they are taken about zero, so that no refit asks for one.
+        Where a refitted bias has no place, the moments are taken about zero, less the bias that the layer has, so that
+        no refit asks for another one.
         """
         moments = [m.without_noise(torch.finfo(self.weight_tensor.dtype).eps) for m in moments]
-        if not self.intercept:
-            moments = [m.through_origin() for m in moments]
+        if not self.bias_place:
+            moments = [_about(m, bias).through_origin() for m, bias in zip(moments, self.biases, strict=True)]
         r = self._rows
         if bool((r == torch.arange(len(r), device=r.device)).all()):
             return moments
         return [Moments(m.count, m.mean_x[r], m.mean_y, m.A[r][:, r], m.B[r], m.sigma) for m in moments]
 
     def dense(self, kept: Tensor) -> list[Fit]:
-        """The old weight on the kept units, and the old bias."""
+        """Return the old weight on the kept units, and the old bias, where one is fitted."""
         rows = expand_blocks(kept, self.block)
-        return [(w[rows].double(), b) for w, b in zip(self.weights, self.biases, strict=True)]
+        biases = self.biases if self.bias_place else [torch.zeros_like(bias) for bias in self.biases]
+        return [(w[rows].double(), b) for w, b in zip(self.weights, biases, strict=True)]
 
     def refit(self, moments: list[Moments], kept: Tensor, ridge: float) -> list[Fit]:
         """The least-squares weight and bias on the kept units."""
@@ -139,33 +172,26 @@ class Consumer:
             variance += share
         return total / variance if variance > 0 else 0.0
 
-    def install(self, pruned: PrunedTensors, kept: Tensor, fits: list[Fit]) -> None:
-        """Put refitted weights and biases into the pruned network, dropped channels zero."""
+    def refitted(self, kept: Tensor, fits: list[Fit]) -> tuple[dict[str, Tensor], dict[fx.Node, Tensor]]:
+        """Return refitted tensors by name, in dense shapes with zeros for dropped units, and new biases by node."""
         dense = self.weight_tensor
         rows = self._rows.view(-1, self.block)[kept].reshape(-1)
         full = dense.new_zeros(dense[0].numel(), dense.shape[0])
         full[rows] = torch.cat([W for W, _ in fits], dim=1).to(full.dtype)
-        pruned.tensors[self.layer.weight] = full.T.reshape(dense.shape).contiguous()
+        tensors = {self.layer.weight: full.T.reshape(dense.shape).contiguous()}
         bias = torch.cat([b for _, b in fits])
-        if self.layer.bias is not None:
-            pruned.tensors[self.layer.bias] = bias.to(dense.dtype)
-        elif self.norm is not None:
-            name = self.traced.tensor_names[self.norm.args[3]]
-            pruned.tensors[name] = (self._own[name].double() - bias).to(self._own[name].dtype)
-        elif self.intercept:
-            pruned.biases[self.node] = bias.to(dense.dtype)
+        if self.bias_place == "bias":
+            tensors[self.layer.bias] = bias.to(dense.dtype)
+        elif self.bias_place == "norm":
+            mean, old = self._own[self._mean_name], torch.cat(self.biases)
+            tensors[self._mean_name] = (mean.double() - (bias - old)).to(mean.dtype)
+        return tensors, {self.node: bias.to(dense.dtype)} if self.bias_place == "new" else {}
 
 
-class Positions:
-    """Random output positions, each process's own; `state` continues them after an interruption."""
-
-    def __init__(self, count: int, seed: int, device: torch.device) -> None:
-        self.count, self.device = count, device
-        self.generator = torch.Generator().manual_seed(seed)
-
-    def __call__(self, images: int, places: int) -> Tensor:
-        """Positions (p,) shared by the images of a batch, out of `places`."""
-        return torch.randperm(places, generator=self.generator)[: min(self.count, places)].to(self.device)
+def _about(moments: Moments, bias: Tensor) -> Moments:
+    """The moments of targets less a bias (n,)."""
+    m = moments
+    return Moments(m.count, m.mean_x, m.mean_y - bias.to(m.mean_y), m.A, m.B, m.sigma)
 
 
 def moments_of(
@@ -175,10 +201,10 @@ def moments_of(
     draw: Callable[[int, int], Tensor],
     progress: Callable[[str, int, int], None],
 ) -> Iterator[tuple[Consumer, list[Moments]]]:
-    """Each consumer that a sweep stops at, with the moments of this process's inputs.
+    """Yield each consumer that a sweep stops at, with the moments of this process's inputs.
 
     Args:
-        points, draw: as for `Consumer.update`.
+        points: as for `Consumer.update`, as is `draw`.
         progress: called with (layer, done, total) before each.
     """
     for number, stop in enumerate(sweep):
@@ -191,24 +217,20 @@ def moments_of(
 
 
 def geometry_of(node: fx.Node) -> Geometry:
-    """Kernel, stride, padding and dilation of a convolution node.
-
-    Raises:
-        UserError: padding="same" of an even kernel, which is not the same on both sides.
-    """
+    """Return kernel, stride, padding and dilation of a convolution node."""
     kernel = tuple(node.args[1].meta["val"].shape[2:])
 
     def per_axis(value: Any) -> tuple[int, ...]:
         values = [value] * len(kernel) if isinstance(value, int) else list(value)
         return tuple(values * len(kernel) if len(values) == 1 else values)
 
+    stride = per_axis(argument(node, node.args, node.kwargs, "stride"))
     dilation = per_axis(argument(node, node.args, node.kwargs, "dilation"))
     padding = argument(node, node.args, node.kwargs, "padding")
+    extra: list[int] = [0] * len(kernel)
     if padding == "valid":
         padding = 0
     elif padding == "same":
         spans = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
-        if any(span % 2 for span in spans):
-            raise UserError(f"{describe(node)}: padding='same' of an even kernel is not supported")
-        padding = [span // 2 for span in spans]
-    return Geometry(kernel, per_axis(argument(node, node.args, node.kwargs, "stride")), per_axis(padding), dilation)
+        padding, extra = [span // 2 for span in spans], [span % 2 for span in spans]
+    return Geometry(kernel, stride, per_axis(padding), dilation, tuple(extra))

@@ -2,97 +2,101 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pocketprune.channel_pruning.calibration import Calibration
+from pocketprune.channel_pruning.calibration import Calibration, Positions
 from pocketprune.channel_pruning.consumers import Consumer, moments_of
-from pocketprune.graph.sweep import Sweep
+from pocketprune.channel_pruning.cut import Cut
+from pocketprune.channel_pruning.plan import Plan
+from pocketprune.graph.sweep import Route, Sweep
 from pocketprune.numerics.moments import Moments
+from pocketprune.numerics.ratios import unit_count_of_share
 from pocketprune.numerics.selection import select
 from pocketprune.structure.channel_groups import ChannelGroup, Structure
 from pocketprune.structure.cost_model import whole_input
 from pocketprune.structure.layers import PrunableLayer, is_reused, layers_of, read_groups
 
+Tell = Callable[[str, int, int], None]
 
-def couple_groups(
-    structure: Structure,
-    layers: Sequence[PrunableLayer],
-    counts: Mapping[Any, int],
-    calibration: Calibration,
-    settings: Any,
-    draw: Callable[[int, int], Tensor],
-    progress: Callable[[str, int, int], None],
-) -> np.ndarray:
-    """Classes to remove (boolean) from the groups that coupled layers read.
 
-    A group's readers are weighed together on the dense network's moments: their Gram matrices add. It keeps the
+def coupled_cut(plan: Plan, calibration: Calibration, positions: Positions, tell: Tell) -> Cut:
+    """Return the cut that removes channels from the groups that coupled layers read.
+
+    A group's readers are weighed together on the dense network's moments: their Gram matrices add. The group keeps the
     largest share that any of its prunable readers asks for.
     """
-    removed = np.zeros(int(structure.classes.max()) + 1, dtype=bool)
-    shares = _shares(structure, layers, counts)
+    structure, cut = plan.structure, Cut.nothing(plan.structure)
+    shares = _shares(plan)
     if not shares:
-        return removed
+        return cut
     readers = [
         layer
-        for layer in layers_of(structure, settings.shared_input, "all")
+        for layer in layers_of(structure, plan.options.shared_input, "all")
         if not is_reused(structure, layer.layer)
         and layer.layer.in_ids is not None
         and any(g.name in shares for g in read_groups(structure, layer.layer))
     ]
-    moments = _dense_moments(structure, readers, calibration, settings, draw, progress)
-    generator = torch.Generator().manual_seed(settings.seed)
+    moments = _dense_moments(plan, readers, calibration, positions, tell)
+    generator = torch.Generator().manual_seed(plan.options.seed)
     for group in structure.groups:
         if group.name in shares:
-            count = max(1, round(shares[group.name] * group.size))
-            parts = [part for consumer, m in moments for part in shares_of(structure, group, consumer, m)]
-            kept = select(
-                settings.selection,
-                [p[0] for p in parts],
-                [p[1] for p in parts],
-                [p[2] for p in parts],
-                count,
-                output_weights=[p[3] for p in parts],
-                generator=generator,
-            )
+            count = unit_count_of_share(shares[group.name], group.size)
+            kept = _kept(structure, group, count, moments, plan.options.selection, generator)
             dropped = np.setdiff1d(np.arange(group.size), kept.cpu().numpy())
-            removed[np.array(group.classes)[dropped]] = True
-    return removed
+            cut.removed[np.array(group.classes)[dropped]] = True
+    return cut
 
 
-def _shares(structure: Structure, layers: Sequence[PrunableLayer], counts: Mapping[Any, int]) -> dict[str, float]:
+def _kept(
+    structure: Structure,
+    group: ChannelGroup,
+    count: int,
+    moments: Sequence[tuple[Consumer, list[Moments]]],
+    selection: str,
+    generator: torch.Generator,
+) -> Tensor:
+    """The channels of a group that all of its readers together keep."""
+    parts = [part for consumer, m in moments for part in shares_of(structure, group, consumer, m)]
+    return select(
+        selection,
+        [p[0] for p in parts],
+        [p[1] for p in parts],
+        [p[2] for p in parts],
+        count,
+        output_weights=[p[3] for p in parts],
+        generator=generator,
+    )
+
+
+def _shares(plan: Plan) -> dict[str, float]:
     """Group name -> share kept, for the groups that coupled layers read and that lose something."""
     shares: dict[str, float] = {}
-    for layer in layers:
+    for layer in plan.layers:
         if layer.way == "couple":
-            for group in read_groups(structure, layer.layer):
+            for group in read_groups(plan.structure, layer.layer):
                 if group.prunable:
-                    share = counts[layer.layer.node] / layer.channels
+                    share = plan.counts[layer.layer.node] / layer.channels
                     shares[group.name] = max(shares.get(group.name, 0.0), share)
     return {name: share for name, share in shares.items() if share < 1}
 
 
 def _dense_moments(
-    structure: Structure,
-    readers: Sequence[PrunableLayer],
-    calibration: Calibration,
-    settings: Any,
-    draw: Callable[[int, int], Tensor],
-    progress: Callable[[str, int, int], None],
+    plan: Plan, readers: Sequence[PrunableLayer], calibration: Calibration, positions: Positions, tell: Tell
 ) -> list[tuple[Consumer, list[Moments]]]:
     """Every reader's moments on the dense network, in one pass."""
-    consumers = {r.layer.node: Consumer(structure.traced, whole_input(r)) for r in readers}
-    sweep = Sweep(structure.traced, list(consumers), calibration.batches, cache_gb=settings.cache_gb)
+    traced, options = plan.structure.traced, plan.options
+    consumers = {r.layer.node: Consumer(traced, whole_input(r)) for r in readers}
+    sweep = Sweep(Route.through(traced, list(consumers)), calibration.batches, cache_gb=options.cache_gb)
     found = []
 
-    def tell(name: str, done: int, total: int) -> None:
-        progress(f"weighing {name}", done, total)
+    def weighing(name: str, done: int, total: int) -> None:
+        tell(f"weighing {name}", done, total)
 
-    for consumer, mine in moments_of(sweep, consumers, settings.points_per_layer, draw, tell):
+    for consumer, mine in moments_of(sweep, consumers, options.points_per_layer, positions, weighing):
         moments = calibration.total(mine)
         consumer.check(moments)
         found.append((consumer, moments))
@@ -103,8 +107,8 @@ Share = tuple[Moments, Tensor, int, Tensor | None]
 
 
 def shares_of(structure: Structure, group: ChannelGroup, consumer: Consumer, moments: list[Moments]) -> list[Share]:
-    """A reader's moments restricted to one group, the target being what the group itself contributes."""
-    labels = structure.class_of(consumer.layer.in_ids).reshape(consumer.parts, -1)
+    """Return a reader's moments restricted to one group; the target is what the group itself contributes."""
+    labels = structure.class_of(consumer.layer.in_ids).reshape(consumer.conv_groups, -1)
     shares = []
     for part, m, weight, scale in zip(labels, moments, consumer.weights, consumer.output_weights, strict=True):
         positions = [np.flatnonzero(part == c) for c in group.classes]

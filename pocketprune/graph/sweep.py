@@ -8,8 +8,9 @@ after their last use, and the dense network is one stop ahead so that only the n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -19,53 +20,84 @@ from pocketprune.graph.cache import EnvCache
 from pocketprune.graph.execution import evaluate_node
 from pocketprune.graph.tracing import TracedNet, operator_name
 
+Mask = Callable[[fx.Node, fx.Node, Tensor], Tensor]
+"""(reader, source, value) -> the value as the reader sees it once channels are removed."""
 
-@dataclass
-class PrunedTensors:
+
+@dataclass(frozen=True)
+class Replacements:
     """How the network as pruned so far differs from the dense one, in dense shapes.
 
     Attributes:
         tensors: replaced parameters and buffers by name.
         biases: biases given to layers that have none, by node.
+        mask: for operators that read channels without a weight, which could not be zero for removed channels; None
+            where no such operator reads a removed channel.
     """
 
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    biases: dict[fx.Node, Tensor] = field(default_factory=dict)
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    biases: Mapping[fx.Node, Tensor] = field(default_factory=dict)
+    mask: Mask | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.tensors or self.biases)
+        return bool(self.tensors or self.biases or self.mask)
+
+
+@dataclass(frozen=True)
+class Route:
+    """The order in which a sweep runs a network, and where it stops.
+
+    Attributes:
+        traced: the network.
+        order: its computing nodes; the other operand of an addition comes before the layer that corrects it.
+        stops: the layers to stop at, in this order.
+        branches: the additions that stops run into, by stop.
+    """
+
+    traced: TracedNet
+    order: tuple[fx.Node, ...]
+    stops: tuple[fx.Node, ...]
+    branches: Mapping[fx.Node, Branch]
+
+    @classmethod
+    def through(cls, traced: TracedNet, stops: Sequence[fx.Node], *, branch_drift: bool = True) -> Route:
+        """Return the route that stops at these layers.
+
+        Args:
+            branch_drift: whether the layers before an addition make up for the drift of the other operand.
+        """
+        branches = find_branches(traced, stops) if branch_drift else {}
+        order = hoisted(traced, branches)
+        place = {node: number for number, node in enumerate(order)}
+        return cls(traced, tuple(order), tuple(sorted(stops, key=place.__getitem__)), branches)
+
+    def names_before(self, number: int) -> set[str]:
+        """Return the names of the parameters and buffers that are read before stop `number`."""
+        names = self.traced.tensor_names
+        nodes = self.order[: self.order.index(self.stops[number])]
+        return {names[source] for node in nodes for source in node.all_input_nodes if source in names}
 
 
 class Sweep:
-    """One pass over a network, stopping at `stops` (layers that sum over channels).
+    """One pass over a network along a route.
 
     Args:
         batches: calibration inputs, each what the network takes.
-        cache_gb: values held between stops beyond this many GiB go to disk.
-        branch_drift: let the layers before an addition make up for the drift of the other operand.
+        cache_gb: GiB of values held in memory between stops; the rest goes to disk.
+        pruned: how the network as pruned so far differs; to be assigned anew after each stop that changes it.
     """
 
     def __init__(
-        self,
-        traced: TracedNet,
-        stops: Sequence[fx.Node],
-        batches: Sequence[Tensor],
-        *,
-        cache_gb: float = 4.0,
-        branch_drift: bool = True,
-        pruned: PrunedTensors | None = None,
+        self, route: Route, batches: Sequence[Any], *, cache_gb: float = 4.0, pruned: Replacements | None = None
     ) -> None:
-        self.traced = traced
-        self.pruned = PrunedTensors() if pruned is None else pruned
-        self.batches = batches
-        self.branches = find_branches(traced, stops) if branch_drift else {}
-        self.order = hoisted(traced, self.branches)
-        place = {node: i for i, node in enumerate(self.order)}
-        self.stops = sorted(stops, key=place.__getitem__)
+        self.traced, self.batches = route.traced, batches
+        self.pruned = pruned or Replacements()
+        self.order, self.stops, self.branches = route.order, route.stops, route.branches
+        place = {node: number for number, node in enumerate(self.order)}
         self._places = [place[stop] for stop in self.stops]
         self._last_use = self._find_last_uses(place)
         self._dense, self._pruned = EnvCache(cache_gb / 2), EnvCache(cache_gb / 2)
-        self._own = traced.named_tensors()
+        self._own = self.traced.named_tensors()
         self._at = -1
 
     def _find_last_uses(self, place: dict[fx.Node, int]) -> dict[fx.Node, int]:
@@ -78,16 +110,6 @@ class Sweep:
         for source in self.traced.output_node.all_input_nodes:
             last.pop(source, None)
         return last
-
-    def names_before(self, number: int) -> set[str]:
-        """Parameters and buffers that are read before stop `number`."""
-        nodes = self.order[: self._places[number]]
-        return {
-            self.traced.tensor_names[source]
-            for node in nodes
-            for source in node.all_input_nodes
-            if source in self.traced.tensor_names
-        }
 
     def __iter__(self) -> Iterator[fx.Node]:
         """Stop at the layers in order. At each, `rows` must be read through once; then `pruned` may be changed."""
@@ -122,7 +144,7 @@ class Sweep:
             target = target + branch.in_layer_units(dense[branch.other] - pruned[branch.other], self._own)
         return pruned[node.args[0]], target
 
-    def _advance(self, env: dict, start: int, end: int, pruned: PrunedTensors | None) -> dict:
+    def _advance(self, env: dict, start: int, end: int, pruned: Replacements | None) -> dict:
         """Run the nodes of [start, end) whose values are not known, freeing every value after its last use."""
         for position in range(start, end):
             node = self.order[position]
@@ -133,10 +155,12 @@ class Sweep:
                     del env[source]
         return {n: v for n, v in env.items() if self._last_use.get(n, -1) >= end}
 
-    def _evaluate(self, node: fx.Node, env: dict, pruned: PrunedTensors | None) -> object:
+    def _evaluate(self, node: fx.Node, env: dict, pruned: Replacements | None) -> object:
         """A node's value; parameters come from the pruned network where one is given."""
         local = dict(env)
         for source in node.all_input_nodes:
+            if pruned is not None and pruned.mask is not None and isinstance(local.get(source), Tensor):
+                local[source] = pruned.mask(node, source, local[source])
             name = self.traced.tensor_names.get(source)
             if name is not None:
                 replaced = pruned.tensors.get(name) if pruned is not None else None

@@ -6,8 +6,10 @@ In-place operators are replaced by their pure twins, so that a value, once compu
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -66,6 +68,27 @@ class TracedNet:
         """Every parameter and buffer of the network under each of its names."""
         tensors = dict(self.net.named_parameters(remove_duplicate=False))
         return tensors | dict(self.net.named_buffers(remove_duplicate=False))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network's tensors are."""
+        return next((tensor.device for tensor in self.named_tensors().values()), torch.device("cpu"))
+
+    def reader_count(self, name: str) -> int:
+        """Return how many operators read a parameter or buffer, or another one in the same memory."""
+        return self._reader_counts[self._memory[name]]
+
+    @cached_property
+    def _memory(self) -> dict[str, int]:
+        """Name -> address of the memory that the tensor lies in; tensors that are views of one share it."""
+        return {name: tensor.untyped_storage().data_ptr() for name, tensor in self.named_tensors().items()}
+
+    @cached_property
+    def _reader_counts(self) -> Counter[int]:
+        """Address -> number of operators that read from it."""
+        known = [(node, self.tensor_names[node]) for node in self.tensor_names]
+        pairs = {(self._memory[name], user) for node, name in known for user in node.users}
+        return Counter(address for address, _ in pairs)
 
     def bind(self, inputs: ExampleInputs, tensors: Mapping[str, Tensor] | None = None) -> dict[fx.Node, Any]:
         """Values of all placeholders for one run: the network's own tensors unless `tensors` replaces them."""

@@ -28,6 +28,16 @@ def kept_count(ratio: float, channels: int, multiple: int = 1) -> int:
     return min(channels, multiple * max(1, round(ratio * channels / multiple)))
 
 
+def unit_count(count: int, channels: int, units: int) -> int:
+    """Return how many of `units` equal units stay when `count` of `channels` channels stay; at least one."""
+    return max(1, round(count * units / channels))
+
+
+def unit_count_of_share(share: float, units: int) -> int:
+    """Return how many of `units` stay when a share of them stays; at least one."""
+    return max(1, round(share * units))
+
+
 def parse_ratio_list(path: str | Path, expected_names: Sequence[str]) -> list[float]:
     """The preserve ratios of a list file, one per name in ``expected_names`` (layers in forward order).
 

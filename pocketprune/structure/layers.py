@@ -138,8 +138,8 @@ def can_sample(net: nn.Module, path: str) -> bool:
 
 
 def is_reused(structure: Structure, layer: Contraction) -> bool:
-    """Whether another layer multiplies by the same weight."""
-    return sum(c.weight == layer.weight for c in structure.contractions) > 1
+    """Whether anything else reads the layer's weight: another layer, or any operator."""
+    return layer.weight is not None and structure.traced.reader_count(layer.weight) > 1
 
 
 def _why_shared(groups: Sequence[ChannelGroup]) -> str:

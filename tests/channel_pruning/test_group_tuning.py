@@ -9,13 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from pocketprune import UserError, prune_channels
-from pocketprune.channel_pruning.finishing import expanded, group_ends, thinned
-from pocketprune.channel_pruning.layerwise import PruningRun, Settings
-from pocketprune.channel_pruning.planning import planned_counts
+from pocketprune import Hooks, PruningOptions, UserError, prune_channels
+from pocketprune.channel_pruning.calibration import Calibration
+from pocketprune.channel_pruning.plan import Plan, group_ends
+from pocketprune.channel_pruning.runner import PruningRun
 from pocketprune.graph.execution import run as run_graph
 from pocketprune.structure.channel_groups import analyse
-from pocketprune.structure.layers import layers_of
 from pocketprune.thinning.recipes import recipe_of
 from tests.channel_pruning.test_pruning_state import nudge
 from tests.structure.small import images, resnet, shaken
@@ -44,12 +43,10 @@ NETWORKS = {"module": lambda: resnet(1, "projection"), "graph": chunked}
 
 def half_way(net: nn.Module, stops: int, shared_input: str) -> PruningRun:
     """A run stopped after some layers."""
-    structure = analyse(net, images()[0][:2])
-    layers = layers_of(structure, shared_input)
-    counts = planned_counts(structure, layers, preserve_ratio=0.5, ratios=None, macs=None, multiple=1)
-    pruning = PruningRun(structure, layers, counts, Settings(shared_input=shared_input), images())
+    plan = Plan.for_target(analyse(net, images()[0][:2]), 0.5, PruningOptions(shared_input=shared_input))
+    pruning = PruningRun(plan, Calibration(images()))
     with torch.no_grad():
-        pruning._prune_until(stops, pruning._consumers())
+        pruning.prune_until(stops)
     return pruning
 
 
@@ -59,11 +56,11 @@ def masked(pruning: PruningRun, x: torch.Tensor) -> torch.Tensor:
 
     def with_biases(node: Any, env: dict) -> None:
         for source in node.all_input_nodes:
-            if source in pruning.pruned.biases and source not in done:
-                env[source] = env[source] + pruning.pruned.biases[source].view(-1, 1, 1)
+            if source in pruning.state.cut.biases and source not in done:
+                env[source] = env[source] + pruning.state.cut.biases[source].view(-1, 1, 1)
                 done.add(source)
 
-    return run_graph(pruning.structure.traced, x, pruning.pruned.tensors, before=with_biases)
+    return run_graph(pruning.plan.structure.traced, x, pruning.state.cut.tensors, before=with_biases)
 
 
 @pytest.mark.parametrize("shared_input", ["sample", "keep"])
@@ -71,10 +68,11 @@ def masked(pruning: PruningRun, x: torch.Tensor) -> torch.Tensor:
 def test_expanding_a_tuned_network_gives_the_same_function(form: str, shared_input: str) -> None:
     net = NETWORKS[form]()
     pruning = half_way(net, 3, shared_input)
-    small, recipe = thinned(pruning)
+    small, recipe = pruning.state.cut.thinned(pruning.plan.structure)
     assert recipe_of(small).form == form
     nudge(small, 0)
-    expanded(pruning, small, recipe, set(pruning.structure.traced.named_tensors()))
+    everything = set(pruning.plan.structure.traced.named_tensors())
+    pruning.state.cut = pruning.state.cut.following(pruning.plan.structure, small, recipe, everything)
     x = images(seed=4)[0]
     with torch.no_grad():
         expected = small.eval()(x)
@@ -84,17 +82,18 @@ def test_expanding_a_tuned_network_gives_the_same_function(form: str, shared_inp
 @pytest.mark.parametrize("form", sorted(NETWORKS))
 def test_expanding_an_untouched_network_changes_nothing(form: str) -> None:
     pruning = half_way(NETWORKS[form](), 3, "sample")
-    before = copy.deepcopy((pruning.pruned.tensors, list(pruning.pruned.biases.values())))
-    small, recipe = thinned(pruning)
-    expanded(pruning, small, recipe, set(pruning.pruned.tensors))
-    assert all(torch.equal(tensor, before[0][name]) for name, tensor in pruning.pruned.tensors.items())
-    assert all(torch.equal(a, b) for a, b in zip(pruning.pruned.biases.values(), before[1], strict=True))
+    before = copy.deepcopy((pruning.state.cut.tensors, list(pruning.state.cut.biases.values())))
+    small, recipe = pruning.state.cut.thinned(pruning.plan.structure)
+    names = set(pruning.state.cut.tensors)
+    pruning.state.cut = pruning.state.cut.following(pruning.plan.structure, small, recipe, names)
+    assert all(torch.equal(tensor, before[0][name]) for name, tensor in pruning.state.cut.tensors.items())
+    assert all(torch.equal(a, b) for a, b in zip(pruning.state.cut.biases.values(), before[1], strict=True))
 
 
 @pytest.mark.parametrize("group_size", [1, 2, 1000])
 @pytest.mark.parametrize("net", [lambda: resnet(2, "pad"), chunked])
 def test_groups_end_with_the_same_counts(net: Any, group_size: int) -> None:
-    plain = prune_channels(net(), images(), preserve_ratio=0.5)
+    plain = prune_channels(net(), images(), 0.5)
     tuned: list[int] = []
 
     def tune(small: nn.Module, number: int) -> None:
@@ -102,7 +101,7 @@ def test_groups_end_with_the_same_counts(net: Any, group_size: int) -> None:
         tuned.append(number)
         nudge(small, number)
 
-    result = prune_channels(net(), images(), preserve_ratio=0.5, group_size=group_size, tune=tune)
+    result = prune_channels(net(), images(), 0.5, options=PruningOptions(group_size=group_size), hooks=Hooks(tune=tune))
     assert [layer.kept for layer in result.layers] == [layer.kept for layer in plain.layers]
     assert result.macs == plain.macs
     assert tuned == list(range(len(tuned)))
@@ -110,8 +109,10 @@ def test_groups_end_with_the_same_counts(net: Any, group_size: int) -> None:
 
 
 def test_tuning_that_changes_nothing_changes_nothing() -> None:
-    plain = prune_channels(resnet(1), images(), preserve_ratio=0.5)
-    result = prune_channels(resnet(1), images(), preserve_ratio=0.5, group_size=2, tune=lambda *_: None)
+    plain = prune_channels(resnet(1), images(), 0.5)
+    result = prune_channels(
+        resnet(1), images(), 0.5, options=PruningOptions(group_size=2), hooks=Hooks(tune=lambda *_: None)
+    )
     for name, tensor in plain.net.state_dict().items():
         assert torch.equal(tensor, result.net.state_dict()[name])
 
@@ -125,7 +126,9 @@ def test_what_lies_before_the_next_group_stays_as_tuned_and_the_rest_starts_from
             left.update(copy.deepcopy(small.state_dict()))
 
     net = resnet(1)
-    result = prune_channels(net, images(), preserve_ratio=0.5, shared_input="keep", group_size=3, tune=tune)
+    result = prune_channels(
+        net, images(), 0.5, options=PruningOptions(shared_input="keep", group_size=3), hooks=Hooks(tune=tune)
+    )
     state = result.net.state_dict()
     assert torch.equal(state["layer1.0.conv1.weight"], left["layer1.0.conv1.weight"])
     assert torch.equal(state["layer1.0.bn2.weight"], left["layer1.0.bn2.weight"])
@@ -150,8 +153,10 @@ def test_imitating_the_dense_network_between_groups_and_at_the_end_lowers_the_er
         with torch.no_grad():
             return sum(float((small(b) - t).square().mean()) for b, t in zip(batches, targets, strict=True))
 
-    plain = prune_channels(net, batches, preserve_ratio=0.3, shared_input="keep").net
-    small = prune_channels(net, batches, preserve_ratio=0.3, shared_input="keep", group_size=4, tune=imitate).net
+    plain = prune_channels(net, batches, 0.3, options=PruningOptions(shared_input="keep")).net
+    small = prune_channels(
+        net, batches, 0.3, options=PruningOptions(shared_input="keep", group_size=4), hooks=Hooks(tune=imitate)
+    ).net
     imitate(small)
     assert miss(small) < miss(plain)
 
@@ -166,4 +171,4 @@ def test_where_groups_end() -> None:
 
 def test_a_group_of_no_layer_is_refused() -> None:
     with pytest.raises(UserError, match="group_size: 0 given"):
-        prune_channels(shaken(resnet(1)), images(), preserve_ratio=0.5, group_size=0, tune=nudge)
+        prune_channels(shaken(resnet(1)), images(), 0.5, options=PruningOptions(group_size=0), hooks=Hooks(tune=nudge))

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import nets
 import pocketprune
-from pocketprune import UserError, prune_channels
-from pocketprune.channel_pruning.layerwise import PruningRun, Settings
-from pocketprune.channel_pruning.planning import planned_counts
+from pocketprune import MacsShare, PruningOptions, UserError, prune_channels
+from pocketprune.channel_pruning.calibration import Calibration
+from pocketprune.channel_pruning.plan import Plan
+from pocketprune.channel_pruning.runner import PruningRun
 from pocketprune.graph.execution import run
 from pocketprune.structure.channel_groups import analyse
-from pocketprune.structure.layers import layers_of
+from tests.channel_pruning.door import prune
 from tests.structure.small import images, resnet, shaken
 
 NETWORKS = {
@@ -34,12 +36,11 @@ def test_thinned_network_equals_the_masked_dense_shaped_one(name: str, shared_in
     """The refitted weights in dense shape, dropped columns zero, give the same output as the small network."""
     net, batches = NETWORKS[name](), images()
     structure = analyse(net, batches[0][:2])
-    layers = layers_of(structure, shared_input)
-    counts = planned_counts(structure, layers, preserve_ratio=0.5, ratios=None, macs=None, multiple=1)
-    pruning = PruningRun(structure, layers, counts, Settings(shared_input=shared_input), batches)
+    plan = Plan.for_target(structure, 0.5, PruningOptions(shared_input=shared_input))
+    pruning = PruningRun(plan, Calibration(batches))
     with torch.no_grad():
         result = pruning.prune()
-        biases = pruning.pruned.biases
+        biases = pruning.state.cut.biases
 
         def with_biases(node: object, env: dict) -> None:
             for source in getattr(node, "all_input_nodes", []):
@@ -49,7 +50,7 @@ def test_thinned_network_equals_the_masked_dense_shaped_one(name: str, shared_in
 
         done: set[object] = set()
         x = images(seed=7)[0]
-        masked = run(structure.traced, x, pruning.pruned.tensors, before=with_biases)
+        masked = run(structure.traced, x, pruning.state.cut.tensors, before=with_biases)
         small = result.net(x)
     assert (small - masked).abs().max() <= 1e-5 * masked.abs().max()
     assert result.params < result.dense_params
@@ -58,21 +59,21 @@ def test_thinned_network_equals_the_masked_dense_shaped_one(name: str, shared_in
 
 @pytest.mark.parametrize("selection", ["lasso", "obs", "magnitude", "random"])
 def test_exactly_the_asked_count_is_kept(selection: str) -> None:
-    result = prune_channels(resnet(2, "projection"), images(), preserve_ratio=0.3, selection=selection)
+    result = prune_channels(resnet(2, "projection"), images(), 0.3, options=PruningOptions(selection=selection))
     for layer in result.layers[1:]:
         assert layer.kept == max(1, round(0.3 * layer.channels)) == len(layer.kept_index)
 
 
 def test_ratio_one_returns_the_network_as_it_was() -> None:
     net = resnet(1)
-    result = prune_channels(net, images(), preserve_ratio=1.0)
+    result = prune_channels(net, images(), 1.0)
     for name, tensor in net.state_dict().items():
         assert torch.equal(tensor, result.net.state_dict()[name])
     assert result.macs == result.dense_macs
 
 
 def test_refitting_lowers_every_layers_error() -> None:
-    result = prune_channels(resnet(1), images(), preserve_ratio=0.5, shared_input="keep")
+    result = prune_channels(resnet(1), images(), 0.5, options=PruningOptions(shared_input="keep"))
     pruned = [layer for layer in result.layers if layer.kept < layer.channels]
     assert pruned
     for layer in result.layers:
@@ -88,9 +89,7 @@ def test_reconstruction_and_drift_bring_the_output_closer(shared_input: str) -> 
     x = images(64, 64, seed=9)[0]
 
     def miss(**options: object) -> float:
-        pruned = prune_channels(
-            net, batches, preserve_ratio=0.5, shared_input=shared_input, points_per_layer=0, **options
-        ).net
+        pruned = prune(net, batches, shared_input=shared_input, points_per_layer=0, **options).net
         with torch.no_grad():
             return float((pruned(x) - net(x)).square().mean())
 
@@ -102,7 +101,7 @@ def test_reconstruction_and_drift_bring_the_output_closer(shared_input: str) -> 
 def test_the_callers_network_is_left_alone() -> None:
     net = resnet(1).train()
     before, modes = copy.deepcopy(net.state_dict()), [m.training for m in net.modules()]
-    result = prune_channels(net, images(), preserve_ratio=0.5)
+    result = prune_channels(net, images(), 0.5)
     assert all(torch.equal(t, before[n]) for n, t in net.state_dict().items())
     assert [m.training for m in net.modules()] == modes
     assert result.net.training
@@ -110,30 +109,32 @@ def test_the_callers_network_is_left_alone() -> None:
 
 
 def test_the_same_seed_gives_the_same_network() -> None:
-    first, second = (prune_channels(resnet(1), images(), preserve_ratio=0.5, seed=3).net for _ in range(2))
+    first, second = (prune_channels(resnet(1), images(), 0.5, options=PruningOptions(seed=3)).net for _ in range(2))
     assert all(
         torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
     )
 
 
 def test_a_share_of_the_macs_is_met_from_below_and_nearly_reached() -> None:
-    result = prune_channels(resnet(1, size=20), images(), macs=0.5, shared_input="keep", points_per_layer=2)
+    result = prune_channels(
+        resnet(1, size=20), images(), MacsShare(0.5), options=PruningOptions(shared_input="keep", points_per_layer=2)
+    )
     assert 0.45 < result.macs / result.dense_macs <= 0.5
 
 
 def test_counts_are_multiples_where_asked() -> None:
-    result = prune_channels(resnet(2), images(), preserve_ratio=0.3, channel_multiple=4, points_per_layer=2)
+    result = prune_channels(resnet(2), images(), 0.3, options=PruningOptions(channel_multiple=4, points_per_layer=2))
     assert all(layer.kept % 4 == 0 for layer in result.layers[1:])
 
 
 def test_coupling_thins_the_stream_itself() -> None:
-    result = prune_channels(resnet(1, "projection", 14), images(), preserve_ratio=0.5, shared_input="couple")
+    result = prune_channels(resnet(1, "projection", 14), images(), 0.5, options=PruningOptions(shared_input="couple"))
     assert result.net.layer1[0].bn2.num_features == 8
     assert result.net.linear.in_features == 32
 
 
 def test_sampling_keeps_the_stream_and_reads_part_of_it() -> None:
-    result = prune_channels(resnet(1, "projection"), images(), preserve_ratio=0.5, shared_input="sample")
+    result = prune_channels(resnet(1, "projection"), images(), 0.5, options=PruningOptions(shared_input="sample"))
     assert result.net.layer1[0].bn2.num_features == 16
     assert result.net.layer1[0].conv1.weight.shape[1] == 8
     kept = next(layer.kept_index for layer in result.layers if layer.name == "layer1.0.conv1")
@@ -141,7 +142,7 @@ def test_sampling_keeps_the_stream_and_reads_part_of_it() -> None:
 
 
 def test_a_pruned_network_still_trains() -> None:
-    net = prune_channels(resnet(2, "pad"), images(), preserve_ratio=0.5, shared_input="couple").net.train()
+    net = prune_channels(resnet(2, "pad"), images(), 0.5, options=PruningOptions(shared_input="couple")).net.train()
     mean = dict(net.named_buffers())["bn.running_mean"].clone()
     nn.functional.cross_entropy(net(images()[0]), torch.zeros(16, dtype=torch.long)).backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in net.parameters())
@@ -149,42 +150,56 @@ def test_a_pruned_network_still_trains() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("target", "options", "words"),
     [
-        ({}, "exactly one"),
-        ({"preserve_ratio": 0.5, "macs": 0.5}, "exactly one"),
-        ({"preserve_ratio": 0.0}, r"\(0, 1\]"),
-        ({"preserve_ratio": 1.5}, r"\(0, 1\]"),
-        ({"preserve_ratio": float("nan")}, r"\(0, 1\]"),
-        ({"ratios": [0.5]}, "10 are accepted"),
-        ({"preserve_ratio": 0.5, "selection": "laso"}, "did you mean 'lasso'"),
-        ({"preserve_ratio": 0.5, "shared_input": "kept"}, "did you mean 'keep'"),
-        ({"preserve_ratio": 0.5, "refit": "none"}, "refit"),
-        ({"preserve_ratio": 0.5, "points_per_layer": -1}, "points"),
-        ({"preserve_ratio": 0.5, "channel_multiple": 0}, "multiple"),
-        ({"macs": 0.01}, "can be reached"),
+        (None, {}, r"target: None given; a preserve ratio in \(0, 1\]"),
+        ("0.5", {}, r"\(0, 1\]"),
+        (True, {}, r"\(0, 1\]"),
+        (0.0, {}, r"\(0, 1\]"),
+        (1.5, {}, r"\(0, 1\]"),
+        (float("nan"), {}, r"\(0, 1\]"),
+        ([0.5], {}, "10 are accepted"),
+        ([0.5] * 9 + [2], {}, r"target\[9\]: 2 given"),
+        (MacsShare(0.01), {}, "can be reached"),
+        (MacsShare(7), {}, "target.share: 7 given"),
+        (MacsShare(0.5), {"shared_input": "couple"}, "a ratio or a list is accepted"),
+        (0.5, {"selection": "laso"}, "did you mean 'lasso'"),
+        (0.5, {"selection": None}, "selection: None given"),
+        (0.5, {"shared_input": "kept"}, "did you mean 'keep'"),
+        (0.5, {"refit": "none"}, "refit"),
+        (0.5, {"points_per_layer": -1}, "points"),
+        (0.5, {"channel_multiple": 0}, "multiple"),
+        (0.5, {"cache_gb": -1}, "cache_gb: -1 given"),
+        (0.5, {"seed": 2**70}, "seed: "),
     ],
 )
-def test_bad_arguments_are_told_in_one_line(options: dict, words: str) -> None:
+def test_bad_arguments_are_told_in_one_line(target: object, options: dict, words: str) -> None:
     with pytest.raises(UserError, match=words) as error:
-        prune_channels(
-            resnet(1, size=8) if "ratios" not in options else resnet(1, "projection", 8), images(), **options
-        )
+        prune(resnet(1, "projection", 8), images(), target, **options)
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("target", [np.float32(0.5), np.float64(0.5), torch.tensor(0.5)])
+def test_numbers_of_other_libraries_are_ratios(target: object) -> None:
+    result, expected = (prune(resnet(1), images(), each) for each in (target, 0.5))
+    assert result.layers == expected.layers
+
+
 def test_pruning_twice_and_no_images_are_refused() -> None:
-    once = prune_channels(resnet(1), images(), preserve_ratio=0.5).net
+    once = prune_channels(resnet(1), images(), 0.5).net
     with pytest.raises(UserError, match="pruned already"):
-        prune_channels(once, images(), preserve_ratio=0.5)
-    with pytest.raises(UserError, match="calibration_batches"):
-        prune_channels(resnet(1), [], preserve_ratio=0.5)
+        prune_channels(once, images(), 0.5)
+    with pytest.raises(UserError, match="batches: empty"):
+        prune_channels(resnet(1), [], 0.5)
 
 
 def test_progress_and_layers_are_reported() -> None:
     steps, layers = [], []
     result = pocketprune.prune_channels(
-        resnet(1), images(), preserve_ratio=0.5, progress=lambda *step: steps.append(step), on_layer=layers.append
+        resnet(1),
+        images(),
+        0.5,
+        hooks=pocketprune.Hooks(progress=lambda *step: steps.append(step), on_layer=layers.append),
     )
     assert steps[-1][1] == steps[-1][2]
     assert [layer.name for layer in layers] == [layer.name for layer in result.layers]
@@ -213,7 +228,9 @@ def test_all_kinds_of_layers_can_be_pruned_and_refitted_from_several_inputs() ->
     torch.manual_seed(0)
     net = Mixed().eval()
     batches = [(images(seed=s)[0], torch.randn(16, 2)) for s in range(12)]
-    result = prune_channels(net, batches, preserve_ratio=0.5, shared_input="keep", layers="all", points_per_layer=0)
+    result = prune_channels(
+        net, batches, 0.5, options=PruningOptions(shared_input="keep", layers="all", points_per_layer=0)
+    )
     rows = {layer.name: layer for layer in result.layers}
     for name in ("grouped", "join", "along", "down"):
         assert rows[name].kept == rows[name].channels // 2
@@ -224,6 +241,9 @@ def test_all_kinds_of_layers_can_be_pruned_and_refitted_from_several_inputs() ->
     with torch.no_grad():
         assert result.net(*x).shape == net(*x).shape
         worse = prune_channels(
-            net, batches, preserve_ratio=0.5, shared_input="keep", layers="all", selection="random", refit="pruned"
+            net,
+            batches,
+            0.5,
+            options=PruningOptions(shared_input="keep", layers="all", selection="random", refit="pruned"),
         ).net
         assert (result.net(*x) - net(*x)).square().mean() < (worse(*x) - net(*x)).square().mean()

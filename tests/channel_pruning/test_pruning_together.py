@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pocketprune import prune_channels
 from pocketprune.channel_pruning.calibration import Calibration
+from tests.channel_pruning.door import prune
 from tests.structure import small
 from tests.training.test_distributed import run_processes
 from tests.training.worker import PRUNED, PRUNING, pruning_net
@@ -26,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", sorted(PRUNED))
 def test_two_processes_prune_as_one(folder: Path, name: str) -> None:
     batches = [batch.double() for batch in small.images(50, 10)]
-    alone = prune_channels(pruning_net(), batches, **PRUNING, **PRUNED[name])
+    alone = prune(pruning_net(), batches, **PRUNING, **PRUNED[name])
     first, second = (torch.load(folder / f"{name}-{rank}.pt", weights_only=True) for rank in range(2))
     assert first["kept"] == second["kept"] == [list(layer.kept_index) for layer in alone.layers]
     assert first["errors"] == pytest.approx([layer.error_after for layer in alone.layers], rel=1e-9, abs=1e-12)
@@ -45,8 +45,9 @@ def test_the_processes_hold_out_what_one_would(world: int, sizes: list[int], mon
     shares = [Calibration(part, rank=rank, world=world) for rank, part in enumerate(parts)]
     for number, batch in enumerate(whole):
         fitted = [
-            part[number][: share.cut(number, len(part[number]))] for part, share in zip(parts, shares, strict=True)
+            part[number][: share.fitted_rows(number, len(part[number]))]
+            for part, share in zip(parts, shares, strict=True)
         ]
-        assert torch.cat(fitted).sort().values.equal(batch[: alone.cut(number, len(batch))])
-    held = sum(len(batch) - alone.cut(number, len(batch)) for number, batch in enumerate(whole))
+        assert torch.cat(fitted).sort().values.equal(batch[: alone.fitted_rows(number, len(batch))])
+    held = sum(len(batch) - alone.fitted_rows(number, len(batch)) for number, batch in enumerate(whole))
     assert held == sum(sizes) // 5

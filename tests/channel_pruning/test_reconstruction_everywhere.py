@@ -17,6 +17,7 @@ from pocketprune.numerics.moments import Moments
 from pocketprune.structure.channel_groups import analyse
 from pocketprune.thinning.recipes import recipe_of
 from pocketprune.thinning.removal import thin
+from tests.channel_pruning.door import prune as pruned_by
 from tests.structure.families import CONVOLUTIONAL
 from tests.structure.families_modern import MODERN
 from tests.structure.small import shaken
@@ -171,8 +172,7 @@ def without_refit(net: nn.Module, pruned: nn.Module, example: Tensor) -> nn.Modu
 
 
 def prune(net: nn.Module, batches: Sequence[Tensor], **options: Any) -> pocketprune.PruneResult:
-    given = {"preserve_ratio": 0.5, "shared_input": "keep", "layers": "all", "points_per_layer": 0} | options
-    return pocketprune.prune_channels(net, batches, **given)
+    return pruned_by(net, batches, **({"shared_input": "keep", "layers": "all", "points_per_layer": 0} | options))
 
 
 @pytest.mark.parametrize("selection", ["lasso", "obs"])

@@ -10,17 +10,18 @@ import pytest
 import torch
 from torch import nn
 
-from pocketprune import UserError, prune_channels
+from pocketprune import UserError
 from pocketprune.channel_pruning import recovery
 from pocketprune.channel_pruning.recovery import reconstruct_blocks
 from pocketprune.channel_pruning.segments import find_segments, output_at
 from pocketprune.training.batch_norm import reestimate_batch_norm
+from tests.channel_pruning.door import prune
 from tests.channel_pruning.test_group_tuning import chunked
 from tests.structure.small import images, resnet
 
 
 def pruned(net: nn.Module, **options: object) -> nn.Module:
-    return prune_channels(net, images(), preserve_ratio=0.4, **({"shared_input": "keep"} | options)).net
+    return prune(net, images(), 0.4, **({"shared_input": "keep"} | options)).net
 
 
 @pytest.mark.parametrize("shared_input", ["keep", "sample"])

@@ -59,4 +59,6 @@ def thinned(dense: nn.Module) -> nn.Module:
 
 
 def refitted(dense: nn.Module) -> nn.Module:
-    return pocketprune.prune_channels(dense, [images(16)], preserve_ratio=0.5, points_per_layer=0).net
+    return pocketprune.prune_channels(
+        dense, [images(16)], 0.5, options=pocketprune.PruningOptions(points_per_layer=0)
+    ).net

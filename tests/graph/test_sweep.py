@@ -6,12 +6,12 @@ from collections import Counter
 
 import pytest
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from pocketprune.graph import sweep as sweep_module
 from pocketprune.graph.branches import following_norm, norm_scale
 from pocketprune.graph.nodes import module_path as path_of
-from pocketprune.graph.sweep import PrunedTensors, Sweep
+from pocketprune.graph.sweep import Replacements, Route, Sweep
 from pocketprune.structure.channel_groups import Structure, analyse, layer_name
 from tests.structure.small import images, resnet
 
@@ -26,16 +26,17 @@ def hooked(net: nn.Module, name: str, batch: Tensor) -> tuple[Tensor, Tensor]:
     return seen["x"], seen["y"]
 
 
-def nodes_of(structure: Structure) -> list[fx.Node]:
-    """Every layer, as a sweep's stops."""
-    return [layer.node for layer in structure.contractions]
+def route_of(structure: Structure, branch_drift: bool = True) -> Route:
+    """A route that stops at every layer."""
+    stops = [layer.node for layer in structure.contractions]
+    return Route.through(structure.traced, stops, branch_drift=branch_drift)
 
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_rows_of_an_unpruned_network_are_the_layers_own(version: int) -> None:
     net, batches = resnet(version), images()
     structure = analyse(net, batches[0][:2])
-    sweep = Sweep(structure.traced, nodes_of(structure), batches)
+    sweep = Sweep(route_of(structure), batches)
     for stop in sweep:
         for batch, (x, target) in zip(batches, sweep.rows(), strict=True):
             expected = hooked(net, path_of(stop), batch)
@@ -49,8 +50,8 @@ def test_after_a_change_inputs_follow_the_pruned_network_and_targets_the_dense_o
     changed = resnet(1, "projection")
     with torch.no_grad():
         changed.layer1[0].conv1.weight.mul_(0.5)
-    pruned = PrunedTensors({"layer1.0.conv1.weight": changed.layer1[0].conv1.weight.detach()})
-    sweep = Sweep(structure.traced, nodes_of(structure), batches, branch_drift=False, pruned=pruned)
+    pruned = Replacements({"layer1.0.conv1.weight": changed.layer1[0].conv1.weight.detach()})
+    sweep = Sweep(route_of(structure, branch_drift=False), batches, pruned=pruned)
     for stop in sweep:
         for batch, (x, target) in zip(batches, sweep.rows(), strict=True):
             assert torch.allclose(x, hooked(changed, path_of(stop), batch)[0], atol=1e-5)
@@ -62,7 +63,7 @@ def test_target_before_an_addition_makes_up_for_the_other_operand() -> None:
     net, batches = resnet(1), images()
     structure = analyse(net, batches[0][:2])
     changed = {"conv1.weight": net.conv1.weight.detach() * 0.7}
-    sweep = Sweep(structure.traced, nodes_of(structure), batches, pruned=PrunedTensors(changed))
+    sweep = Sweep(route_of(structure), batches, pruned=Replacements(changed))
     thin = resnet(1)
     with torch.no_grad():
         thin.conv1.weight.mul_(0.7)
@@ -82,10 +83,9 @@ def test_every_node_runs_once_a_network(monkeypatch: pytest.MonkeyPatch) -> None
     evaluate = sweep_module.evaluate_node
     monkeypatch.setattr(sweep_module, "evaluate_node", lambda node, env: (runs.update([node]), evaluate(node, env))[1])
     sweep = Sweep(
-        structure.traced,
-        nodes_of(structure),
+        route_of(structure),
         batches,
-        pruned=PrunedTensors({"conv1.weight": net.conv1.weight.detach() * 0.5}),
+        pruned=Replacements({"conv1.weight": net.conv1.weight.detach() * 0.5}),
     )
     for _ in sweep:
         for _ in sweep.rows():
@@ -99,9 +99,9 @@ def test_every_node_runs_once_a_network(monkeypatch: pytest.MonkeyPatch) -> None
 def test_values_past_the_bound_go_to_disk_and_come_back_the_same() -> None:
     net, batches = resnet(1), images()
     structure = analyse(net, batches[0][:2])
-    pruned = PrunedTensors({"conv1.weight": net.conv1.weight.detach() * 0.5})
-    in_memory = Sweep(structure.traced, nodes_of(structure), batches, pruned=pruned)
-    on_disk = Sweep(structure.traced, nodes_of(structure), batches, cache_gb=0, pruned=pruned)
+    pruned = Replacements({"conv1.weight": net.conv1.weight.detach() * 0.5})
+    in_memory = Sweep(route_of(structure), batches, pruned=pruned)
+    on_disk = Sweep(route_of(structure), batches, cache_gb=0, pruned=pruned)
     for _ in zip(in_memory, on_disk, strict=True):
         for (x, y), (x2, y2) in zip(list(in_memory.rows()), list(on_disk.rows()), strict=True):
             assert torch.equal(x, x2)

@@ -18,7 +18,9 @@ def test_one_step_is_the_same_in_both_layouts(name: str) -> None:
     split.images = torch.nn.functional.interpolate(split.images, size=(16, 16)).double()
     torch.manual_seed(0)
     dense = create_net(name, num_classes=4, input_shape=(3, 16, 16)).double()
-    small = pocketprune.prune_channels(dense, [split.images], preserve_ratio=0.5, points_per_layer=2).net
+    small = pocketprune.prune_channels(
+        dense, [split.images], 0.5, options=pocketprune.PruningOptions(points_per_layer=2)
+    ).net
     for net in (dense, small):
         ends = []
         for layout in (False, True):

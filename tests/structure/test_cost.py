@@ -98,12 +98,10 @@ def test_cost_model_equals_the_thinned_network(name: str, shared_input: str, ran
     result = pocketprune.prune_channels(
         net,
         [x],
-        ratios=[c / d.size for c, d in zip(counts, decisions, strict=True)],
-        shared_input=shared_input,
-        selection="magnitude",
-        points_per_layer=2,
-        refit="pruned",
-        check=False,
+        [c / d.size for c, d in zip(counts, decisions, strict=True)],
+        options=pocketprune.PruningOptions(
+            shared_input=shared_input, selection="magnitude", points_per_layer=2, refit="pruned", check=False
+        ),
     )
     assert [layer.kept for layer in result.layers] == counts
     assert model.macs(counts) == result.macs

@@ -12,7 +12,6 @@ import torch
 
 import run
 from learners import base as learner
-from pocketprune import prune_channels
 from pocketprune.common.errors import UserError
 from pocketprune.training import distributed
 from pocketprune.training.checkpoint import Checkpoints
@@ -22,6 +21,7 @@ from pocketprune.training.schedules import Cosine
 from pocketprune.training.state import TrainSettings
 from pocketprune.training.stopping import PeerError
 from pocketprune.training.tasks import Classification, Task
+from tests.channel_pruning.door import prune as pruned_by
 from tests.structure import small
 from tests.training.tiny import TinySplit, conv_net
 
@@ -124,7 +124,7 @@ def refusing(folder: Path) -> None:
     raise UserError("all refuse this")
 
 
-PRUNING = {"preserve_ratio": 0.5, "points_per_layer": 0, "seed": 1}
+PRUNING = {"points_per_layer": 0, "seed": 1}
 PRUNED = {
     "sample": {"shared_input": "sample"},
     "couple": {"shared_input": "couple", "selection": "obs"},
@@ -142,9 +142,9 @@ def prune(folder: Path) -> None:
     batches = [batch[rank::world].double() for batch in small.images(50, 10)]
     states: list[dict] = []
     for name, options in PRUNED.items():
-        result = prune_channels(pruning_net(), batches, together=True, on_state=states.append, **PRUNING, **options)
+        result = pruned_by(pruning_net(), batches, together=True, on_state=states.append, **PRUNING, **options)
         if name == "sample":  # interrupted after four layers, and gone on with
-            result = prune_channels(pruning_net(), batches, together=True, state=states[4], **PRUNING, **options)
+            result = pruned_by(pruning_net(), batches, together=True, state=states[4], **PRUNING, **options)
         saved = {
             "net": result.net.state_dict(),
             "kept": [list(layer.kept_index) for layer in result.layers],

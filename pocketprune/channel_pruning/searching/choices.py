@@ -13,7 +13,7 @@ import numpy as np
 
 from pocketprune.channel_pruning.consumers import Consumer, geometry_of
 from pocketprune.graph.tracing import node_shape, operator_name
-from pocketprune.numerics.ratios import kept_count
+from pocketprune.numerics.ratios import kept_count, unit_count, unit_count_of_share
 from pocketprune.search.interface import Counts, SearchLayer
 from pocketprune.structure.channel_groups import ChannelGroup, Structure
 from pocketprune.structure.cost_model import Decision, decision_of, whole_input
@@ -49,10 +49,10 @@ class Choice:
     def units(self, count: int) -> Counts:
         """How many units of each decision stay, as `prune_channels` counts them."""
         if not self.groups:
-            return tuple(max(1, round(count * d.size / self.layer.channels)) for d in self.decisions)
+            return tuple(unit_count(count, self.layer.channels, d.size) for d in self.decisions)
         shares = [kept / e.channels for kept, e in zip(self.entry_counts(count), self.entries, strict=True)]
         return tuple(
-            max(1, round(max(shares[reader] for reader in readers) * group.size))
+            unit_count_of_share(max(shares[reader] for reader in readers), group.size)
             for group, readers in zip(self.groups, self._readers, strict=True)
         )
 
@@ -74,7 +74,7 @@ def choices_of(structure: Structure, shared_input: str, multiple: int) -> list[C
 
 def _own_choice(structure: Structure, entry: PrunableLayer, multiple: int) -> Choice:
     decision = decision_of(structure, entry)
-    counts = _allowed(lambda count: max(1, round(count * decision.size / entry.channels)), entry.channels, multiple)
+    counts = _allowed(lambda count: unit_count(count, entry.channels, decision.size), entry.channels, multiple)
     layer = _search_layer(entry, counts, "no smaller multiple of channels")
     return Choice(layer, (entry,), (decision,), (), (Consumer(structure.traced, decision),), multiple)
 

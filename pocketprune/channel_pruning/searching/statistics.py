@@ -11,10 +11,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from torch import Tensor
 
-from pocketprune.channel_pruning.consumers import Consumer, Fit, Positions, moments_of
+from pocketprune.channel_pruning.calibration import Positions
+from pocketprune.channel_pruning.consumers import Consumer, Fit, moments_of
 from pocketprune.channel_pruning.coupling import shares_of
+from pocketprune.channel_pruning.options import PruningOptions
 from pocketprune.channel_pruning.searching.choices import Choice
-from pocketprune.graph.sweep import Sweep
+from pocketprune.graph.sweep import Route, Sweep
 from pocketprune.numerics.elimination import EliminationPath
 from pocketprune.numerics.moments import Moments, all_reduce
 from pocketprune.numerics.reconstruction import damping_of, refit
@@ -37,7 +39,7 @@ class LayerStatistics:
                 EliminationPath.from_moments(
                     moments[0],
                     consumer.weights,
-                    [consumer.block] * consumer.parts,
+                    [consumer.block] * consumer.conv_groups,
                     output_weights=consumer.output_weights,
                     ridge=RIDGE,
                 )
@@ -78,24 +80,21 @@ def collect(
     structure: Structure,
     choices: Sequence[Choice],
     batches: Sequence[Tensor],
-    *,
-    points: int,
-    cache_gb: float,
-    seed: int,
-    together: bool,
+    options: PruningOptions,
     progress: Callable[[str, int, int], None],
 ) -> dict[int, LayerStatistics]:
-    """Statistics by position in `choices`, of those that have a choice; `together`, of all processes' batches."""
+    """Return statistics by position in `choices`, of those that have a choice."""
     owners = {c.node: c for choice in choices if len(choice.layer.allowed) > 1 for c in choice.consumers}
-    device = next(iter(structure.traced.named_tensors().values())).device
-    draw = Positions(points, seed + (rank() if together else 0), device)
-    sweep = Sweep(structure.traced, list(owners), batches, cache_gb=cache_gb, branch_drift=False)
+    traced, together = structure.traced, options.together
+    draw = Positions(options.points_per_layer, options.seed + (rank() if together else 0), traced.device)
+    route = Route.through(traced, list(owners), branch_drift=False)
+    sweep = Sweep(route, batches, cache_gb=options.cache_gb)
 
     def tell(name: str, done: int, total: int) -> None:
         progress(f"measuring {name}", done, total)
 
     found = {}
-    for consumer, mine in moments_of(sweep, owners, points, draw, tell):
+    for consumer, mine in moments_of(sweep, owners, options.points_per_layer, draw, tell):
         moments = [all_reduce(m) for m in mine] if together else mine
         found[consumer.node] = consumer.ordered(moments)
     return {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,11 +14,14 @@ from torch import Tensor, nn
 
 import nets
 import pocketprune
+from pocketprune import PruningOptions
 from pocketprune.channel_pruning.consumers import Consumer
-from pocketprune.channel_pruning.finishing import result_of
-from pocketprune.channel_pruning.layerwise import PruningRun, Settings
+from pocketprune.channel_pruning.cut import Cut
+from pocketprune.channel_pruning.plan import Plan
+from pocketprune.channel_pruning.runner import result_of
 from pocketprune.channel_pruning.searching.environment import PruningEnvironment
 from pocketprune.channel_pruning.searching.layer_latency import LatencyCost
+from pocketprune.channel_pruning.state import PruningState
 from pocketprune.common.errors import UserError
 from pocketprune.numerics.reconstruction import relative_error
 from pocketprune.search import Budget, Problem, search
@@ -60,7 +64,10 @@ def held_out(count: int = 64, seed: int = 5) -> list[tuple[Tensor, Tensor]]:
 @functools.cache
 def environment(name: str, mode: str, multiple: int = 1) -> PruningEnvironment:
     return PruningEnvironment(
-        BUILDERS[name](), images(64), held_out(), shared_input=mode, channel_multiple=multiple, points_per_layer=4
+        BUILDERS[name](),
+        images(64),
+        held_out(),
+        options=PruningOptions(shared_input=mode, channel_multiple=multiple, points_per_layer=4),
     )
 
 
@@ -71,34 +78,35 @@ def some_counts(env: PruningEnvironment, seed: int = 1) -> tuple[int, ...]:
 def by_pruning_run(env: PruningEnvironment, counts: Sequence[int], mode: str) -> nn.Module:
     """The same decisions and weights installed one by one in a pruning run, which then thins."""
     structure = env.structure
-    listed = layers_of(structure, mode)
-    kept = [round(r * layer.channels) for r, layer in zip(env.ratios(counts), listed, strict=True)]
-    pruning = PruningRun(structure, listed, kept, Settings(shared_input=mode), images())
+    cut = Cut.nothing(structure)
     for index, choice in enumerate(env.choices):
         if counts[index] == choice.layer.channels:
             continue
         units = env._statistics[index].kept(counts[index])
         for decision, chosen in zip(choice.decisions, units, strict=True):
             dropped = np.setdiff1d(np.arange(decision.size), chosen.numpy())
-            pruning.removed[decision.classes[dropped].ravel()] = True
+            cut.removed[decision.classes[dropped].ravel()] = True
         if choice.decisions[0].layer.way == "sample":
-            pruning.samplers[choice.decisions[0].layer.layer.weight] = units[0].tolist()
+            cut = replace(cut, samplers=cut.samplers | {choice.decisions[0].layer.layer.weight: units[0].tolist()})
     for index, choice in enumerate(env.choices):
         if counts[index] < choice.layer.channels:
             for consumer in choice.consumers:
-                _install(pruning, env, index, counts[index], consumer)
-    return result_of(pruning).net
+                tensors, biases = _refitted(cut, env, index, counts[index], consumer)
+                cut = cut.merged(replace(Cut.nothing(structure), tensors=tensors, biases=biases))
+    plan = Plan.for_target(structure, env.ratios(counts), PruningOptions(shared_input=mode))
+    state = PruningState.start(plan, 0)
+    state.cut = cut
+    return result_of(plan, state).net
 
 
-def _install(pruning: PruningRun, env: PruningEnvironment, index: int, count: int, consumer: Consumer) -> None:
+def _refitted(cut: Cut, env: PruningEnvironment, index: int, count: int, consumer: Consumer) -> tuple[dict, dict]:
     statistics = env._statistics[index]
     if not env.choices[index].groups:
         kept = statistics.kept(count)[0]
-        consumer.install(pruning.pruned, kept, statistics.paths[0].weights(statistics.choice.units(count)[0]))
-        return
+        return consumer.refitted(kept, statistics.paths[0].weights(statistics.choice.units(count)[0]))
     labels = env.structure.class_of(consumer.layer.in_ids)
-    kept = torch.from_numpy(np.flatnonzero(~pruning.removed[labels]))
-    consumer.install(pruning.pruned, kept, statistics.fits(consumer, kept))
+    kept = torch.from_numpy(np.flatnonzero(~cut.removed[labels]))
+    return consumer.refitted(kept, statistics.fits(consumer, kept))
 
 
 @pytest.mark.parametrize(("name", "mode"), CASES)
@@ -198,7 +206,7 @@ def test_scores_come_after_the_norms_statistics_are_estimated_anew() -> None:
 def test_the_callers_network_is_left_alone() -> None:
     net = resnet(1).train()
     before = copy.deepcopy(net.state_dict())
-    env = PruningEnvironment(net, images(), held_out(), points_per_layer=2)
+    env = PruningEnvironment(net, images(), held_out(), options=PruningOptions(points_per_layer=2))
     env.score(some_counts(env))
     assert all(torch.equal(t, before[n]) for n, t in net.state_dict().items())
     assert net.training
@@ -209,7 +217,10 @@ def test_ratios_replayed_as_a_list_keep_these_counts(mode: str) -> None:
     env = environment("resnet", mode)
     counts, net = some_counts(env), env.structure.traced.net
     result = pocketprune.prune_channels(
-        net, images(), ratios=env.ratios(counts), shared_input=mode, points_per_layer=2, check=False
+        net,
+        images(),
+        env.ratios(counts),
+        options=pocketprune.PruningOptions(shared_input=mode, points_per_layer=2, check=False),
     )
     assert result.macs == env.cost(counts)
 
@@ -243,7 +254,12 @@ def test_latency_is_measured_once_and_never_falls_with_a_count(tmp_path: object,
     def build() -> PruningEnvironment:
         table = LatencyCost(tmp_path / "latency.json", batch=2)
         return PruningEnvironment(
-            resnet(1), images(), held_out(), budget="latency", shared_input="keep", points_per_layer=2, latency=table
+            resnet(1),
+            images(),
+            held_out(),
+            budget="latency",
+            options=PruningOptions(shared_input="keep", points_per_layer=2),
+            latency=table,
         )
 
     env = build()
@@ -261,16 +277,20 @@ def test_latency_is_measured_once_and_never_falls_with_a_count(tmp_path: object,
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"held_out": held_out(32)}, "held-out images: 32"),
-        ({"held_out": []}, "held-out images: 0"),
+        ({"held_out": held_out(32)}, "held_out: 32 images given"),
+        ({"held_out": []}, "held_out: 0 images given"),
         ({"calibration": []}, "calibration"),
-        ({"shared_input": "kept"}, "did you mean 'keep'"),
-        ({"budget": "flops"}, "cp_budget"),
+        ({"held_out": [images(64)]}, r"held_out\[0\]: list given"),
+        ({"budget": "flops"}, "budget: 'flops' given"),
         ({"budget": "latency"}, "latency"),
     ],
 )
 def test_bad_arguments_are_told_in_one_line(options: dict, words: str) -> None:
-    arguments = {"calibration": images(), "held_out": held_out(), "points_per_layer": 2} | options
+    arguments = {
+        "calibration": images(),
+        "held_out": held_out(),
+        "options": PruningOptions(points_per_layer=2),
+    } | options
     with pytest.raises(UserError, match=words) as error:
         PruningEnvironment(resnet(1), **arguments)
     assert "\n" not in str(error.value)

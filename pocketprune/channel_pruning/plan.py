@@ -1,0 +1,104 @@
+"""What a pruning is going to do: a frozen plan, made before any image is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import fx
+
+from pocketprune.channel_pruning.consumers import Consumer
+from pocketprune.channel_pruning.options import PruningOptions
+from pocketprune.channel_pruning.targets import Target, target_counts
+from pocketprune.graph.sweep import Route
+from pocketprune.numerics.ratios import unit_count
+from pocketprune.structure.channel_groups import Structure
+from pocketprune.structure.cost_model import decision_of, whole_input
+from pocketprune.structure.layers import PrunableLayer, is_reused, layers_of
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A pruning before it begins.
+
+    Attributes:
+        structure: the analysed dense network.
+        layers: its prunable layers, in the order of a ratio list.
+        counts: node of each prunable layer -> number of input channels that it keeps.
+        options: see `PruningOptions`.
+    """
+
+    structure: Structure
+    layers: tuple[PrunableLayer, ...]
+    counts: Mapping[fx.Node, int]
+    options: PruningOptions
+
+    @classmethod
+    def for_target(cls, structure: Structure, target: Target, options: PruningOptions) -> Plan:
+        """Return the plan that prunes an analysed network to a target.
+
+        Raises:
+            UserError: a target that is not accepted; see `target_counts`.
+        """
+        layers = tuple(layers_of(structure, options.shared_input, options.layers))
+        counts = target_counts(structure, layers, target, options.channel_multiple)
+        nodes = [layer.layer.node for layer in layers]
+        return cls(structure, layers, dict(zip(nodes, counts, strict=True)), options)
+
+    @cached_property
+    def consumers(self) -> dict[fx.Node, Consumer]:
+        """The layers to stop at: those that lose channels and, with refit="all", all that can be refitted."""
+        every = layers_of(self.structure, self.options.shared_input, "all")
+        chosen = [
+            layer
+            for layer in every
+            if not is_reused(self.structure, layer.layer)
+            and (self.options.refit == "all" or layer.way == "couple" or self.loses(layer))
+        ]
+        return {layer.layer.node: self._consumer(layer) for layer in chosen}
+
+    def _consumer(self, layer: PrunableLayer) -> Consumer:
+        own = layer.layer.node in self.counts and layer.way == "private"
+        return Consumer(self.structure.traced, decision_of(self.structure, layer) if own else whole_input(layer))
+
+    @cached_property
+    def route(self) -> Route:
+        """The order in which the network is swept, and its stops."""
+        return Route.through(self.structure.traced, list(self.consumers), branch_drift=self.options.branch_drift)
+
+    def loses(self, layer: PrunableLayer) -> bool:
+        """Return whether a layer loses input channels."""
+        return layer.way != "fixed" and self.counts.get(layer.layer.node, layer.channels) < layer.channels
+
+    def unit_count(self, consumer: Consumer) -> int | None:
+        """Return how many units a consumer chooses; None where it keeps what others leave of its input."""
+        layer = consumer.decision.layer
+        if layer.way not in ("private", "sample") or layer.layer.node not in self.counts:
+            return None
+        size = consumer.decision.size
+        count = unit_count(self.counts[layer.layer.node], layer.channels, size)
+        return count if count < size else None
+
+    def group_ends(self) -> list[int]:
+        """Return after how many stops the network is tuned: a group is complete there and another one follows."""
+        listed = [stop in self.counts for stop in self.route.stops]
+        losing = [self.loses(self.consumers[stop].decision.layer) for stop in self.route.stops]
+        return group_ends(listed, losing, self.options.group_size)
+
+
+def group_ends(listed: Sequence[bool], losing: Sequence[bool], size: int | None) -> list[int]:
+    """Return after how many stops a group of `size` prunable layers is complete and another one follows it.
+
+    Args:
+        listed: for each stop, whether it is a prunable layer of the list.
+        losing: for each stop, whether it loses channels.
+    """
+    ends, inside = [], 0
+    for number in range(len(listed)):
+        inside += listed[number]
+        if size is not None and inside == size:
+            inside = 0
+            if any(losing[number + 1 :]):
+                ends.append(number + 1)
+    return ends

@@ -1,0 +1,195 @@
+"""Carrying out a plan: stop at every layer, solve it, go on; tune between groups; resume; thin at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pocketprune.channel_pruning.calibration import Calibration
+from pocketprune.channel_pruning.consumers import Consumer
+from pocketprune.channel_pruning.coupling import coupled_cut
+from pocketprune.channel_pruning.cut import Cut
+from pocketprune.channel_pruning.options import Hooks
+from pocketprune.channel_pruning.plan import Plan
+from pocketprune.channel_pruning.results import LayerResult, PruneResult
+from pocketprune.channel_pruning.solver import LayerMoments, Solution, choose, solve
+from pocketprune.channel_pruning.state import PruningState, as_state, from_state, identity_of
+from pocketprune.graph.sweep import Sweep
+from pocketprune.structure.channel_groups import analyse
+from pocketprune.structure.cost import count_params, traced_macs
+from pocketprune.structure.layers import PrunableLayer, layers_of
+
+
+class PruningRun:
+    """A pruning under way.
+
+    Args:
+        calibration: this process's images.
+    """
+
+    def __init__(self, plan: Plan, calibration: Calibration, hooks: Hooks | None = None) -> None:
+        self.plan, self.calibration, self.hooks = plan, calibration, hooks or Hooks()
+        identified = self.hooks.state is not None or self.hooks.on_state is not None
+        self._identity = identity_of(plan, calibration) if identified else {}
+        if self.hooks.state is None:
+            self.state = PruningState.start(plan, calibration.rank)
+        else:
+            self.state = from_state(plan, self.hooks.state, calibration, self._identity)
+
+    def prune(self) -> PruneResult:
+        """Prune the layers, group by group, and thin the network."""
+        plan, state = self.plan, self.state
+        if self.hooks.state is None:
+            state.cut = state.cut.merged(coupled_cut(plan, self.calibration, state.positions, self.hooks.tell))
+            self._save()
+        ends = plan.group_ends() if self.hooks.tune is not None else []
+        for end in ends[state.tuned :]:
+            self.prune_until(end)
+            self._tune(plan.route.names_before(end))
+        self.prune_until(len(plan.route.stops))
+        self.hooks.tell("thinning", len(plan.route.stops), len(plan.route.stops))
+        return result_of(plan, state)
+
+    def prune_until(self, end: int) -> None:
+        """Decide the layers before stop `end`."""
+        for consumer, sweep in self._undecided(end):
+            moments = self._moments(consumer, sweep)
+            kept = self._kept(consumer, moments)
+            solution = solve(consumer, moments, kept, untouched=not self.state.cut.is_refitted)
+            self._enter(consumer, solution)
+            sweep.pruned = self.state.cut.replacements(self.plan.structure)
+            self.state.done += 1
+            self._save()
+
+    def _undecided(self, end: int) -> Iterator[tuple[Consumer, Sweep]]:
+        """Yield the layers from where the pruning is up to stop `end`; a fresh sweep first runs up to there."""
+        plan, state = self.plan, self.state
+        if state.done >= end:
+            return
+        pruned = state.cut.replacements(plan.structure)
+        sweep = Sweep(plan.route, self.calibration.batches, cache_gb=plan.options.cache_gb, pruned=pruned)
+        total = len(plan.route.stops)
+        for number, stop in enumerate(sweep):
+            consumer = plan.consumers[stop]
+            name = consumer.decision.layer.name
+            if number < state.done:
+                self.hooks.tell(f"reaching {name}", number, total)
+                for _ in sweep.rows():
+                    pass
+                continue
+            self.hooks.tell(f"pruning {name}", number, total)
+            yield consumer, sweep
+            if state.done == end:
+                return
+
+    def _moments(self, consumer: Consumer, sweep: Sweep) -> LayerMoments:
+        """Return a layer's moments over all processes' images."""
+        fit, held = consumer.new_moments(), consumer.new_moments()
+        for number, (x, target) in enumerate(sweep.rows()):
+            fitted = self.calibration.fitted_rows(number, len(x))
+            for moments, part in ((fit, slice(0, fitted)), (held, slice(fitted, None))):
+                if len(x[part]):
+                    consumer.update(
+                        moments, x[part], target[part], self.plan.options.points_per_layer, self.state.positions
+                    )
+        fit, held = self.calibration.total(fit), self.calibration.total(held)
+        consumer.check(fit)
+        return LayerMoments.of(consumer.ordered(fit), consumer.ordered(held))
+
+    def _kept(self, consumer: Consumer, moments: LayerMoments) -> Tensor:
+        """Return the units that a layer keeps: its own choice, or what others have left of its input."""
+        count = self.plan.unit_count(consumer)
+        if count is not None:
+            return choose(consumer, moments, count, self.plan.options.selection, self.state.choices)
+        remaining = self.state.cut.remaining_units(self.plan.structure, consumer.decision)
+        return torch.from_numpy(remaining).to(moments.both[0].A.device)
+
+    def _enter(self, consumer: Consumer, solution: Solution) -> None:
+        """Add a layer's solution to the cut and to the results."""
+        self.state.cut = self.state.cut.merged(cut_of(self.plan, consumer, solution))
+        layer = consumer.decision.layer
+        if layer.layer.node in self.plan.counts:
+            result = _row(layer, consumer, solution)
+            self.state.results[layer.layer.node] = result
+            if self.hooks.on_layer is not None:
+                self.hooks.on_layer(result)
+
+    def _tune(self, names: set[str]) -> None:
+        """Tune the thinned network; of what that changed, keep the tensors `names`."""
+        structure, state = self.plan.structure, self.state
+        net, recipe = state.cut.thinned(structure)
+        with torch.enable_grad():
+            self.hooks.tune(net, state.tuned)
+        state.cut = state.cut.following(structure, net, recipe, names)
+        state.tuned += 1
+        self._save()
+
+    def _save(self) -> None:
+        if self.hooks.on_state is not None:
+            self.hooks.on_state(as_state(self.plan, self.state, self.calibration, self._identity))
+
+
+def cut_of(plan: Plan, consumer: Consumer, solution: Solution) -> Cut:
+    """Return one layer's solution as a cut."""
+    decision, layer = consumer.decision, consumer.decision.layer
+    removed = Cut.nothing(plan.structure).removed
+    samplers = {}
+    kept = solution.kept.cpu().numpy()
+    dropped = np.setdiff1d(np.arange(decision.size), kept)
+    if layer.way == "private":
+        removed[decision.classes[dropped].ravel()] = True
+    elif layer.way == "sample" and len(dropped):
+        samplers[layer.layer.weight] = kept.tolist()
+    tensors, biases = consumer.refitted(solution.kept, solution.fits) if solution.fits is not None else ({}, {})
+    return Cut(removed, samplers, tensors, biases)
+
+
+def result_of(plan: Plan, state: PruningState) -> PruneResult:
+    """Return the thinned network, with what became of each layer."""
+    structure = plan.structure
+    net, _ = state.cut.thinned(structure)
+    after = analyse(net, structure.traced.example)
+    macs = {layer.name: layer.macs for layer in layers_of(after, "keep")}
+    rows = [state.results.get(layer.layer.node) or _whole(layer) for layer in plan.layers]
+    return PruneResult(
+        net,
+        [replace(row, macs_after=macs.get(row.name, row.macs_before)) for row in rows],
+        traced_macs(after.traced),
+        traced_macs(structure.traced),
+        count_params(net),
+        count_params(structure.traced.net),
+    )
+
+
+def _row(layer: PrunableLayer, consumer: Consumer, solution: Solution) -> LayerResult:
+    """The result of a layer that was visited."""
+    positions = consumer.decision.channels(solution.kept.cpu().numpy())
+    return replace(
+        _whole(layer),
+        kept=len(positions),
+        kept_index=tuple(positions.tolist()),
+        preserve_ratio=len(positions) / layer.channels,
+        error_before=solution.error_before,
+        error_after=solution.error_after,
+    )
+
+
+def _whole(layer: PrunableLayer) -> LayerResult:
+    """The result of a layer that stays as it was."""
+    return LayerResult(
+        index=layer.index,
+        name=layer.name,
+        channels=layer.channels,
+        kept=layer.channels,
+        kept_index=tuple(range(layer.channels)),
+        preserve_ratio=1.0,
+        error_before=0.0,
+        error_after=0.0,
+        macs_before=layer.macs,
+        macs_after=layer.macs,
+        note=layer.reason,
+    )

@@ -1,0 +1,95 @@
+"""One layer: moments -> selection -> refit. Nothing here knows of other layers, batches or networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pocketprune.channel_pruning.consumers import Consumer, Fit
+from pocketprune.numerics.moments import Moments
+from pocketprune.numerics.selection import select
+
+RIDGES = (1e-6, 1e-4, 1e-2, 1.0)
+"""Strengths of the pull towards the old weight that are tried, relative to the mean diagonal of the moments."""
+
+
+@dataclass(frozen=True)
+class LayerMoments:
+    """The moments of one layer, a list entry for each group of its convolution.
+
+    Attributes:
+        fit: of the images that weights are fitted to.
+        held: of the images that judge the fit.
+        both: of all images.
+    """
+
+    fit: list[Moments]
+    held: list[Moments]
+    both: list[Moments]
+
+    @classmethod
+    def of(cls, fit: list[Moments], held: list[Moments]) -> LayerMoments:
+        """Return them together; without held-out images those fitted to judge as well."""
+        held = held if held[0].count else fit
+        return cls(fit, held, [_merged(f, h) for f, h in zip(fit, held, strict=True)])
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What was decided for one layer.
+
+    Attributes:
+        kept: units of its input that stay, sorted.
+        fits: weights and biases on the kept units; None where the layer stays as it is.
+        error_before: held-out error with the old weight on the kept units.
+        error_after: held-out error with `fits`.
+    """
+
+    kept: Tensor
+    fits: list[Fit] | None
+    error_before: float
+    error_after: float
+
+
+def choose(consumer: Consumer, moments: LayerMoments, count: int, selection: str, generator: torch.Generator) -> Tensor:
+    """Return the units (count,) of a consumer's input to keep, by a criterion on the moments of all images."""
+    kept = select(
+        selection,
+        moments.both,
+        consumer.weights,
+        [consumer.block] * consumer.conv_groups,
+        count,
+        output_weights=consumer.output_weights,
+        ridge=RIDGES[0],
+        generator=generator,
+    )
+    return kept.to(moments.both[0].A.device)
+
+
+def solve(consumer: Consumer, moments: LayerMoments, kept: Tensor, *, untouched: bool) -> Solution:
+    """Refit a layer on its kept units where that lowers the held-out error.
+
+    The ridge is the one of `RIDGES` with the lowest held-out error; the weight is then fitted to all images.
+
+    Args:
+        untouched: whether nothing before the layer was refitted, so that with all units kept there is nothing to do.
+    """
+    old = consumer.dense(kept)
+    before = consumer.error(moments.held, old, kept)
+    if untouched and len(kept) == consumer.decision.size:
+        return Solution(kept, None, before, before)
+    errors = {ridge: consumer.error(moments.held, consumer.refit(moments.fit, kept, ridge), kept) for ridge in RIDGES}
+    ridge = min(errors, key=errors.__getitem__)
+    if not errors[ridge] < before:
+        return Solution(kept, old, before, before)
+    return Solution(kept, consumer.refit(moments.both, kept, ridge), before, errors[ridge])
+
+
+def _merged(fit: Moments, held: Moments) -> Moments:
+    """The moments of all images."""
+    both = Moments(fit.count, *(t.clone() for t in (fit.mean_x, fit.mean_y, fit.A, fit.B, fit.sigma)))
+    if held is not fit:
+        both.merge(held)
+    return both

@@ -1,0 +1,89 @@
+"""From a target (a ratio, a list, a share of the MACs) to a kept count for every prunable layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+from torch import Tensor
+
+from pocketprune.common.errors import UserError
+from pocketprune.numerics.ratios import kept_count
+from pocketprune.structure.channel_groups import Structure
+from pocketprune.structure.cost_model import CostModel, decision_of
+from pocketprune.structure.layers import PrunableLayer
+
+
+@dataclass(frozen=True)
+class MacsShare:
+    """A share of the dense network's MACs, in (0, 1], to be kept by one preserve ratio for all layers."""
+
+    share: float
+
+
+Target = float | Sequence[float] | MacsShare
+"""One preserve ratio, one for each prunable layer, or a share of the MACs."""
+
+
+def target_counts(
+    structure: Structure, layers: Sequence[PrunableLayer], target: Target, channel_multiple: int = 1
+) -> list[int]:
+    """Return the number of input channels that each prunable layer keeps; layers that cannot lose any keep all.
+
+    Raises:
+        UserError: a value outside (0, 1], a list of another length, or a share of MACs that no ratio reaches.
+    """
+    if isinstance(target, MacsShare):
+        return _counts_for_share(structure, layers, _ratio("target.share", target.share), channel_multiple)
+    if isinstance(target, str) or not hasattr(target, "__len__"):
+        return _counts(layers, [_ratio("target", target)] * len(layers), channel_multiple)
+    if len(target) != len(layers):
+        names = ", ".join(layer.name for layer in layers)
+        verb = "is" if len(layers) == 1 else "are"
+        raise UserError(
+            f"{len(target)} given; {len(layers)} {verb} accepted, one for each of {names}",
+            argument="target",
+        )
+    ratios = [_ratio(f"target[{number}]", ratio) for number, ratio in enumerate(target)]
+    return _counts(layers, ratios, channel_multiple)
+
+
+def _ratio(argument: str, value: Any) -> float:
+    """Return a preserve ratio in (0, 1] as a float, or raise a UserError that names it."""
+    if isinstance(value, Tensor) and value.dim() == 0:
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or not 0 < value <= 1:
+        raise UserError(f"{value} given; a preserve ratio in (0, 1] is accepted", argument=argument)
+    return float(value)
+
+
+def _counts(layers: Sequence[PrunableLayer], ratios: Sequence[float], channel_multiple: int) -> list[int]:
+    return [
+        kept_count(ratio, layer.channels, channel_multiple) if layer.removable else layer.channels
+        for layer, ratio in zip(layers, ratios, strict=True)
+    ]
+
+
+def _counts_for_share(
+    structure: Structure, layers: Sequence[PrunableLayer], share: float, channel_multiple: int
+) -> list[int]:
+    """Return the counts of the largest common ratio whose network has at most this share of the dense MACs."""
+    if any(layer.way == "couple" for layer in layers):
+        raise UserError(
+            "a share of MACs given with shared_input='couple'; a ratio or a list is accepted", argument="target"
+        )
+    model = CostModel(structure, [decision_of(structure, layer) for layer in layers])
+    dense = model.macs([layer.channels for layer in layers])
+    steps = sorted({count / layer.channels for layer in layers for count in range(1, layer.channels + 1)})
+
+    def counts(ratio: float) -> list[int]:
+        return _counts(layers, [ratio] * len(layers), channel_multiple)
+
+    fitting = [ratio for ratio in steps if model.macs(counts(ratio)) <= share * dense]
+    if not fitting:
+        least = model.macs(counts(steps[0])) / dense
+        raise UserError(f"{share} given; {least:.3f} to 1 can be reached by one common ratio", argument="target.share")
+    return counts(fitting[-1])

@@ -18,9 +18,9 @@ from datasets import Dataset
 from learners import state_dict, workdir
 from learners.reporting import report
 from learners.train_settings import train_settings
+from pocketprune.channel_pruning.ratio_list import write_ratio_list
 from pocketprune.deploy.drawing import require_plots
 from pocketprune.deploy.export import check_extra
-from pocketprune.numerics.ratios import write_ratio_list
 from pocketprune.structure.channel_groups import analyse
 from pocketprune.structure.layers import layers_of
 from pocketprune.training.checkpoint import Checkpoints

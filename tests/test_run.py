@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import pocketprune
 import run
 from nets import create_net
-from pocketprune.numerics.ratios import parse_ratio_list
+from pocketprune.channel_pruning.ratio_list import parse_ratio_list
 from tests.command_line import OWN_NETS, ROOT, SMALL, refusal, report_of, shell, succeed, untrained_weights
 
 STAGE_KEYS = {"accuracy", "loss", "macs", "params", "latency_ms"}

@@ -20,9 +20,9 @@ from learners.reporting.pictures import record_layers
 from learners.reporting.progress import ProgressBar
 from learners.teacher import named_teacher
 from learners.train_settings import group_settings
+from pocketprune.channel_pruning.ratio_list import parse_ratio_list, write_ratio_list
 from pocketprune.channel_pruning.targets import Target
 from pocketprune.common.errors import UserError
-from pocketprune.numerics.ratios import parse_ratio_list, write_ratio_list
 from pocketprune.training.distributed import is_main, rank, world_size
 
 

@@ -14,7 +14,7 @@ from pocketprune.channel_pruning.cut import Cut
 from pocketprune.channel_pruning.plan import Plan
 from pocketprune.graph.sweep import Route, Sweep
 from pocketprune.numerics.moments import Moments
-from pocketprune.numerics.ratios import unit_count_of_share
+from pocketprune.numerics.ratios import kept_count
 from pocketprune.numerics.selection import select
 from pocketprune.structure.channel_groups import ChannelGroup, Structure
 from pocketprune.structure.cost_model import whole_input
@@ -44,7 +44,7 @@ def coupled_cut(plan: Plan, calibration: Calibration, positions: Positions, tell
     generator = torch.Generator().manual_seed(plan.options.seed)
     for group in structure.groups:
         if group.name in shares:
-            count = unit_count_of_share(shares[group.name], group.size)
+            count = kept_count(shares[group.name], group.size)
             kept = _kept(structure, group, count, moments, plan.options.selection, generator)
             dropped = np.setdiff1d(np.arange(group.size), kept.cpu().numpy())
             cut.removed[np.array(group.classes)[dropped]] = True

@@ -8,62 +8,52 @@ count.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from functools import reduce
 
 import torch
 from torch import Tensor
 
 from pocketprune.numerics.moments import Moments
-from pocketprune.numerics.reconstruction import damped_cholesky, damping_of, error_ratio, expand_blocks, refit
+from pocketprune.numerics.paths import RankedPath
+from pocketprune.numerics.reconstruction import damped_cholesky, damping_of, error_ratio, expand_blocks
 
 _DELAYED_ROWS = 144  # rows of P's update collected before one matrix product applies them
 
 
-@dataclass(frozen=True)
-class EliminationPath:
-    """The whole path of backward elimination.
+def elimination_path(
+    moments: Sequence[Moments],
+    weights: Sequence[Tensor],
+    blocks: Sequence[int],
+    *,
+    output_weights: Sequence[Tensor | None] | None = None,
+    ridge: float = 1e-6,
+) -> RankedPath:
+    """Eliminate one channel after the other, the cheapest first; costs add over the consumers.
 
-    Attributes:
-        order: channels in order of removal, a LongTensor (c,); the last is the most useful one.
-        errors: relative squared error of the exact refit for every kept count 0 ... c, all consumers and
-        output
-            weights included; float64 (c + 1,), on the CPU.
+    Args:
+        moments: of each consumer.
+        weights: of each consumer, (d, n) with d = c * block.
+        blocks: rows of the weight that belong to one channel, for each consumer.
+        output_weights: (n,) for each consumer; None for ones.
+        ridge: lambda over the mean diagonal of A. The path holds lambda fixed.
+
+    Returns:
+        The order of removal. Its errors are those of the exact refit, all consumers and output weights included.
+
+    Raises:
+        ValueError: the moments hold NaN or infinite values.
     """
+    weighted = output_weights if output_weights is not None else [None] * len(weights)
+    consumers = [_Consumer(m, w, b, o, ridge) for m, w, b, o in zip(moments, weights, blocks, weighted, strict=True)]
+    return RankedPath(*_eliminate(consumers, weights[0].shape[0] // blocks[0]))
 
-    order: Tensor
-    errors: Tensor
-    _consumers: tuple[tuple[Moments, Tensor, int, float], ...] = field(repr=False)
 
-    @classmethod
-    def from_moments(
-        cls,
-        moments: Sequence[Moments],
-        weights: Sequence[Tensor],
-        blocks: Sequence[int],
-        *,
-        output_weights: Sequence[Tensor | None] | None = None,
-        ridge: float = 1e-6,
-    ) -> EliminationPath:
-        """Eliminate one channel after the other, the cheapest first; costs add over the consumers.
+class EliminationPath:
+    """The former name of ``elimination_path``."""
 
-        moments, weights (d, n) with d = c * block, blocks, output_weights (n,): one entry per consumer.
-        ridge: lambda over the mean diagonal of A; the path holds lambda fixed.
-        """
-        weighted = output_weights if output_weights is not None else [None] * len(weights)
-        consumers = [
-            _Consumer(m, w, b, o, ridge) for m, w, b, o in zip(moments, weights, blocks, weighted, strict=True)
-        ]
-        order, errors = _eliminate(consumers, weights[0].shape[0] // blocks[0])
-        return cls(order, errors, tuple((k.moments, k.weight, k.block, k.damping) for k in consumers))
-
-    def kept(self, count: int) -> Tensor:
-        """The ``count`` channels that stay longest, a sorted LongTensor."""
-        return self.order[self.order.shape[0] - count :].sort().values
-
-    def weights(self, count: int) -> list[tuple[Tensor, Tensor]]:
-        """The exact refit for ``count`` kept channels: (W_S, bias) of every consumer, as from ``refit``."""
-        return [refit(m, w, self.kept(count), b, damping=damping) for m, w, b, damping in self._consumers]
+    from_moments = staticmethod(elimination_path)
 
 
 def _eliminate(consumers: list[_Consumer], channels: int) -> tuple[Tensor, Tensor]:
@@ -82,7 +72,7 @@ def _eliminate(consumers: list[_Consumer], channels: int) -> tuple[Tensor, Tenso
                 k.apply_delayed(alive)
             places, alive = places[alive], alive[alive]
         errors[count] = error_ratio(objective - sum(k.penalty() for k in consumers), sigma)
-        costs = sum(k.costs() for k in consumers)
+        costs = reduce(operator.add, [k.costs() for k in consumers])
         i = int(costs.masked_fill(~alive, torch.inf).argmin())
         objective += float(costs[i]) - sum(k.drop(i) for k in consumers)
         alive[i] = False

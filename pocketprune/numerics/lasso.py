@@ -10,8 +10,13 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from pocketprune.numerics.paths import check_count
+
+Array = npt.NDArray[np.float64]
 
 _DEAD = 1e-14  # a channel whose diagonal is below this share of the largest carries no signal
 
@@ -40,38 +45,55 @@ def channel_gram(
     return (G + G.T) / 2, g
 
 
-def lasso_path(G: Tensor, g: Tensor) -> list[Tensor]:
-    """The kept channels for every count: entry k is a sorted LongTensor of exactly k channels, k = 0 ... c.
+class LassoPath:
+    """The kept channels for every count.
 
-    Entry k is the first active set of k channels on the LARS path. Where the path ends early (channels
-    without variance, copies of others), its last active set is completed one channel at a time by the
-    largest gain of the least-squares fit; among equal gains the larger diagonal of G wins, then the lower
-    index.
-    Raises ValueError when G or g hold NaN or infinite values.
+    Those of count k are the first active set of k channels on the LARS path. Where the path ends early (channels
+    without variance, copies of others), its last active set is completed one channel at a time by the largest gain of
+    the least-squares fit; among equal gains the larger diagonal of G wins, then the lower index. The path is walked no
+    further than the counts asked for take.
+
+    Attributes:
+        errors: None, as the Lasso's own fit says little about that after a refit.
     """
-    c = g.shape[0]
-    gram, corr = _as_arrays(G, g)
-    full = _complete(_path_supports(gram, corr, 8 * c)[0], gram, corr, c)
-    return [_as_kept(support, G.device) for support in full]
+
+    errors: Tensor | None = None
+
+    def __init__(self, G: Tensor, g: Tensor) -> None:
+        """Take the Gram matrix G (c, c) and the correlations g (c,).
+
+        Raises:
+            ValueError: G or g holds NaN or infinite values.
+        """
+        self._gram, self._corr = _as_arrays(G, g)
+        self._device = G.device
+        self._supports: dict[int, list[int]] = {}
+        self._steps = 0  # walked so far
+
+    def kept(self, count: int) -> Tensor:
+        """Return the ``count`` channels that stay, a sorted LongTensor.
+
+        Raises:
+            ValueError: the count lies outside 0 ... c.
+        """
+        check_count(count, self._corr.size)
+        while count not in self._supports:
+            self._walk(max(count + 8, 2 * self._steps))
+        return torch.tensor(sorted(self._supports[count]), dtype=torch.long, device=self._device)
+
+    def _walk(self, steps: int) -> None:
+        """Walk the path anew, up to so many steps; where it ends, every count has its support."""
+        channels = self._corr.size
+        self._steps = min(steps, 8 * channels)
+        self._supports, ended = _path_supports(self._gram, self._corr, self._steps)
+        if ended or self._steps == 8 * channels:
+            self._supports = dict(enumerate(_complete(self._supports, self._gram, self._corr)))
 
 
-def lasso_select(G: Tensor, g: Tensor, count: int) -> Tensor:
-    """``lasso_path(G, g)[count]``, walking no more of the path than it takes."""
-    c = g.shape[0]
-    if not 0 <= count <= c:
-        raise ValueError(f"count must lie in 0 ... {c}, got {count}")
-    gram, corr = _as_arrays(G, g)
-    max_iter = count + 8
-    supports, ended = _path_supports(gram, corr, max_iter)
-    while count not in supports and not ended and max_iter < 8 * c:
-        max_iter = min(2 * max_iter, 8 * c)
-        supports, ended = _path_supports(gram, corr, max_iter)
-    return _as_kept(_complete(supports, gram, corr, count)[count], G.device)
-
-
-def _path_supports(gram: np.ndarray, corr: np.ndarray, max_iter: int) -> tuple[dict[int, list[int]], bool]:
+def _path_supports(gram: Array, corr: Array, max_iter: int) -> tuple[dict[int, list[int]], bool]:
     """First active set of every size in max_iter steps of the LARS path, and whether the path ended there."""
-    from sklearn.linear_model import lars_path_gram  # here, as its import takes as long as that of torch
+    # Here, as its import takes as long as that of torch.
+    from sklearn.linear_model import lars_path_gram  # type: ignore[import-untyped]
 
     diagonal = gram.diagonal()
     live = np.flatnonzero(diagonal > _DEAD * diagonal.max(initial=0.0))
@@ -92,27 +114,28 @@ def _path_supports(gram: np.ndarray, corr: np.ndarray, max_iter: int) -> tuple[d
     return supports, active.shape[1] <= max_iter
 
 
-def _complete(supports: dict[int, list[int]], gram: np.ndarray, corr: np.ndarray, upto: int) -> list[list[int]]:
-    """A support for every count 0 ... upto: that of the path, or else the next smaller one, completed."""
+def _complete(supports: dict[int, list[int]], gram: Array, corr: Array) -> list[list[int]]:
+    """Return a support for every count 0 ... c: that of the path, or else the next smaller one, completed."""
     full: list[list[int]] = []
-    additions: list[int] | None = None
-    for count in range(upto + 1):
+    additions: list[int] = []
+    for count in range(corr.size + 1):
         if count in supports:
             full.append(supports[count])
-            additions = None
+            additions = []
         else:
-            additions = _additions(full[-1], gram, corr) if additions is None else additions
+            additions = additions or _additions(full[-1], gram, corr)
             full.append([*full[-1], additions.pop(0)])
     return full
 
 
-def _additions(support: list[int], gram: np.ndarray, corr: np.ndarray) -> list[int]:
+def _additions(support: list[int], gram: Array, corr: Array) -> list[int]:
     """The channels outside the support, in order of greedy marginal gain (forward selection by sweeping)."""
     rest = np.setdiff1d(np.arange(corr.size), support)
     schur, residual = gram[np.ix_(rest, rest)], corr[rest]
     if support:
-        cross = gram[np.ix_(support, rest)]
-        solved = np.linalg.lstsq(gram[np.ix_(support, support)], np.c_[corr[support], cross], rcond=None)[0]
+        held = np.array(support)
+        cross = gram[np.ix_(held, rest)]
+        solved = np.linalg.lstsq(gram[np.ix_(held, held)], np.c_[corr[held], cross], rcond=None)[0]
         residual, schur = residual - cross.T @ solved[:, 0], schur - cross.T @ solved[:, 1:]
     # What is left of a copy of kept channels is rounding, and explains nothing.
     floor = 1e-10 * gram.diagonal()[rest]
@@ -133,11 +156,7 @@ def _additions(support: list[int], gram: np.ndarray, corr: np.ndarray) -> list[i
     return order
 
 
-def _as_kept(support: list[int], device: torch.device) -> Tensor:
-    return torch.tensor(sorted(support), dtype=torch.long, device=device)
-
-
-def _as_arrays(G: Tensor, g: Tensor) -> tuple[np.ndarray, np.ndarray]:
+def _as_arrays(G: Tensor, g: Tensor) -> tuple[Array, Array]:
     if not bool(torch.isfinite(G).all() and torch.isfinite(g).all()):
         raise ValueError("moments hold NaN or infinite values: the network's activations overflow")
     return G.detach().double().cpu().numpy(), g.detach().double().cpu().numpy()

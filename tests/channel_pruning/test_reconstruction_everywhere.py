@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import pocketprune
-from pocketprune.numerics.lasso import channel_gram, lasso_select
+from pocketprune.numerics.lasso import LassoPath, channel_gram
 from pocketprune.numerics.moments import Moments
 from pocketprune.structure.channel_groups import analyse
 from pocketprune.thinning.recipes import recipe_of
@@ -252,7 +252,7 @@ def test_gram_matrices_of_several_consumers_add() -> None:
                 total, channel_gram(moments.A, moments.B, layer.weight.T.double(), 1, None), strict=True
             ):
                 part += more
-    assert kept["b"] == kept["c"] == tuple(lasso_select(*total, 8).tolist())
+    assert kept["b"] == kept["c"] == tuple(LassoPath(*total).kept(8).tolist())
 
 
 def test_inputs_given_by_name() -> None:

@@ -8,10 +8,16 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Lasso, lars_path
 from torch import Tensor
 
-from pocketprune.numerics.lasso import channel_gram, lasso_path, lasso_select
+from pocketprune.numerics.lasso import LassoPath, channel_gram
 from tests.numerics.samples import make_rows, moments_of
 
 CHANNELS, BLOCK, OUTPUTS = 6, 4, 5
+
+
+def lasso_path(G: Tensor, g: Tensor) -> list[Tensor]:
+    """The kept channels for every count, the largest count asked for first."""
+    path = LassoPath(G, g)
+    return [path.kept(count) for count in range(len(g), -1, -1)][::-1]
 
 
 def design(x: Tensor, weight: Tensor, block: int) -> Tensor:
@@ -47,7 +53,7 @@ def test_gram_lasso_agrees_with_scikit_learn_on_rows(share: float) -> None:
     beta = np.linalg.solve(G[np.ix_(active, active)], g[active] - penalty)
     np.testing.assert_allclose(beta, rows.coef_[active], rtol=1e-9)
     assert (np.abs(g - G[:, active] @ beta) <= alpha * len(Z) * (1 + 1e-9)).all()
-    assert lasso_select(torch.from_numpy(G), torch.from_numpy(g), len(active)).tolist() == active.tolist()
+    assert LassoPath(torch.from_numpy(G), torch.from_numpy(g)).kept(len(active)).tolist() == active.tolist()
 
 
 def test_path_agrees_with_lars_on_rows() -> None:
@@ -73,12 +79,14 @@ def test_every_count_is_exact_whatever_the_data(channels: int, seed: int, intege
     y = Z @ random.normal(size=channels) + random.normal(size=20) * random.integers(0, 2)
     G, g = torch.from_numpy(Z.T @ Z), torch.from_numpy(Z.T @ y)
     path = lasso_path(G, g)
+    growing = LassoPath(G, g)
     assert len(path) == channels + 1
     for count, kept in enumerate(path):
         assert kept.dtype == torch.long
         assert kept.tolist() == sorted(set(kept.tolist()))
         assert len(kept) == count
-        assert torch.equal(lasso_select(G, g, count), kept)
+        assert torch.equal(LassoPath(G, g).kept(count), kept)
+        assert torch.equal(growing.kept(count), kept)
 
 
 def test_channels_without_signal_come_last() -> None:
@@ -109,8 +117,8 @@ def test_units_do_not_matter(scale: float) -> None:
 def test_mistakes_are_refused() -> None:
     G, g = torch.eye(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64)
     with pytest.raises(ValueError, match=r"count must lie in 0 \.\.\. 3, got 4"):
-        lasso_select(G, g, 4)
+        LassoPath(G, g).kept(4)
     with pytest.raises(ValueError, match="NaN or infinite"):
-        lasso_path(G, g * torch.nan)
+        LassoPath(G, g * torch.nan)
     with pytest.raises(ValueError, match="block must divide the 3 rows"):
         channel_gram(G, G, G, 2)

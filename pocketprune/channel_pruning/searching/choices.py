@@ -13,7 +13,7 @@ import numpy as np
 
 from pocketprune.channel_pruning.consumers import Consumer, geometry_of
 from pocketprune.graph.tracing import node_shape, operator_name
-from pocketprune.numerics.ratios import kept_count, unit_count, unit_count_of_share
+from pocketprune.numerics.ratios import kept_count, unit_count
 from pocketprune.search.interface import Counts, SearchLayer
 from pocketprune.structure.channel_groups import ChannelGroup, Structure
 from pocketprune.structure.cost_model import Decision, decision_of, whole_input
@@ -52,7 +52,7 @@ class Choice:
             return tuple(unit_count(count, self.layer.channels, d.size) for d in self.decisions)
         shares = [kept / e.channels for kept, e in zip(self.entry_counts(count), self.entries, strict=True)]
         return tuple(
-            unit_count_of_share(max(shares[reader] for reader in readers), group.size)
+            kept_count(max(shares[reader] for reader in readers), group.size)
             for group, readers in zip(self.groups, self._readers, strict=True)
         )
 

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
         with leaving_on_sigterm():
             run(Config.from_flags(arguments))
     except UserError as error:
-        return _tell("" if isinstance(error, PeerError) and error.told else f"error: {error}", 2)
+        return _tell("" if isinstance(error, PeerError) and error.told else f"error: {_with_flag(error)}", 2)
     except Preempted as stop:
         return _tell_once(f"stopped: {stop}", int(stop.code))
     except KeyboardInterrupt:
@@ -48,6 +48,11 @@ def main(arguments: Sequence[str]) -> int:
             raise
         return _tell(f"error: cannot write {error.filename or 'to --workdir'}: {error.strerror}", 2)
     return 0
+
+
+def _with_flag(error: UserError) -> str:
+    """Tell the error with the flag in the place of the engine's argument, where one has the same name."""
+    return f"--{error}" if error.argument in Config().as_dict() else str(error)
 
 
 def _thread_failed(fault: threading.ExceptHookArgs) -> None:

@@ -48,7 +48,7 @@ def discard(folder: Path, phases: Sequence[str]) -> None:
 
 
 def _refuse_other(config: Config, saved: dict) -> None:
-    lines = compare_configs(saved, config.as_dict(), ignore=FREE)
+    lines = compare_configs(saved, config.as_dict(), ignore=FREE, prefix="--")
     if lines:
         more = f"; and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
         raise UserError(

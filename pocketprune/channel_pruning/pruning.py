@@ -25,6 +25,7 @@ from pocketprune.channel_pruning.plan import Plan
 from pocketprune.channel_pruning.results import PruneResult
 from pocketprune.channel_pruning.runner import PruningRun
 from pocketprune.channel_pruning.targets import Target
+from pocketprune.common.devices import device_of
 from pocketprune.common.errors import UserError
 from pocketprune.common.modes import evaluation_mode
 from pocketprune.graph import execution
@@ -99,7 +100,7 @@ def _analysed(net: nn.Module | Structure, batch: ExampleInputs, options: Pruning
 
 
 def _on_device(batches: Iterable[ExampleInputs], net: nn.Module) -> list[ExampleInputs]:
-    device = next((t.device for t in net.parameters()), torch.device("cpu"))
+    device = device_of(net)
     if isinstance(batches, (Tensor, str, Mapping)) or not isinstance(batches, Iterable):
         raise UserError(
             f"{type(batches).__name__} given; a list of batches is accepted, such as images.split(64)",

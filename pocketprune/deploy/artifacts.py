@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from pocketprune.common.devices import device_of
 from pocketprune.common.errors import UserError
 from pocketprune.common.files import read_tensors, write_atomically
 from pocketprune.graph.admission import refuse_others
@@ -141,7 +142,7 @@ def _thinned(dense_net: nn.Module, recipe: Recipe, source: str) -> nn.Module:
     """A copy of the dense network in the recipe's shape."""
     check_dense(dense_net, recipe, source)
     check_recipe(recipe, source)
-    device = next((t.device for t in [*dense_net.parameters(), *dense_net.buffers()]), torch.device("cpu"))
+    device = device_of(dense_net)
 
     def structure() -> Any:
         return analyse(

@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 from torch.export.graph_signature import OutputKind
 from torch.utils import _pytree as pytree
 
+from pocketprune.common.devices import device_of
 from pocketprune.common.errors import UserError
 from pocketprune.common.modes import evaluation_mode
 from pocketprune.graph.admission import describe_input, first_line, refuse_untraceable, why_untraceable
@@ -72,7 +73,7 @@ class TracedNet:
     @property
     def device(self) -> torch.device:
         """Where the network's tensors are."""
-        return next((tensor.device for tensor in self.named_tensors().values()), torch.device("cpu"))
+        return device_of(self.net)
 
     def reader_count(self, name: str) -> int:
         """Return how many operators read a parameter or buffer, or another one in the same memory."""

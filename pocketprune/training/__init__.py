@@ -1,9 +1,12 @@
 """Training and measuring networks; knows nothing of pruning, of flags, or of where data come from."""
 
+from pocketprune.training.average import MovingAverage
+from pocketprune.training.callbacks import Callback, CallbackList, TrainContext
 from pocketprune.training.checkpoint import Checkpoint, Checkpoints, compare_configs
 from pocketprune.training.distillation import Distillation
 from pocketprune.training.distributed import processes
-from pocketprune.training.loop import NonFiniteError, TrainResult, train
+from pocketprune.training.log import NonFiniteError
+from pocketprune.training.loop import TrainResult, train
 from pocketprune.training.metrics import Metrics, NullRecorder, Recorder, Split, create_recorder, evaluate
 from pocketprune.training.schedules import (
     POCKETFLOW_RECIPES,
@@ -21,6 +24,8 @@ from pocketprune.training.tasks import Classification, Task
 
 __all__ = [
     "POCKETFLOW_RECIPES",
+    "Callback",
+    "CallbackList",
     "Checkpoint",
     "Checkpoints",
     "Classification",
@@ -29,6 +34,7 @@ __all__ = [
     "Distillation",
     "Exponential",
     "Metrics",
+    "MovingAverage",
     "NonFiniteError",
     "NullRecorder",
     "PeerError",
@@ -40,6 +46,7 @@ __all__ = [
     "Split",
     "StopSignal",
     "Task",
+    "TrainContext",
     "TrainResult",
     "TrainSettings",
     "compare_configs",

@@ -8,7 +8,7 @@ KEPT = 2**30  # bytes
 
 
 def keep_freed_memory() -> bool:
-    """Let the process keep memory it frees, for its next step; whether the C library is one that can (glibc).
+    """Let the process keep memory it frees, for its next step; return whether the C library can (glibc).
 
     By default glibc maps large blocks, such as activations, anew each time, and the system clears their pages at the
     first touch: of a ResNet-20's training step on a CPU that takes about 5 %. The setting is the whole process's, and

@@ -1,38 +1,77 @@
 """The exponential moving average of a network's weights and statistics."""
 
-import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from pocketprune.common.errors import UserError
+from pocketprune.training.callbacks import Callback, TrainContext
 
-class MovingAverage:
-    """`module` holds average = decay x average + (1 - decay) x network, over parameters and float buffers.
 
-    The first update copies. The arithmetic is torch.optim.swa_utils'; its AveragedModel is not used because it keeps
-    its count in a CPU tensor that it sends to the device at every update, and the host waits for that each time.
+class MovingAverage(Callback):
+    """Keeps average = decay x average + (1 - decay) x network, over parameters and float buffers, after every step.
+
+    The first step copies. The network ends with the averaged tensors; its counters stay its own. The arithmetic is
+    torch.optim.swa_utils'. Its AveragedModel is not used because it keeps its count in a CPU tensor that it sends to
+    the device at every update, and the host waits for that each time.
+
+    Args:
+        decay: in [0, 1); 0 ends with the network itself.
+
+    Raises:
+        UserError: the decay is out of its range.
     """
 
-    def __init__(self, net: nn.Module, decay: float) -> None:
-        counters = {id(buffer): buffer for buffer in net.buffers() if not buffer.is_floating_point()}
-        self.module = copy.deepcopy(net, counters).requires_grad_(False)  # counters are shared, not averaged
-        self.updates = 0
+    def __init__(self, decay: float) -> None:
+        if not 0 <= decay < 1:
+            raise UserError(f"{decay} given; it must lie in [0, 1)", argument="decay")
         self._rule = get_ema_multi_avg_fn(decay)
-        self._mine, self._theirs = (
-            [t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()]
-            for module in (self.module, net)
-        )
 
-    def update(self) -> None:
-        """Take in the network's present weights."""
+    def on_start(self, context: TrainContext) -> None:
+        """Make room for the averages."""
+        self.updates = 0
+        tensors = (*context.net.named_parameters(), *context.net.named_buffers())
+        self._of_net = {name: tensor for name, tensor in tensors if tensor.is_floating_point()}
+        self._averages = {name: tensor.detach().clone() for name, tensor in self._of_net.items()}
+
+    def after_step(self, context: TrainContext) -> None:
+        """Take in the network's new tensors."""
         rule = self._rule if self.updates else get_ema_multi_avg_fn(0.0)
-        rule(self._mine, self._theirs, self.updates)
+        rule(list(self._averages.values()), list(self._of_net.values()), self.updates)
         self.updates += 1
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"updates": self.updates, "module": self.module.state_dict()}
+    def on_end(self, context: TrainContext) -> None:
+        """Leave the averages in the network, if the training is finished."""
+        if context.finished:
+            self._swap()
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Give the network the averaged tensors inside, to evaluate it, and its own ones back after."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for name, average in self._averages.items():
+            own = self._of_net[name].clone()
+            self._of_net[name].copy_(average)
+            average.copy_(own)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the averages by name, and how many updates they hold."""
+        return {"updates": self.updates, "averages": self._averages}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` returned."""
         self.updates = state["updates"]
-        self.module.load_state_dict(state["module"])
+        saved: dict[str, Tensor] = state["averages"]
+        for name, average in self._averages.items():
+            average.copy_(saved[name])

@@ -48,7 +48,7 @@ def reestimate_batch_norm(net: nn.Module, batches: Iterable[Tensor], *, together
 
 
 def _average_over_processes(norms: list[_BatchNorm], count: Tensor) -> None:
-    """Averages over all processes' batches, of which this one had `count`."""
+    """Average over all processes' batches, of which this one had `count`."""
     total = float(all_reduce_sum(count.clone()))
     for statistic in (s for norm in norms for s in (norm.running_mean, norm.running_var)):
         mean = all_reduce_sum(statistic.double() * float(count)) / total

@@ -54,22 +54,23 @@ class Checkpoints:
 
     def __init__(self, directory: str | Path, *, name: str = "train", keep: int = 3) -> None:
         if keep < 1:
-            raise UserError(f"keep_checkpoints={keep}: must be at least 1")
+            raise UserError(f"{keep} given; it must be at least 1", argument="keep")
         self.directory, self.name, self.keep = Path(directory), name, keep
         self._pattern = re.compile(rf"{re.escape(name)}-(\d+)\.pt")
 
     def path(self, step: int) -> Path:
+        """Return where the state after `step` steps is saved."""
         return self.directory / f"{self.name}-{step:08d}.pt"
 
     def steps(self) -> list[int]:
-        """Steps of the checkpoints present, in rising order; they may still turn out to be damaged."""
+        """Return the steps of the checkpoints present, in rising order; they may still turn out to be damaged."""
         if not self.directory.is_dir():
             return []
         matches = (self._pattern.fullmatch(entry.name) for entry in self.directory.iterdir())
         return sorted(int(match[1]) for match in matches if match)
 
     def newest(self) -> str:
-        """Half a sentence for an error message: where the last good state is."""
+        """Return half a sentence for an error message: where the last good state is."""
         steps = self.steps()
         if not steps:
             return "there is no checkpoint yet"
@@ -98,7 +99,7 @@ class Checkpoints:
         return self.path(step)
 
     def latest(self) -> Checkpoint | None:
-        """The newest checkpoint that can be read, on the CPU; None where there is none at all.
+        """Return the newest checkpoint that can be read, on the CPU; None where there is none at all.
 
         A damaged one is warned about and passed over for the one before it.
 
@@ -125,15 +126,26 @@ class Checkpoints:
         return Checkpoint(step, state, self.path(step))
 
 
-def compare_configs(saved: Mapping[str, Any], now: Mapping[str, Any], *, ignore: tuple[str, ...] = ()) -> list[str]:
-    """What differs between two configurations, one line a flag: `--batch_size: 128 saved, 64 now`.
+def compare_configs(
+    saved: Mapping[str, Any], now: Mapping[str, Any], *, ignore: tuple[str, ...] = (), prefix: str = ""
+) -> list[str]:
+    """List what differs between two configurations, one line a name: `batch_size: 128 saved, 64 now`.
 
     Values are compared as they read back from JSON or a checkpoint: a tuple equals a list of the same values,
-    a path its text. Empty when nothing differs.
+    a path its text.
+
+    Args:
+        saved: name -> value, as a file held it.
+        now: name -> value.
+        ignore: names that may differ.
+        prefix: what stands before each name, such as the dashes of a flag.
+
+    Returns:
+        The lines, by name. Empty when nothing differs.
     """
     names = sorted((saved.keys() | now.keys()) - set(ignore))
     pairs = ((name, saved.get(name, "(absent)"), now.get(name, "(absent)")) for name in names)
-    return [f"--{name}: {old} saved, {new} now" for name, old, new in pairs if _plain(old) != _plain(new)]
+    return [f"{prefix}{name}: {old} saved, {new} now" for name, old, new in pairs if _plain(old) != _plain(new)]
 
 
 def _plain(value: Any) -> Any:
@@ -145,7 +157,7 @@ def _plain(value: Any) -> Any:
 
 
 def random_states() -> dict[str, Any]:
-    """The global generators of Python, NumPy and torch (CPU, and the GPU if in use), as plain values."""
+    """Return the global generators' states of Python, NumPy and torch (CPU, and the GPU if in use), as plain values."""
     version, internal, gauss = random.getstate()
     algorithm, keys, position, has_gauss, cached = np.random.get_state()
     on_gpu = torch.cuda.is_available() and torch.cuda.is_initialized()

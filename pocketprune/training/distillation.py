@@ -10,7 +10,7 @@ from pocketprune.training.tasks import Task
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float, *, scale_gradient: bool = True) -> Tensor:
-    """Mean over the batch of T² KL(softmax(teacher / T) || softmax(student / T)), from logits (b, classes).
+    """Return the mean over the batch of T² KL(softmax(teacher / T) || softmax(student / T)), from logits (b, classes).
 
     The gradient of the bare divergence to a student logit is (q - p) / T, where p and q are softened
     probabilities whose difference itself shrinks like 1/T: about 1/T² in all. The factor T² undoes that
@@ -43,22 +43,23 @@ class Distillation:
         scale_gradient: bool = True,
     ) -> None:
         if not 0 <= weight < float("inf"):
-            raise UserError(f"loss_w_dst={weight}: must not be negative")
+            raise UserError(f"{weight} given; it must not be negative", argument="weight")
         if not 0 < temperature < float("inf"):
-            raise UserError(f"tempr_dst={temperature}: must be positive")
+            raise UserError(f"{temperature} given; it must be positive", argument="temperature")
         self.task, self.weight, self.temperature = task, weight, temperature
         self.scale_gradient = scale_gradient
         self.teacher = copy.deepcopy(teacher).eval().requires_grad_(False)
 
     def __call__(self, net: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Raises UserError where the teacher's outputs have another shape than the student's."""
+        """Return the loss and the student's logits. Raises UserError where the teacher's have another shape."""
         loss, logits = self.task(net, images, labels)
         with no_grad():
             target = self.teacher(images).to(logits.dtype)
         if target.shape != logits.shape:
             raise UserError(
-                f"teacher: its outputs have shape {tuple(target.shape)}, the student's "
-                f"{tuple(logits.shape)}; it must be a network for the same classes"
+                f"its outputs have shape {tuple(target.shape)}, the student's "
+                f"{tuple(logits.shape)}; it must be a network for the same classes",
+                argument="teacher",
             )
         distance = distillation_loss(logits, target, self.temperature, scale_gradient=self.scale_gradient)
         return loss + self.weight * distance, logits

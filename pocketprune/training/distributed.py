@@ -33,7 +33,7 @@ class Launch:
 
     @classmethod
     def from_environment(cls) -> "Launch | None":
-        """None where no launcher asked for several processes."""
+        """Read the environment; None where no launcher asked for several processes."""
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return None
         names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -52,7 +52,7 @@ class Launch:
 
 @contextmanager
 def processes(device: str = "auto", *, connect_s: float = 60, timeout_s: float = 1800) -> Iterator[torch.device]:
-    """Join the processes that torchrun started, if it did, and leave together; yields this process's device.
+    """Join the processes that torchrun started, if it did, and leave together; yield this process's device.
 
     Args:
         device: "auto" (the GPU if there is one), "cpu", "cuda" (each process takes one of its own) or
@@ -86,14 +86,14 @@ def processes(device: str = "auto", *, connect_s: float = 60, timeout_s: float =
 
 
 def pick_device(device: str, launch: Launch | None = None) -> torch.device:
-    """The torch device for `device`; under torchrun, "cuda" is the GPU of the process's number there."""
+    """Return the torch device for `device`; under torchrun, "cuda" is the GPU of the process's number there."""
     count = torch.cuda.device_count()
     if device == "auto":
         device = "cuda" if count else "cpu"
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
-        raise UserError(f"--device {device}: not a device; accepted are auto, cpu, cuda, cuda:N") from error
+        raise UserError(f"{device} is not a device; accepted are auto, cpu, cuda, cuda:N", argument="device") from error
     if chosen.type != "cuda":
         return chosen
     together = launch.local_world if launch else 1
@@ -107,17 +107,17 @@ def _require_gpus(device: str, index: int | None, together: int, count: int) -> 
     """Refuse what this machine's `count` GPUs cannot do, in the same words in each of its processes."""
     if index is not None and together > 1:
         raise UserError(
-            f"--device {device}: {together} processes cannot share a GPU; with --device cuda each takes its own"
+            f"{together} processes cannot share the GPU of {device}; with cuda each takes its own", argument="device"
         )
     if index is None and together > max(count, 1):
         raise UserError(
-            f"--device {device}: {together} processes need a GPU each and this machine has {count}; "
-            "start fewer processes (-n) or use --device cpu"
+            f"{together} processes need a GPU each for {device} and this machine has {count}; "
+            "start fewer processes or use cpu",
+            argument="device",
         )
     if (index or 0) >= count:
-        raise UserError(
-            f"--device {device}: GPU {index or 0} is asked for and this machine has {count}; use --device cpu"
-        )
+        message = f"{device} asks for GPU {index or 0} and this machine has {count}; use cpu"
+        raise UserError(message, argument="device")
 
 
 def _connect(launch: Launch, seconds: float, *, client: bool = False) -> dist.TCPStore:
@@ -147,19 +147,22 @@ def _roll_call(store: dist.Store, launch: Launch, seconds: float) -> None:
 
 
 def is_distributed() -> bool:
+    """Return whether several processes have joined."""
     return dist.is_available() and dist.is_initialized()
 
 
 def rank() -> int:
+    """Return this process's number among all."""
     return dist.get_rank() if is_distributed() else 0
 
 
 def world_size() -> int:
+    """Return the number of processes."""
     return dist.get_world_size() if is_distributed() else 1
 
 
 def is_main() -> bool:
-    """Whether this process is the one that writes files and prints."""
+    """Return whether this process is the one that writes files and prints."""
     return rank() == 0
 
 
@@ -176,7 +179,7 @@ def barrier() -> None:
 
 
 def agree_to_stop(requested: bool, step: int) -> bool:
-    """Whether to stop after `step` because some process was asked to: the same answer in every process.
+    """Return whether to stop after `step` because some process was asked to: the same answer in every process.
 
     With several of them they ask one another every AGREE_EVERY steps only, by a CPU tensor.
     """
@@ -186,7 +189,7 @@ def agree_to_stop(requested: bool, step: int) -> bool:
 
 
 def gather_objects(value: object) -> list:
-    """The values of all processes, by rank, in every process."""
+    """Return the values of all processes, by rank, in every process."""
     values: list = [value] * world_size()
     if is_distributed():
         dist.all_gather_object(values, value)
@@ -201,7 +204,7 @@ def broadcast_module(net: nn.Module) -> None:
 
 
 def data_parallel(net: nn.Module, device: torch.device) -> nn.Module:
-    """`net`, its gradients averaged over the processes in backward; buffers follow the first process."""
+    """Wrap `net` so that backward averages its gradients over the processes; buffers follow the first process."""
     if not is_distributed():
         return net
     return DistributedDataParallel(net, device_ids=[device.index] if device.type == "cuda" else None)
@@ -209,7 +212,7 @@ def data_parallel(net: nn.Module, device: torch.device) -> nn.Module:
 
 @contextmanager
 def synchronised_batch_norm(net: nn.Module, wanted: bool, device: torch.device) -> Iterator[None]:
-    """Inside, batch norms use all processes' images; after, the network has its own modules again.
+    """Let batch norms use all processes' images, inside; after, the network has its own modules again.
 
     torch offers this on CUDA only. On the CPU each process normalises by its own images, and the running
     statistics are those of the first process (DistributedDataParallel broadcasts them); a warning says so.

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from pocketprune.common.devices import device_of
 from pocketprune.common.errors import UserError
 from pocketprune.common.modes import evaluation_mode
 from pocketprune.training import distributed
@@ -60,13 +61,6 @@ class Metrics:
         return f"accuracy {self.accuracy:.2%}{top5}, loss {self.loss:.4f} on {self.samples} images"
 
 
-def device_of(net: nn.Module) -> torch.device:
-    """Where the network's first parameter (or buffer) lives; the CPU for a network without any."""
-    for tensor in (*net.parameters(), *net.buffers()):
-        return tensor.device
-    return torch.device("cpu")
-
-
 def evaluate(
     net: nn.Module,
     split: Split,
@@ -77,7 +71,7 @@ def evaluate(
     progress: bool = True,
     label: str = "evaluate",
 ) -> Metrics:
-    """Accuracy and mean cross-entropy of `net` on all of `split`; several processes share the work.
+    """Measure accuracy and mean cross-entropy of `net` on all of `split`; several processes share the work.
 
     The sums stay on the device until the end: no batch waits for the one before it.
 
@@ -88,8 +82,10 @@ def evaluate(
     Raises:
         UserError: an empty split, or a batch size below 1.
     """
-    if batch_size < 1 or len(split) == 0:
-        raise UserError(f"batch_size_eval={batch_size} on {len(split)} images: both must be at least 1")
+    if batch_size < 1:
+        raise UserError(f"{batch_size} given; it must be at least 1", argument="batch_size")
+    if len(split) == 0:
+        raise UserError("it holds no images", argument="split")
     device = device or device_of(net)
     sums = torch.zeros(4, dtype=torch.float64, device=device)
     world = distributed.world_size()
@@ -111,7 +107,7 @@ def evaluate(
 
 
 def _batch_sums(logits: Tensor, labels: Tensor) -> Tensor:
-    """(correct, loss, correct within five guesses, images), float64, on the device."""
+    """Return (correct, loss, correct within five guesses, images), float64, on the device."""
     correct = (logits.argmax(1) == labels).sum()
     loss = F.cross_entropy(logits, labels, reduction="sum")
     guesses = min(5, logits.shape[1])
@@ -183,12 +179,12 @@ class TensorBoardRecorder:
             self._writer.add_scalar(key, value, step)
 
     def text(self, key: str, text: str, step: int) -> None:
-        """Markdown."""
+        """Write Markdown."""
         with self._writing():
             self._writer.add_text(key, text, step)
 
     def image(self, key: str, image: np.ndarray | Tensor, step: int) -> None:
-        """(H, W, 3), uint8 in [0, 255] or float in [0, 1]."""
+        """Write an image (H, W, 3), uint8 in [0, 255] or float in [0, 1]."""
         with self._writing():
             self._writer.add_image(key, image, step, dataformats="HWC")
 
@@ -206,6 +202,6 @@ class TensorBoardRecorder:
 
 
 def create_recorder(directory: str | Path | None) -> Recorder:
-    """A TensorBoard recorder in the first process if a folder is given; elsewhere one that writes nothing."""
+    """Return a TensorBoard recorder in the first process if a folder is given; else one that writes nothing."""
     wanted = directory is not None and distributed.is_main()
     return TensorBoardRecorder(directory) if wanted else NullRecorder()

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 from pocketprune.common.errors import UserError
 
@@ -19,7 +18,7 @@ Schedule = Callable[[int, int], float]
 
 
 def start_rate(lrn_rate_init: float, batch_size: int, batch_size_norm: float) -> float:
-    """The linear scaling rule: the rate given for `batch_size_norm` images a step, for `batch_size` of them.
+    """Scale linearly the rate given for `batch_size_norm` images a step to `batch_size` of them.
 
     Raises:
         UserError: one of the three is not positive.
@@ -27,7 +26,7 @@ def start_rate(lrn_rate_init: float, batch_size: int, batch_size_norm: float) ->
     given = {"lrn_rate_init": lrn_rate_init, "batch_size": batch_size, "batch_size_norm": batch_size_norm}
     for name, value in given.items():
         if not 0 < value < math.inf:
-            raise UserError(f"{name}={value}: must be positive")
+            raise UserError(f"{value} given; it must be positive", argument=name)
     return lrn_rate_init * batch_size / batch_size_norm
 
 
@@ -115,6 +114,10 @@ POCKETFLOW_RECIPES: dict[str, Recipe] = {
 }
 
 
-def create_scheduler(optimizer: Optimizer, schedule: Schedule, total: int) -> LambdaLR:
-    """A torch scheduler, to be stepped after every step: rate = start rate x schedule(step, total)."""
-    return LambdaLR(optimizer, lambda step: schedule(step, total))
+def set_rates(optimizer: Optimizer, factor: float) -> None:
+    """Set the rate of every parameter group to `factor` times the one that the group was created with.
+
+    A torch scheduler is not used because it fails on a group that a callback adds to the optimizer later.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor

@@ -8,16 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 from torch.optim import SGD, Adam, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
+from pocketprune.common.devices import device_of
 from pocketprune.common.errors import UserError
 from pocketprune.training import distributed
-from pocketprune.training.average import MovingAverage
+from pocketprune.training.callbacks import CallbackList, TrainContext
 from pocketprune.training.checkpoint import Checkpoint, compare_configs, random_states, set_random_states
-from pocketprune.training.metrics import device_of
-from pocketprune.training.schedules import Constant, Schedule, create_scheduler
+from pocketprune.training.schedules import Constant, Schedule, set_rates
 
-FORMAT = 1  # of a training checkpoint; to be raised when what state_dict() returns changes
+FORMAT = 2  # of a training checkpoint; to be raised when what state_dict() returns changes
 MAX_LISTED = 5  # differences named in an error
 FREE_TO_CHANGE = ("summ_step", "save_step")  # between a run and its resumption: they do not touch the result
 NORM_LAYERS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
@@ -70,20 +69,20 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "lrn_rate", "summ_step", "save_step"):
-            self._check(name, 0 < getattr(self, name) < math.inf, "must be positive")
+            self._check(name, 0 < getattr(self, name) < math.inf, "it must be positive")
         for name in ("momentum", "label_smoothing", "ema_decay"):
-            self._check(name, 0 <= getattr(self, name) < 1, "must lie in [0, 1)")
+            self._check(name, 0 <= getattr(self, name) < 1, "it must lie in [0, 1)")
         for name in ("weight_decay", "clip_norm"):
-            self._check(name, 0 <= getattr(self, name) < math.inf, "must not be negative")
+            self._check(name, 0 <= getattr(self, name) < math.inf, "it must not be negative")
         self._check("optimizer", self.optimizer in ("sgd", "adam"), "accepted are sgd, adam")
         self._check("amp", self.amp in ("off", "bf16"), "accepted are off, bf16")
 
     def _check(self, name: str, accepted: bool, rule: str) -> None:
         if not accepted:
-            raise UserError(f"{name}={getattr(self, name)}: {rule}")
+            raise UserError(f"{getattr(self, name)} given; {rule}", argument=name)
 
     def fingerprint(self) -> dict[str, Any]:
-        """What decides the result, as primitives; the schedule by its repr."""
+        """Return what decides the result, as primitives; the schedule by its repr."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         values["schedule"] = repr(self.schedule)
         return {name: value for name, value in values.items() if name not in FREE_TO_CHANGE}
@@ -93,15 +92,21 @@ class TrainSettings:
 class TrainState:
     """Everything a training carries from step to step.
 
-    `sums` are (loss, correct, images) since the last reading, on the device; `means` the (loss, accuracy)
-    read last; `seconds` those spent in earlier lives of the run.
+    Attributes:
+        optimizer: of all parameters that require a gradient.
+        callbacks: what takes part in the training; their state is saved with it.
+        sums: (loss, correct, images) since the last reading, on the device.
+        per_epoch: steps in one pass over the split.
+        total: steps of the whole training.
+        step: steps done.
+        means: the (loss, accuracy) read last.
+        seconds: those spent before this process resumed the training.
     """
 
     net: nn.Module
     settings: TrainSettings
     optimizer: Optimizer
-    scheduler: LambdaLR
-    average: MovingAverage | None
+    callbacks: CallbackList
     sums: Tensor
     per_epoch: int
     total: int
@@ -110,43 +115,51 @@ class TrainState:
     seconds: float = 0.0
 
     @classmethod
-    def create(cls, net: nn.Module, settings: TrainSettings, per_epoch: int) -> "TrainState":
-        """A fresh state for `net`, on the device where it lies, for epochs of `per_epoch` steps."""
+    def create(cls, net: nn.Module, settings: TrainSettings, per_epoch: int, callbacks: CallbackList) -> "TrainState":
+        """Return a fresh state for `net`, on the device where it lies, for epochs of `per_epoch` steps."""
         total = max(1, round(settings.epochs * per_epoch))
-        optimizer = create_optimizer(net, settings)
-        scheduler = create_scheduler(optimizer, settings.schedule, total)
-        average = MovingAverage(net, settings.ema_decay) if settings.ema_decay else None
         sums = torch.zeros(3, dtype=torch.float64, device=device_of(net))
-        return cls(net, settings, optimizer, scheduler, average, sums, per_epoch, total)
+        return cls(net, settings, create_optimizer(net, settings), callbacks, sums, per_epoch, total)
 
     @property
-    def averaged(self) -> nn.Module:
-        """The network to evaluate: the average where there is one."""
-        return self.average.module if self.average else self.net
+    def context(self) -> TrainContext:
+        """The training at this moment, for callbacks."""
+        return TrainContext(self.net, self.optimizer, self.sums.device, self.total, self.per_epoch, self.step)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done."""
+        return self.step == self.total
+
+    def ends_epoch(self) -> bool:
+        """Return whether the last step ended an epoch, or the training."""
+        return self.finished or self.step % self.per_epoch == 0
+
+    def set_rate(self) -> None:
+        """Set the learning rate of the next step."""
+        set_rates(self.optimizer, self.settings.schedule(self.step, self.total))
 
     def update(self) -> None:
-        """One step along the gradients that lie in the parameters."""
+        """Do one step along the gradients that lie in the parameters."""
         if self.settings.clip_norm:
             clip_grad_norm_(self.net.parameters(), self.settings.clip_norm)
         self.optimizer.step()
-        self.scheduler.step()
         self.optimizer.zero_grad(set_to_none=True)
-        if self.average:
-            self.average.update()
         self.step += 1
 
-    def use_average(self) -> None:
-        """End the training with the averaged weights and statistics."""
-        if self.average:
-            self.net.load_state_dict(self.average.module.state_dict())
+    def count(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Add a batch to the sums: its mean loss, a scalar, its logits (b, classes) and its labels (b,)."""
+        correct = (logits.detach().argmax(1) == labels).sum()
+        images = torch.full_like(correct, len(labels))
+        self.sums += torch.stack([loss.detach() * len(labels), correct, images])
 
     def health(self) -> Tensor:
-        """A float64 scalar: 0 if the losses since the last reading, weights and statistics are finite."""
+        """Return a float64 scalar: 0 if the losses since the last reading, weights and statistics are finite."""
         tensors = [tensor for tensor in self.net.state_dict().values() if tensor.is_floating_point()]
         return 0 * self.sums[0] + 0 * get_total_norm(tensors).double()
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint saves. To be called in every process: each adds its random generators."""
+        """Return what a checkpoint saves. Every process must call this, as each adds its random generators."""
         return {
             "format": FORMAT,
             "settings": self.settings.fingerprint(),
@@ -157,30 +170,27 @@ class TrainState:
             "sums": self.sums,
             "net": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-            "average": self.average.state_dict() if self.average else None,
+            "callbacks": self.callbacks.state_dict(),
             "random": distributed.gather_objects(random_states()),
         }
 
     def restore(self, checkpoint: Checkpoint | None) -> None:
-        """Go back to a checkpoint; without one, stay at the beginning.
+        """Go back to a checkpoint; without one, stay at the beginning. The callbacks must have started.
 
         Raises:
-            UserError: it is of other settings, of a split of another size or of another network, or not all
-                processes see the same one.
+            UserError: it is of other settings, of other callbacks, of a split of another size or of another network,
+                or not all processes see the same one.
         """
         found = checkpoint.step if checkpoint else 0
         if len(set(distributed.gather_objects(found))) > 1:
-            raise UserError("checkpoints: the processes do not see the same ones; all machines must share --workdir")
+            raise UserError("checkpoints: the processes do not see the same ones; all machines must share their folder")
         if checkpoint is None:
             return
         self._refuse_other(checkpoint)
         saved = checkpoint.state
         self.net.load_state_dict(saved["net"])
         self.optimizer.load_state_dict(saved["optimizer"])
-        self.scheduler.load_state_dict(saved["scheduler"])
-        if self.average:
-            self.average.load_state_dict(saved["average"])
+        self.callbacks.load_state_dict(saved["callbacks"])
         self.sums.copy_(saved["sums"])
         self.step, self.means, self.seconds = saved["step"], tuple(saved["means"]), saved["seconds"]
         if distributed.rank() < len(saved["random"]):
@@ -190,20 +200,23 @@ class TrainState:
         saved, path = checkpoint.state, checkpoint.path
         if saved.get("format") != FORMAT:
             raise UserError(f"{path}: of format {saved.get('format')}; accepted is {FORMAT}")
-        before = saved["settings"] | {"steps_per_epoch": saved["per_epoch"]}
-        now = self.settings.fingerprint() | {"steps_per_epoch": self.per_epoch}
+        before = saved["settings"] | {"steps_per_epoch": saved["per_epoch"], "callbacks": list(saved["callbacks"])}
+        now = self.settings.fingerprint() | {
+            "steps_per_epoch": self.per_epoch,
+            "callbacks": list(self.callbacks.by_name),
+        }
         shapes = [
             {name: tuple(value.shape) for name, value in tensors.items()}
             for tensors in (saved["net"], self.net.state_dict())
         ]
-        lines = [line.removeprefix("--") for line in compare_configs(before, now) + compare_configs(*shapes)]
+        lines = compare_configs(before, now) + compare_configs(*shapes)
         if lines:
             more = f"; and {len(lines) - MAX_LISTED} more" if len(lines) > MAX_LISTED else ""
             raise UserError(f"{path}: of another training: {'; '.join(lines[:MAX_LISTED])}{more}")
 
 
 def create_optimizer(net: nn.Module, settings: TrainSettings) -> Optimizer:
-    """SGD with momentum, or Adam; fused, one pass over the memory, where torch has that.
+    """Return SGD with momentum, or Adam; fused, one pass over the memory, where torch has that.
 
     Raises:
         UserError: the network has no parameter to train.
@@ -212,7 +225,7 @@ def create_optimizer(net: nn.Module, settings: TrainSettings) -> Optimizer:
     norms = {id(parameter) for layer in layers for parameter in layer.parameters(recurse=False)}
     parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
     if not parameters:
-        raise UserError("net: it has no parameter to train")
+        raise UserError("it has no parameter to train", argument="net")
     groups = [
         {"params": [p for p in parameters if id(p) not in norms], "weight_decay": settings.weight_decay},
         {"params": [p for p in parameters if id(p) in norms], "weight_decay": 0.0},

@@ -31,7 +31,7 @@ class Preempted(SystemExit):
 
 
 class StopSignal:
-    """Inside, SIGTERM is merely remembered in `requested`, so that the work can end between two steps.
+    """Remembers SIGTERM in `requested` while it is entered, so that the work can end between two steps.
 
     Outside the main thread, where Python allows no handler, SIGTERM keeps its meaning.
     """
@@ -55,10 +55,10 @@ class StopSignal:
 
 @contextlib.contextmanager
 def leaving_on_sigterm() -> Iterator[None]:
-    """Inside, SIGTERM raises Preempted at once, where no StopSignal is there to put it off."""
+    """Raise Preempted as soon as SIGTERM comes, inside, unless a StopSignal puts it off."""
 
     def leave(_number: int, _frame: FrameType | None) -> None:
-        raise Preempted("SIGTERM came; the same command goes on from what is saved")
+        raise Preempted("SIGTERM came; the same command resumes from what is saved")
 
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -82,23 +82,23 @@ class PeerError(UserError):
 
 
 def share_machine(rank: int, other: int) -> bool:
-    """Whether torchrun started both processes on one machine, where they share their standard error."""
+    """Return whether torchrun started both processes on one machine, where they share their standard error."""
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return rank // local == other // local
 
 
 def leaves_with_the_others(end: SystemExit) -> bool:
-    """Whether an exit is no failure: preemption, which the processes agreed on, or success."""
+    """Return whether an exit is no failure: preemption, which the processes agreed on, or success."""
     return isinstance(end, Preempted) or end.code in (0, None)
 
 
 def is_broken_collective(error: BaseException) -> bool:
-    """Whether communicating failed, not computing. Gloo raises a plain RuntimeError that names its file."""
+    """Return whether communicating failed, not computing. Gloo raises a plain RuntimeError that names its file."""
     return isinstance(error, DistError) or (isinstance(error, RuntimeError) and "/gloo/" in str(error))
 
 
 class LeaveTogether:
-    """Inside, the failure of one process is told to all, and each of them ends within seconds.
+    """Tells the failure of one process to all, while it is entered, and each of them ends within seconds.
 
     A process that fails puts its message into the store they share. The others look there from a thread of
     their own, for a process that waits in a collective sees nothing; they then leave with PeerError as soon
@@ -138,7 +138,7 @@ class LeaveTogether:
             return
 
     def _look(self) -> PeerError | None:
-        """What another process failed with; None while all is well."""
+        """Return what another process failed with; None while all is well."""
         try:
             if not self._store.check(["failed"]):
                 return None
@@ -155,7 +155,7 @@ class LeaveTogether:
         return PeerError(f"process {rank} of {self._world} failed: {message}", told=told)
 
     def _tell(self, error: BaseException) -> None:
-        """Be the first to fail and let the error go on; or leave because of the one that was."""
+        """Tell the others of this error if it is the first; otherwise leave because of the one that was."""
         if not isinstance(error, UserError):  # a collective may have broken because another process left
             self._await(lambda: self._verdict is not None, 2 * POLL_S)
         if self._verdict is not None:
@@ -175,7 +175,7 @@ class LeaveTogether:
             raise PeerError(f"process {self._rank} of {self._world}: {message}") from error
 
     def _second(self, first: str, mine: str) -> None:
-        """Another process was first: leave quietly if it said the same, or else because of it."""
+        """Leave because another process was first; quietly if it said the same."""
         self._store.add("heard", 1)
         rank, message = first.split("\n", 1)
         if message == mine.split("\n", 1)[1]:

@@ -173,7 +173,7 @@ def test_sigterm_between_the_phases_ends_the_run_in_a_line(
     with monkeypatch.context() as patched:
         patched.setattr(learner, "evaluate", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
         assert _run(tmp_path, f"--init_checkpoint={weights}", "--nb_epochs_rat=0") == 143
-    assert capsys.readouterr().err == "stopped: SIGTERM came; the same command goes on from what is saved\n"
+    assert capsys.readouterr().err == "stopped: SIGTERM came; the same command resumes from what is saved\n"
     assert signal.getsignal(signal.SIGTERM) is before
     assert _run(tmp_path, f"--init_checkpoint={weights}", "--nb_epochs_rat=0") == 0
 

@@ -119,7 +119,7 @@ def test_what_needs_code_to_load_is_neither_saved_nor_loaded(tmp_path):
         torch.save(content, checkpoints.path(1))
         with pytest.warns(UserWarning, match=why), pytest.raises(UserError, match="none of the 1"):
             checkpoints.latest()
-    with pytest.raises(UserError, match="keep_checkpoints=0"):
+    with pytest.raises(UserError, match="keep: 0 given"):
         Checkpoints(tmp_path, keep=0)
 
 
@@ -151,8 +151,9 @@ def test_compare_configs_lists_what_differs():
     saved = {"batch_size": 128, "ratios": [1, 2], "gone": 1, "workdir": "a", "path": "x/y"}
     now = {"batch_size": 64, "ratios": (1, 2), "new": True, "workdir": "b", "path": Path("x/y")}
     assert compare_configs(saved, now, ignore=("workdir",)) == [
-        "--batch_size: 128 saved, 64 now",
-        "--gone: 1 saved, (absent) now",
-        "--new: (absent) saved, True now",
+        "batch_size: 128 saved, 64 now",
+        "gone: 1 saved, (absent) now",
+        "new: (absent) saved, True now",
     ]
+    assert compare_configs({"new": 1}, {"new": 2}, prefix="--") == ["--new: 1 saved, 2 now"]
     assert compare_configs(saved, saved) == []

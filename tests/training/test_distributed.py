@@ -8,10 +8,10 @@ from pocketprune.common.errors import UserError
 from pocketprune.training import distributed
 from pocketprune.training.checkpoint import Checkpoints
 from pocketprune.training.distributed import Launch, pick_device, processes, synchronised_batch_norm
-from pocketprune.training.loop import steps_per_epoch, train
+from pocketprune.training.loop import train
 from pocketprune.training.metrics import evaluate
-from pocketprune.training.state import TrainSettings
 from tests.training.launch import run_together
+from tests.training.methods import RandomMasks
 from tests.training.tiny import TinySplit, conv_net
 from tests.training.worker import TOGETHER
 
@@ -44,6 +44,19 @@ def test_two_processes_train_as_one_with_the_same_global_batch(tmp_path):
     measured = evaluate(net, split, 10, progress=False)
     assert (found["found"]["samples"], found["found"]["accuracy"]) == (97, pytest.approx(measured.accuracy))
     assert found["found"]["loss"] == pytest.approx(measured.loss, abs=1e-6)
+
+
+def test_callbacks_take_part_in_every_process(tmp_path):
+    ends, _ = run_processes("masked", tmp_path)
+    assert [status for status, _ in ends] == [0, 0], ends
+    assert [(tmp_path / f"steps-{rank}").read_text() for rank in (0, 1)] == ["18", "18"]
+    found = torch.load(tmp_path / "result.pt", weights_only=True)
+    assert found["same"]
+    net, split = conv_net(norm=False).double(), TinySplit(count=97).double()
+    result = train(net, split, TOGETHER, callbacks=[RandomMasks()], progress=False)
+    for name, tensor in net.state_dict().items():
+        assert torch.allclose(found["net"][name], tensor, rtol=0, atol=1e-9)
+    assert found["loss"] == pytest.approx(result.loss, abs=1e-9)
 
 
 def test_preempting_one_process_stops_both_at_one_step_and_the_run_continues(tmp_path):
@@ -115,30 +128,23 @@ def test_without_a_launcher_there_is_one_process(monkeypatch):
 def test_devices(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert pick_device("auto") == pick_device("cpu") == torch.device("cpu")
-    with pytest.raises(UserError, match="--device cuda: GPU 0 is asked for and this machine has 0"):
+    with pytest.raises(UserError, match="device: cuda asks for GPU 0 and this machine has 0"):
         pick_device("cuda")
-    with pytest.raises(UserError, match="--device tpux: not a device"):
+    with pytest.raises(UserError, match="device: tpux is not a device; accepted are auto, cpu"):
         pick_device("tpux")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", lambda _index: None)
     assert pick_device("auto") == torch.device("cuda", 0)
     launch = Launch(3, 1, local_world=2, world=4, address="a", port=1, store_is_elsewhere=False)
     assert pick_device("cuda", launch) == torch.device("cuda", 1)
-    with pytest.raises(UserError, match="--device cuda:0: 2 processes cannot share a GPU"):
+    with pytest.raises(UserError, match="device: 2 processes cannot share the GPU of cuda:0"):
         pick_device("cuda:0", launch)
     for rank in (2, 3):  # every process of the machine refuses in the same words
         launch = Launch(rank, rank - 1, local_world=3, world=4, address="a", port=1, store_is_elsewhere=False)
-        with pytest.raises(UserError, match="--device cuda: 3 processes need a GPU each and this machine has 2; start"):
+        with pytest.raises(
+            UserError, match="device: 3 processes need a GPU each for cuda and this machine has 2; start"
+        ):
             pick_device("cuda", launch)
-
-
-def test_the_global_batch_must_be_shared_evenly(monkeypatch):
-    monkeypatch.setattr(distributed, "world_size", lambda: 3)
-    with pytest.raises(UserError, match="batch_size=128: must be a multiple of the 3 processes"):
-        steps_per_epoch(TinySplit(), TrainSettings())
-    with pytest.raises(UserError, match="96 are too few; batch_size=99 on 3 process"):
-        steps_per_epoch(TinySplit(), TrainSettings(batch_size=99))
-    assert steps_per_epoch(TinySplit(), TrainSettings(batch_size=30)) == 3
 
 
 def test_synchronised_batch_norm_is_put_in_and_taken_out(monkeypatch):

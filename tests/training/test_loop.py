@@ -7,27 +7,13 @@ from torch import nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from pocketprune.common.errors import UserError
-from pocketprune.training.checkpoint import Checkpoints
-from pocketprune.training.loop import NonFiniteError, train
-from pocketprune.training.metrics import NullRecorder, evaluate
+from pocketprune.training.loop import train
+from pocketprune.training.metrics import evaluate
 from pocketprune.training.schedules import Cosine, Piecewise
 from pocketprune.training.state import TrainSettings
-from pocketprune.training.tasks import Classification
 from tests.training.tiny import TinySplit, conv_net, same_tensors
 
 QUICK = TrainSettings(batch_size=32, lrn_rate=0.05, epochs=2, summ_step=2)
-
-
-class Notes(NullRecorder):
-    def __init__(self):
-        self.points = []
-
-    def record(self, key, value, step):
-        self.points.append((key, step, value))
-
-    def of(self, key):
-        return [(step, value) for name, step, value in self.points if name == key]
 
 
 def test_it_learns_a_trivial_task():
@@ -94,46 +80,6 @@ def test_same_seed_same_result_and_whatever_came_before():
     assert not same_tensors(first, third)
 
 
-def test_ema_is_the_running_mean_of_weights_and_statistics():
-    steps, decay = 6, 0.8
-    trail = [conv_net() for _ in range(steps)]
-    for count, net in enumerate(trail, 1):
-        train(net, TinySplit(), dataclasses.replace(QUICK, epochs=count / 3), progress=False)
-    averaged = conv_net()
-    train(averaged, TinySplit(), dataclasses.replace(QUICK, ema_decay=decay), progress=False)
-    for name in ("0.weight", "1.running_var", "8.bias"):
-        expected = trail[0].state_dict()[name]
-        for net in trail[1:]:
-            expected = decay * expected + (1 - decay) * net.state_dict()[name]
-        assert torch.allclose(averaged.state_dict()[name], expected, atol=1e-6)
-    assert averaged[1].num_batches_tracked.item() == steps
-
-
-def test_the_records_are_the_means_between_summaries():
-    notes, losses = Notes(), []
-
-    def task(net, images, labels):
-        loss, logits = Classification()(net, images, labels)
-        losses.append((loss.item(), (logits.argmax(1) == labels).float().mean().item()))
-        return loss, logits
-
-    result = train(
-        conv_net(),
-        TinySplit(),
-        dataclasses.replace(QUICK, epochs=5 / 3, schedule=Piecewise((0.5,))),
-        task=task,
-        recorder=notes,
-        label="tune",
-        progress=False,
-    )
-    assert [step for step, _ in notes.of("tune/loss")] == [2, 4, 5]
-    pairs = [losses[0:2], losses[2:4], losses[4:5]]
-    assert [v for _, v in notes.of("tune/loss")] == pytest.approx([sum(x for x, _ in p) / len(p) for p in pairs])
-    assert [v for _, v in notes.of("tune/accuracy")] == pytest.approx([sum(x for _, x in p) / len(p) for p in pairs])
-    assert [v for _, v in notes.of("tune/learning_rate")] == pytest.approx([0.05, 0.005, 0.005])
-    assert (result.loss, result.accuracy) == pytest.approx(losses[4])
-
-
 class CountReads(TorchFunctionMode):
     """Counts what makes the host wait for a device: reading numbers out of a tensor."""
 
@@ -159,53 +105,6 @@ def test_no_step_waits_for_the_device(progress):
     assert count.reads == ["tolist"]
 
 
-def test_on_epoch_sees_the_network_to_evaluate_and_leaves_training_alone():
-    seen, plain, watched = [], conv_net(), conv_net()
-
-    def on_epoch(net, epoch, step):
-        seen.append((epoch, step, evaluate(net, TinySplit(), 32, progress=False).accuracy))
-        net.eval()
-
-    settings = dataclasses.replace(QUICK, epochs=2.5, ema_decay=0.5)
-    train(plain, TinySplit(), settings, progress=False)
-    train(watched, TinySplit(), settings, progress=False, on_epoch=on_epoch)
-    assert [(epoch, step) for epoch, step, _ in seen] == [(1, 3), (2, 6), (3, 8)]
-    assert same_tensors(plain, watched)
-
-
-@pytest.mark.parametrize("summ_step", [3, 100])
-def test_non_finite_loss_stops_the_run_and_no_bad_checkpoint_is_written(tmp_path, summ_step):
-    def task(net, images, labels):
-        loss, logits = Classification()(net, images, labels)
-        task.step += 1
-        return loss * (math.nan if task.step == 8 else 1.0), logits
-
-    task.step = 0
-    checkpoints, net = Checkpoints(tmp_path), conv_net()
-    settings = dataclasses.replace(QUICK, epochs=10, save_step=5, summ_step=summ_step)
-    interval = "7 to 9" if summ_step == 3 else "6 to 10"  # since the last summary or checkpoint
-    where = rf"from {interval}; the last good checkpoint is .*train-00000005.pt; lower"
-    with pytest.raises(NonFiniteError, match=where):
-        train(net, TinySplit(), settings, task=task, checkpoints=checkpoints, progress=False)
-    assert checkpoints.steps() == [5]
-
-
-def test_a_weight_that_became_infinite_is_not_saved(tmp_path):
-    def task(net, images, labels):
-        logits = net(images)
-        return (logits * 0).sum() + torch.sqrt(logits.sum() * 0), logits  # loss 0, gradient infinite times 0
-
-    with pytest.raises(NonFiniteError, match="there is no checkpoint yet"):
-        train(
-            conv_net(),
-            TinySplit(),
-            dataclasses.replace(QUICK, save_step=1),
-            task=task,
-            checkpoints=Checkpoints(tmp_path),
-            progress=False,
-        )
-
-
 @pytest.mark.parametrize("options", [{"channels_last": True}, {"amp": "bf16"}])
 def test_speed_options_leave_an_ordinary_network_that_learnt(options):
     net = conv_net()
@@ -225,42 +124,6 @@ def test_compile_wraps_the_network_and_only_for_the_training(monkeypatch):
 def test_a_split_smaller_than_a_batch_is_one_step_an_epoch():
     result = train(conv_net(), TinySplit(count=10), dataclasses.replace(QUICK, epochs=3), progress=False)
     assert result.steps == 3
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("epochs", 0),
-        ("epochs", math.nan),
-        ("batch_size", 0),
-        ("lrn_rate", -1),
-        ("lrn_rate", math.inf),
-        ("momentum", 1),
-        ("weight_decay", -1e-9),
-        ("label_smoothing", 1),
-        ("ema_decay", 1.5),
-        ("clip_norm", -1),
-        ("amp", "fp16"),
-        ("optimizer", "lion"),
-        ("save_step", 0),
-        ("summ_step", 0),
-    ],
-)
-def test_settings_out_of_range_are_named(name, value):
-    with pytest.raises(UserError, match=rf"^{name}={value}: "):
-        TrainSettings(**{name: value})
-
-
-def test_refusals():
-    with pytest.raises(UserError, match="too few"):
-        train(conv_net(), TinySplit(count=0), QUICK, progress=False)
-    frozen = conv_net().requires_grad_(False)
-    with pytest.raises(UserError, match="no parameter to train"):
-        train(frozen, TinySplit(), QUICK, progress=False)
-    short = TinySplit()
-    short.batches = lambda *_args, **_options: iter(list(TinySplit().batches(32))[:2])
-    with pytest.raises(RuntimeError, match="gave 2 batches of 3"):
-        train(conv_net(), short, QUICK, progress=False)
 
 
 def test_parameters_outside_modules_train_too():

@@ -1,6 +1,5 @@
 import contextlib
 import dataclasses
-import os
 import random
 import signal
 import time
@@ -13,27 +12,12 @@ from pocketprune.training.checkpoint import Checkpoints
 from pocketprune.training.loop import train
 from pocketprune.training.schedules import Cosine
 from pocketprune.training.stopping import Preempted
-from pocketprune.training.tasks import Classification
 from tests.training.launch import start
+from tests.training.methods import Interrupting
 from tests.training.tiny import TinySplit, conv_net, same_tensors
 from tests.training.worker import ALONE
 
 SETTINGS = dataclasses.replace(ALONE, epochs=6)  # 6 steps an epoch, 36 in all
-
-
-class Interrupting:
-    """A task that raises at one step, or asks for the run's end by SIGTERM."""
-
-    def __init__(self, at, *, by_signal=False):
-        self.at, self.by_signal, self.calls = at, by_signal, 0
-
-    def __call__(self, net, images, labels):
-        self.calls += 1
-        if self.calls == self.at and self.by_signal:
-            os.kill(os.getpid(), signal.SIGTERM)
-        elif self.calls == self.at:
-            raise KeyboardInterrupt
-        return Classification(0.1)(net, images, labels)
 
 
 def uninterrupted(settings=SETTINGS):
@@ -155,7 +139,7 @@ def test_checkpoints_of_another_training_are_refused(tmp_path):
         progress=False,
     )
     checkpoints.save({"format": 99}, 40)
-    refused("of format 99; accepted is 1")
+    refused("of format 99; accepted is 2")
 
 
 def test_kill_9_at_random_moments_loses_at_most_save_step_steps(tmp_path):

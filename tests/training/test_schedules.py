@@ -10,7 +10,7 @@ from pocketprune.training.schedules import (
     Cosine,
     Exponential,
     Piecewise,
-    create_scheduler,
+    set_rates,
     start_rate,
 )
 
@@ -75,13 +75,14 @@ def test_values_out_of_range_are_refused(build):
         build()
 
 
-def test_scheduler_sets_the_rate_of_the_optimiser():
+def test_rates_are_the_start_rate_times_the_factor_in_every_group():
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.4)
-    scheduler = create_scheduler(optimizer, Piecewise((0.5,)), 4)
-    rates = []
-    for _ in range(4):
-        rates.append(optimizer.param_groups[0]["lr"])
+    schedule, rates = Piecewise((0.5,)), []
+    for step in range(4):
+        if step == 1:
+            optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 0.3})
+        set_rates(optimizer, schedule(step, 4))
+        rates += [group["lr"] for group in optimizer.param_groups]
         optimizer.step()
-        scheduler.step()
-    assert rates == pytest.approx([0.4, 0.4, 0.04, 0.04])
+    assert rates == pytest.approx([0.4, 0.4, 0.3, 0.04, 0.03, 0.04, 0.03])
     assert Constant()(3, 4) == 1.0

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ import run
 from learners import base as learner
 from pocketprune.common.errors import UserError
 from pocketprune.training import distributed
+from pocketprune.training.callbacks import Callback
 from pocketprune.training.checkpoint import Checkpoints
 from pocketprune.training.loop import train
 from pocketprune.training.metrics import evaluate
@@ -23,6 +25,7 @@ from pocketprune.training.stopping import PeerError
 from pocketprune.training.tasks import Classification, Task
 from tests.channel_pruning.door import prune as pruned_by
 from tests.structure import small
+from tests.training.methods import RandomMasks
 from tests.training.tiny import TinySplit, conv_net
 
 ALONE = TrainSettings(
@@ -53,12 +56,13 @@ def single(folder: Path) -> None:
     print(f"resumed from {result.resumed_from}")
 
 
-def together(folder: Path, task: Task | None = None) -> None:
+def together(folder: Path, task: Task | None = None, callbacks: Sequence[Callback] = ()) -> None:
     """A training shared by the processes, in double precision; the first writes what came out."""
     net, split = conv_net(norm=False, seed=distributed.rank()).double(), TinySplit(count=97).double()
     if distributed.is_main():
         net = conv_net(norm=False).double()
-    result = train(net, split, TOGETHER, task=task, checkpoints=Checkpoints(folder), progress=False)
+    checkpoints = Checkpoints(folder)
+    result = train(net, split, TOGETHER, task=task, callbacks=callbacks, checkpoints=checkpoints, progress=False)
     found = evaluate(net, split, 10, progress=False)
     states = distributed.gather_objects([tensor.clone() for tensor in net.state_dict().values()])
     if distributed.is_main():
@@ -76,7 +80,7 @@ def together(folder: Path, task: Task | None = None) -> None:
 
 
 def preempted(folder: Path) -> None:
-    """As together, but the second process gets SIGTERM in the fifth step of its first life."""
+    """As together, but the second process gets SIGTERM in the fifth step, unless the training is resumed."""
 
     def task(net, images, labels):
         task.step += 1
@@ -86,6 +90,13 @@ def preempted(folder: Path) -> None:
 
     task.step = 0
     together(folder, task=task)
+
+
+def masked(folder: Path) -> None:
+    """As together, with masks and a penalty; each process also writes how many steps its callback took part in."""
+    masks = RandomMasks()
+    together(folder, callbacks=[masks])
+    (folder / f"steps-{distributed.rank()}").write_text(str(masks.steps))
 
 
 def failing(folder: Path) -> None:
@@ -165,6 +176,7 @@ MODES = {
     "train": single,
     "together": together,
     "preempted": preempted,
+    "masked": masked,
     "failing": failing,
     "dying": dying,
     "stuck": stuck,

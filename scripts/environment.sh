@@ -3,8 +3,8 @@
 # read_arguments ARGUMENT... leaves in $processes what -n=K says, if anything, and in $arguments what run.py is to get:
 # NET_at_DATASET, as a name or as nets/NET_at_DATASET_run.py, becomes --net and --dataset, under PocketFlow's names too.
 #
-# find_python EXTRA... leaves in $python an interpreter that has all requirements. Taken are, in this order: $PYTHON, the project's .venv, and the python3 at hand where it has everything already.
-# Otherwise .venv is created and filled once, with the versions of constraints.txt.
+# find_python EXTRA... leaves in $python an interpreter that has all requirements. It tries, in this order: $PYTHON, the
+# project's .venv, python3. Where none has them, .venv is created and filled once, with the versions of constraints.txt.
 
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=$repo/.venv

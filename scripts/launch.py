@@ -1,4 +1,4 @@
-"""Start torchrun for run.py, so that whatever goes wrong is told in a line and not in torchrun's own words.
+"""Start torchrun for run.py, and report whatever goes wrong in one line instead of torchrun's own words.
 
     python scripts/launch.py TORCHRUN_ARGUMENTS... RUN_PY FLAGS...
 
@@ -26,7 +26,7 @@ from pocketprune.common.errors import UserError
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Check the flags, start the processes and wait for their end; the exit status."""
+    """Check the flags, start the processes, wait for their end and return the exit status."""
     script = next(number for number, text in enumerate(arguments) if text.endswith("run.py"))
     if HELP_FLAGS & set(arguments[script:]):
         print(help_page())
@@ -52,12 +52,15 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def share_cores(processes: int) -> None:
-    """Give each process its part of this machine's cores; torchrun would give it one."""
+    """Give each process its part of this machine's cores, where torchrun would give it one core."""
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // processes)))
 
 
 def _status(error: ChildFailedError) -> int:
-    """The exit status of the process that failed first; one that a signal ended could not say so itself."""
+    """Return the exit status of the process that failed first.
+
+    A process that a signal ended could not report that itself; it is reported here.
+    """
     number, failure = error.get_first_failure()
     if failure.exitcode >= 0:
         return failure.exitcode

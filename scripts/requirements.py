@@ -1,6 +1,6 @@
-"""Prints which of pyproject.toml's requirements this interpreter lacks. Standard library only.
+"""Print which of pyproject.toml's requirements this interpreter lacks. Standard library only.
 
-  python scripts/requirements.py [--all] [EXTRA ...]
+    python scripts/requirements.py [--all] [EXTRA ...]
 
 With --all every requirement is printed, installed or not.
 """
@@ -15,14 +15,14 @@ PROJECT = Path(__file__).parent.parent / "pyproject.toml"
 
 
 def requirements(extras: list[str]) -> list[str]:
-    """The project's requirements and those of the extras, as pyproject.toml states them."""
+    """Return the project's requirements and those of the extras, as pyproject.toml states them."""
     project = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]
     optional = project["optional-dependencies"]
-    return project["dependencies"] + [text for extra in extras for text in optional[extra]]
+    return [*project["dependencies"], *(text for extra in extras for text in optional[extra])]
 
 
 def is_met(requirement: str) -> bool:
-    """Whether `name>=version` is installed."""
+    """Return whether `name>=version` is installed."""
     name, _, least = requirement.partition(">=")
     try:
         return _numbers(version(name)) >= _numbers(least)
@@ -31,7 +31,7 @@ def is_met(requirement: str) -> bool:
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    """'2.13.0+cpu' -> (2, 13, 0)."""
+    """Return (2, 13, 0) for '2.13.0+cpu'."""
     return tuple(int(number) for number in re.findall(r"\d+", text.split("+")[0]))
 
 

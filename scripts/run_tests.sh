@@ -12,6 +12,5 @@ set -euo pipefail
 cd "$repo"
 find_python dev export plots safetensors
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # the tensors are small: more threads only wait for each other
-"$python" -m ruff check .
-"$python" -m ruff format --check .
+PYTHON=$python bash scripts/lint.sh
 exec "$python" -m pytest -n auto --maxprocesses 4 --dist worksteal "$@"

@@ -154,7 +154,7 @@ def test_plot_names_its_extra(
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: None if n == "matplotlib" else found(n, *a))
     message = refusal(capsys, "--exec_mode=layers", "--plot", f"--workdir={tmp_path}")
-    assert message.startswith("drawing (--plot): needs matplotlib, not installed here; pip install")
+    assert message.startswith("drawing: needs matplotlib, not installed here; pip install")
 
 
 def test_layers_writes_a_template_that_the_list_option_takes(

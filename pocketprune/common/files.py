@@ -1,4 +1,4 @@
-"""Files that no kill can break, and files from outside that can do no harm."""
+"""Write files that no kill can break, and read files from outside that can do no harm."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from pocketprune.common.errors import UserError
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes | memoryview) -> None:
-    """Put `data` at `path` entirely or not at all: written beside its place, synced, then renamed into it.
+    """Write `data` to `path` entirely or not at all.
+
+    The data is written to a file beside `path` and synced; that file is then renamed to `path`.
 
     Raises:
-        UserError: the disk is full, the folder is read-only, or the like. What was at `path` before is still
-            there.
+        UserError: the disk is full, the folder is read-only, or the like. The old file at `path` is still there.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
@@ -40,7 +41,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | memoryview) -> 
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the renaming durable too; some file systems refuse, and then it is as durable as they make it."""
+    """Sync a folder, so that a renaming in it is durable; do nothing on file systems that refuse."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -50,10 +51,14 @@ def _sync_folder(folder: Path) -> None:
 
 
 def read_tensors(path: str | os.PathLike[str], *, source: str = "") -> Any:
-    """What torch.save wrote, on the CPU, its checksums verified and no code of it executed.
+    """Read what torch.save wrote, on the CPU. Checksums are verified, and no code in the file is executed.
 
     Args:
+        path: the file.
         source: how the message of an error begins; the path if not given.
+
+    Returns:
+        The object that was saved.
 
     Raises:
         UserError: the file is missing, truncated, damaged, not torch.save's, or holds code.

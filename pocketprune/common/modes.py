@@ -1,4 +1,4 @@
-"""Networks in evaluation mode for a while."""
+"""Switch a network to evaluation mode for a while."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,10 @@ from torch import nn
 
 @contextmanager
 def evaluation_mode(net: nn.Module) -> Iterator[None]:
-    """Every module in evaluation mode inside, each back in its own after: parts may be frozen on purpose."""
+    """Put every module in evaluation mode, and each back in its own mode at the end.
+
+    The modes may differ between modules: a part can be frozen on purpose.
+    """
     modes = [(module, module.training) for module in net.modules()]
     net.eval()
     try:

@@ -1,4 +1,4 @@
-"""Offering the nearest name when one is unknown."""
+"""Suggest a known name where an unknown one was given."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from collections.abc import Iterable
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or the names accepted when none is near."""
+    """Return the end of a message about an unknown name.
+
+    The end is `; did you mean 'x'?` where a known name is similar. Otherwise it lists the first eight known names, and
+    it is empty where there are none.
+    """
     names = list(known)
     close = difflib.get_close_matches(name, names, n=1)
     if close:

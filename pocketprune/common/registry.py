@@ -1,4 +1,4 @@
-"""From the name a person typed to the callable that builds it: literal registries and `file.py:callable`."""
+"""Find the callable behind a name that a person typed: a key of a registry, or `file.py:callable`."""
 
 import difflib
 import importlib
@@ -15,9 +15,15 @@ from pocketprune.common.errors import UserError
 
 
 def resolve(flag: str, name: str, registry: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
-    """The builder called `name`: a key of `registry`, `path/file.py:callable` or `module:callable`.
+    """Return the builder that `name` stands for.
 
-    Raises UserError, with the nearest name, where there is none.
+    Args:
+        flag: the flag that gave the name, for messages.
+        name: a key of `registry`, `path/file.py:callable` or `module:callable`.
+        registry: the builders that have a name of their own.
+
+    Raises:
+        UserError: there is no such builder; the message offers the nearest name.
     """
     if name in registry:
         return registry[name]
@@ -30,13 +36,14 @@ def resolve(flag: str, name: str, registry: Mapping[str, Callable[..., Any]]) ->
 
 
 def load_callable(flag: str, spec: str) -> Callable[..., Any]:
-    """The callable that `path/file.py:callable` or `module:callable` names; runs that file's code.
+    """Return the callable that `path/file.py:callable` or `module:callable` names. The file's code is run.
 
-    Raises UserError where the file, the module or the callable is missing or importing it fails.
+    Raises:
+        UserError: the file, the module or the callable is missing, or importing it fails.
     """
     source, _, attribute = spec.rpartition(":")
     module = _import_file(flag, spec, Path(source)) if source.endswith(".py") else _import(flag, spec, source)
-    found = getattr(module, attribute, None)
+    found: Callable[..., Any] | None = getattr(module, attribute, None)
     if not callable(found):
         public = [name for name in vars(module) if not name.startswith("_")]
         close = difflib.get_close_matches(attribute, public, n=1)
@@ -46,7 +53,7 @@ def load_callable(flag: str, spec: str) -> Callable[..., Any]:
 
 
 def call_accepted(builder: Callable[..., Any], options: Mapping[str, Any]) -> Any:
-    """Call `builder` with those keyword options that its signature takes; None means its own default."""
+    """Call `builder` with the options that its signature takes as keywords, except those that are None."""
     parameters = inspect.signature(builder).parameters.values()
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
     names = {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
@@ -54,12 +61,12 @@ def call_accepted(builder: Callable[..., Any], options: Mapping[str, Any]) -> An
 
 
 def one_line(error: BaseException) -> str:
-    """An exception's text on a single line, for messages that quote it."""
+    """Return an exception's kind and text on a single line, for messages that quote it."""
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _import(flag: str, spec: str, name: str) -> ModuleType:
-    if os.getcwd() not in sys.path:  # where the command was typed, wherever run.py lies
+    if os.getcwd() not in sys.path:  # the module may lie where the command was typed
         sys.path.append(os.getcwd())
     try:
         return importlib.import_module(name)
@@ -71,10 +78,12 @@ def _import_file(flag: str, spec: str, path: Path) -> ModuleType:
     if not path.is_file():
         raise UserError(f"{flag}={spec}: no such file: {path}")
     path = path.resolve()
-    if str(path.parent) not in sys.path:  # its neighbours can be imported, and shadow nothing
+    if str(path.parent) not in sys.path:  # the file may import its neighbours; at the end, so that they shadow nothing
         sys.path.append(str(path.parent))
     name = f"pocketprune_user_{path.stem}"
     module_spec = importlib.util.spec_from_file_location(name, path)
+    assert module_spec is not None
+    assert module_spec.loader is not None, "a .py file always has one"
     module = importlib.util.module_from_spec(module_spec)
     sys.modules[name] = module  # dataclasses and worker processes look a class's module up by name
     try:

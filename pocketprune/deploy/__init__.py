@@ -1,0 +1,1 @@
+"""Pruned networks on their way out: saved, exported, run elsewhere, timed, drawn."""

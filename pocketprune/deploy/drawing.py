@@ -1,4 +1,4 @@
-"""A picture of a network's channel groups: every channel, kept or removed, and how many there are."""
+"""Draw a network's channel groups: every channel, kept or removed, and how many there are."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from pocketprune.thinning.recipes import Recipe, recipe_of
 KEPT, REMOVED, STAYS, PAPER = "#2662a6", "#f0b49e", "#c8cdd4", "#ffffff"
 SUFFIXES = (".png", ".svg", ".pdf")
 MOST_ROWS = 400
-"""A picture of more rows than this would be taller than image files can be."""
+"""A picture with more rows than this would be taller than image files can be."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the picture.
+    """A row is one line of the picture.
 
     Attributes:
         label: the group's name, or the layer's that reads its own subset of a shared input.
@@ -40,25 +40,28 @@ class Row:
 
 
 def require_plots() -> None:
-    """Raise UserError, naming the extra, unless matplotlib is installed."""
+    """Check that matplotlib is installed.
+
+    Raises:
+        UserError: it is not; the message names the extra that installs it.
+    """
     if importlib.util.find_spec("matplotlib") is None:
-        raise UserError(
-            'drawing (--plot): needs matplotlib, not installed here; pip install "pocketprune[plots]" installs it'
-        )
+        raise UserError('drawing: needs matplotlib, not installed here; pip install "pocketprune[plots]" installs it')
 
 
 def draw_groups(path: str | os.PathLike[str], groups: Sequence[ChannelGroup], pruned: nn.Module | None = None) -> None:
-    """Draw channel groups, one line each in forward order; every channel is a cell, kept or removed.
+    """Draw channel groups, one line each in forward order. Every channel is a cell, kept or removed.
 
-    Layers that read their own subset of a shared input (samplers) follow as lines of their own.
+    Layers that read their own subset of a shared input (samplers) follow on lines of their own.
 
     Args:
-        path: the picture: .png, .svg or .pdf.
-        groups: of the dense network, from `find_channel_groups`.
-        pruned: what became of that network; None: nothing was removed.
+        path: where the picture is written; it ends in .png, .svg or .pdf.
+        groups: the channel groups of the dense network, from `find_channel_groups`.
+        pruned: the network after pruning; None where nothing was removed.
 
     Raises:
-        UserError: the extra `plots` is not installed, `pruned` is another network's, or the file cannot be written.
+        UserError: the extra `plots` is not installed, the groups are not those of `pruned`, or the file cannot be
+            written.
     """
     require_plots()
     path = Path(path)
@@ -66,22 +69,22 @@ def draw_groups(path: str | os.PathLike[str], groups: Sequence[ChannelGroup], pr
         raise UserError(f"{path}: a picture ends in {', '.join(SUFFIXES)}")
     rows = group_rows(groups, (recipe_of(pruned) if pruned is not None else None) or Recipe())
     if not rows or len(rows) > MOST_ROWS:
-        raise UserError(f"groups: {len(rows)} given; 1 to {MOST_ROWS} can be drawn")
+        raise UserError(f"{len(rows)} given; 1 to {MOST_ROWS} can be drawn", argument="groups")
     picture = io.BytesIO()
     _figure(rows).savefig(picture, format=path.suffix[1:])
     write_atomically(path, picture.getbuffer())
 
 
 def group_rows(groups: Sequence[ChannelGroup], recipe: Recipe) -> list[Row]:
-    """The lines of the picture: the groups in forward order, then the samplers.
+    """Return the lines of the picture: the groups in forward order, then the samplers.
 
     Raises:
-        UserError: the recipe speaks of other groups.
+        UserError: the recipe is of a network with other groups.
     """
     sizes = {group.name: group.size for group in groups}
     for name, kept in recipe.groups.items():
         if name not in sizes or not kept or max(kept) >= sizes[name]:
-            raise UserError(f"groups: they are not those of the network that was pruned ('{name}')")
+            raise UserError(f"they are not those of the network that was pruned ('{name}')", argument="groups")
     rows = [Row(group.name, _mask(group.size, recipe.groups.get(group.name)), not group.prunable) for group in groups]
     for weight, kept in recipe.samplers.items():
         rows.append(Row(f"read by {weight.removesuffix('.weight')}", _mask(recipe.dense[weight][1], kept)))
@@ -89,13 +92,14 @@ def group_rows(groups: Sequence[ChannelGroup], recipe: Recipe) -> list[Row]:
 
 
 def _mask(size: int, kept: Sequence[int] | None) -> np.ndarray:
+    """Return a boolean for each of `size` channels; None keeps all."""
     mask = np.full(size, kept is None)
     mask[list(kept or ())] = True
     return mask
 
 
 def _figure(rows: Sequence[Row]) -> Any:
-    """Strips of channels at the left, their numbers as bars at the right."""
+    """Draw strips of channels at the left and their numbers as bars at the right."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10.0, 1.2 + 0.22 * len(rows)), dpi=100, layout="constrained")
@@ -118,7 +122,7 @@ def _figure(rows: Sequence[Row]) -> Any:
 
 
 def _strip(axes: Any, position: int, row: Row) -> None:
-    """Neighbouring channels of one state, as pieces of a bar of width 1."""
+    """Draw one row as a bar of width 1; neighbouring channels of one state are one piece of it."""
     edges = np.flatnonzero(np.diff(row.kept.astype(int))) + 1
     starts, ends = np.r_[0, edges], np.r_[edges, len(row.kept)]
     colours = [STAYS if row.stays else KEPT if row.kept[start] else REMOVED for start in starts]

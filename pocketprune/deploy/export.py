@@ -1,7 +1,7 @@
-"""Networks as files for other runtimes: ONNX, torch.export (.pt2), OpenVINO IR.
+"""Write networks as files for other runtimes: ONNX, torch.export (.pt2), OpenVINO IR.
 
-Each file is loaded again and compared with the PyTorch network at two batch sizes before it takes its place; a
-file that computes something else is not written.
+Each file is loaded again and compared with the PyTorch network at two batch sizes before it takes its place. A file
+that computes something else is not written.
 """
 
 from __future__ import annotations
@@ -35,21 +35,22 @@ from pocketprune.graph.admission import refuse_modeless, refuse_others
 from pocketprune.graph.tracing import ExampleInputs, batch_of, split_inputs
 
 TOLERANCE = 1e-4
-"""Largest difference accepted, as a share of the output's largest value."""
+"""The largest difference accepted, as a share of the output's largest value."""
 OTHER_BATCH = 3
 """The batch size tried besides 1."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A file written and verified.
+    """Describe a file that was written and verified.
 
     Attributes:
         format: "ONNX", "torch.export" or "OpenVINO".
-        path: the file; OpenVINO's weights lie beside it in a .bin. size: bytes of all its files.
-        batch: the one batch size that the network's own code allows; None: any.
+        path: the file; OpenVINO's weights lie beside it in a .bin.
+        size: bytes of the file and what lies beside it.
+        batch: the one batch size that the network's own code allows; None where it allows any.
         latency_ms: median milliseconds at the example inputs, in the format's own runtime on the CPU.
-        torch_latency_ms: the PyTorch network's, measured in turns with it.
+        torch_latency_ms: the same of the PyTorch network; the two were measured in turns.
         max_difference: largest absolute difference from the PyTorch output, over the batch sizes tried.
     """
 
@@ -63,7 +64,11 @@ class Exported:
 
 
 def check_extra() -> None:
-    """Raise UserError, naming the extra, unless the packages of every format are installed."""
+    """Check that the packages of every format are installed.
+
+    Raises:
+        UserError: one is not; the message names the extra that installs it.
+    """
     require_packages("export", *dict.fromkeys(name for kind in FORMATS.values() for name in kind.packages))
 
 
@@ -78,14 +83,15 @@ def export_onnx(
     """Write a network in evaluation mode as an ONNX model, of any batch size where its code allows that.
 
     Args:
-        path: ends in .onnx.
+        path: where the model is written; it ends in .onnx.
+        net: the network; it stays as it is.
         example_inputs: what the network is traced and timed with; the first axis of its tensors is the batch.
         tolerance: largest difference accepted, as a share of the output's largest value.
-        repeats: timed runs.
+        repeats: number of timed runs.
 
     Raises:
         UserError: the extra `export` is not installed, the network cannot be exported, or the model computes
-            something else than the network. Nothing is written then.
+            something else than the network; nothing is written then.
     """
     require_packages("export_onnx", *FORMATS["ONNX"].packages)
     return _export(Path(path), net, example_inputs, FORMATS["ONNX"], tolerance, repeats)
@@ -101,7 +107,7 @@ def export_pt2(
 ) -> Exported:
     """Write a network as a torch.export program (.pt2), which PyTorch runs without the network's own code.
 
-    Otherwise as `export_onnx`; needs no extra.
+    The arguments are those of `export_onnx`. No extra is needed.
     """
     return _export(Path(path), net, example_inputs, FORMATS["torch.export"], tolerance, repeats)
 
@@ -116,7 +122,7 @@ def export_openvino(
 ) -> Exported:
     """Write a network as OpenVINO IR: `path` (.xml), and its float32 weights beside it (.bin).
 
-    Otherwise as `export_onnx`.
+    The arguments are those of `export_onnx`.
     """
     require_packages("export_openvino", *FORMATS["OpenVINO"].packages)
     return _export(Path(path), net, example_inputs, FORMATS["OpenVINO"], tolerance, repeats)
@@ -147,7 +153,15 @@ def _write_openvino(net: nn.Module, inputs: ExampleInputs, path: Path) -> bool:
 
 @dataclass(frozen=True)
 class Format:
-    """How a kind of file is written (the answer: whether its batch size is free) and opened."""
+    """A format says how one kind of file is written and opened.
+
+    Attributes:
+        name: the format's name for people.
+        suffix: how the names of its files end.
+        write: writes a network to a path and returns whether the file's batch size is free.
+        load: opens the file.
+        packages: what must be installed.
+    """
 
     name: str
     suffix: str
@@ -165,12 +179,13 @@ FORMATS = {
     )
 }
 ONE_FILE_BYTES = 1 << 30
-"""Weights above this lie beside an ONNX file, whose own limit is 2 GB."""
+"""Larger weights lie beside an ONNX file, whose own limit is 2 GB."""
 
 
 def _export(
     path: Path, net: nn.Module, inputs: ExampleInputs, kind: Format, tolerance: float, repeats: int
 ) -> Exported:
+    """Write a network in one format, compare the file with the network, time both, and move the file to `path`."""
     if path.suffix != kind.suffix:
         raise UserError(f"{path}: a file of the format {kind.name} ends in {kind.suffix}")
     refuse_others(net)
@@ -194,7 +209,7 @@ def _export(
 
 
 def _on_cpu(net: nn.Module, inputs: ExampleInputs) -> tuple[nn.Module, ExampleInputs]:
-    """The network and its inputs on the CPU; copies where they are elsewhere."""
+    """Return the network and its inputs on the CPU; they are copied if they are elsewhere."""
     args, kwargs = split_inputs(inputs)
     moved = pytree.tree_map(lambda v: v.detach().cpu() if isinstance(v, Tensor) else v, (args, kwargs))
     elsewhere = any(t.device.type != "cpu" for t in [*net.parameters(), *net.buffers()])
@@ -203,7 +218,7 @@ def _on_cpu(net: nn.Module, inputs: ExampleInputs) -> tuple[nn.Module, ExampleIn
 
 @contextlib.contextmanager
 def _draft_of(path: Path) -> Iterator[Path]:
-    """A place to write a file and its companions to; at the end they move to where `path` says, if all went well."""
+    """Give a place to write a file and its companions to. At the end they move beside `path`, if all went well."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.")
@@ -218,7 +233,7 @@ def _draft_of(path: Path) -> Iterator[Path]:
 
 
 def _difference(path: Path, eager: Runner, runner: Runner, inputs: ExampleInputs, tolerance: float) -> float:
-    """Largest absolute difference between the outputs. Raises UserError where it is more than tolerated."""
+    """Return the largest absolute difference between the outputs, and refuse one that is more than tolerated."""
     try:
         expected, made = eager(inputs), runner(inputs)
     except Exception as error:  # runtimes raise errors of their own
@@ -239,7 +254,7 @@ def _difference(path: Path, eager: Runner, runner: Runner, inputs: ExampleInputs
 
 
 def _gap(a: Tensor, b: Tensor) -> tuple[float, float]:
-    """Largest absolute difference, and the largest value; both infinite or both undefined counts as equal."""
+    """Return the largest absolute difference and the largest value. Two infinite or two undefined values are equal."""
     if a.shape != b.shape:
         return math.inf, 0.0
     a, b = a.detach().double().flatten(), b.detach().double().flatten()

@@ -1,4 +1,4 @@
-"""The time that a network takes."""
+"""Measure the time that a network takes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ from pocketprune.graph.tracing import ExampleInputs, split_inputs, try_forward
 
 @torch.no_grad()
 def measure_latency(net: nn.Module, example_inputs: ExampleInputs, repeats: int = 30) -> float:
-    """Median milliseconds of a forward pass in evaluation mode, after warming up, the device idle at both ends.
+    """Return the median milliseconds of a forward pass in evaluation mode, after warming up.
+
+    The device is idle at the beginning and at the end of each pass.
+
+    Args:
+        net: the network; it stays as it is.
+        example_inputs: inputs that it runs on, on its own device.
+        repeats: number of timed passes.
 
     Raises:
         UserError: the network fails on the inputs, or fewer than one repeat is asked for.
@@ -26,7 +33,7 @@ def measure_latency(net: nn.Module, example_inputs: ExampleInputs, repeats: int 
     args, kwargs = split_inputs(example_inputs)
     try_forward(net, args, kwargs)
     if repeats < 1:
-        raise UserError(f"repeats: {repeats} given; 1 or more is accepted")
+        raise UserError(f"{repeats} given; 1 or more is accepted", argument="repeats")
     cuda = any(t.is_cuda for t in tensors_in((args, kwargs)))
 
     def once() -> float:

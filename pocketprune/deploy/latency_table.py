@@ -1,8 +1,7 @@
-"""Latency as a budget: milliseconds measured on this machine at a few widths, stored, and interpolated
-between.
+"""Turn milliseconds measured on this machine at a few widths into a cost for every width.
 
-A kernel's time is no smooth function of its widths, and repeated measurements differ; a budget needs a cost
-that never falls when a width rises. So the measured grid is made monotone and interpolated bilinearly.
+A kernel's time is no smooth function of its widths, and repeated measurements differ. A budget needs a cost that never
+falls when a width rises. So the measured grid is made monotone and interpolated bilinearly.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +18,19 @@ import torch
 from pocketprune.common.errors import UserError
 from pocketprune.common.files import write_atomically
 
-GRID = 5  # measured widths per axis
+GRID = 5
+"""The number of widths measured along each axis."""
 
 
 class LatencyTable:
-    """Milliseconds by name, kept in a JSON file per machine and device, measured where missing.
+    """Keep milliseconds by name in a JSON file, apart for each machine and device, and measure those that are missing.
 
-    Raises UserError for a file that is no such table.
+    Args:
+        path: the file; None keeps the table in memory alone.
+        device: what the times are measured on, as torch names it.
+
+    Raises:
+        UserError: the file is no such table.
     """
 
     def __init__(self, path: Path | None, *, device: str = "cpu") -> None:
@@ -32,30 +38,37 @@ class LatencyTable:
         self.machine = f"{platform.node()}, {platform.processor() or platform.machine()}, {device}, " + (
             f"{torch.get_num_threads()} threads, torch {torch.__version__}"
         )
-        self._all = self._read() if path is not None and path.exists() else {}
+        self._all = _read(path) if path is not None and path.exists() else {}
         self._known = self._all.setdefault(self.machine, {})
 
     def milliseconds(self, name: str, measure: Callable[[], float]) -> float:
-        """The stored time of `name`; without one, `measure()` is called once and its result stored."""
+        """Return the stored time of `name`; where there is none, call `measure` once and store the result."""
         if name not in self._known:
             self._known[name] = float(measure())
             if self.path is not None:
                 write_atomically(self.path, json.dumps(self._all, indent=1).encode())
         return self._known[name]
 
-    def _read(self) -> dict[str, dict[str, float]]:
-        try:
-            table = json.loads(self.path.read_text(encoding="utf-8"))
-            return {machine: {name: float(ms) for name, ms in known.items()} for machine, known in table.items()}
-        except (OSError, ValueError, AttributeError, TypeError) as error:
-            raise UserError(f"latency table {self.path}: not a table that a search wrote ({error})") from None
+
+def _read(path: Path) -> dict[str, dict[str, float]]:
+    """Return machine -> name -> milliseconds."""
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+        return {machine: {name: float(ms) for name, ms in known.items()} for machine, known in table.items()}
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise UserError(f"latency table {path}: not a table that a search wrote ({error})") from None
 
 
 class LayerLatency:
-    """A layer's milliseconds for any input and output width: monotone in both, bilinear between measurements.
+    """Give a layer's milliseconds at any input and output width: monotone in both, bilinear between measurements.
 
-    `measure(inputs, outputs)` gives the milliseconds of the layer at these widths; it is called on a grid of
-    at most GRID x GRID, through `table` under names that begin with `name`.
+    Args:
+        table: where measured times are looked up and stored.
+        name: how the layer's names in the table begin.
+        inputs: the layer's input width in the dense network.
+        outputs: its output width there.
+        measure: gives the layer's milliseconds at an input and an output width; it is called on a grid of at most
+            GRID x GRID widths.
     """
 
     def __init__(
@@ -63,17 +76,17 @@ class LayerLatency:
     ) -> None:
         self.rows, self.columns = grid(inputs), grid(outputs)
         measured = [
-            [table.milliseconds(f"{name} {a}->{b}", lambda a=a, b=b: measure(a, b)) for b in self.columns]
-            for a in self.rows
+            [table.milliseconds(f"{name} {a}->{b}", partial(measure, a, b)) for b in self.columns] for a in self.rows
         ]
         rising = np.maximum.accumulate(np.asarray(measured, dtype=float), axis=0)
         self.table = np.maximum.accumulate(rising, axis=1)
 
     def __call__(self, inputs: int, outputs: int) -> float:
+        """Return the milliseconds at an input and an output width."""
         across = [float(np.interp(outputs, self.columns, row)) for row in self.table]
         return float(np.interp(inputs, self.rows, across))
 
 
 def grid(width: int) -> Sequence[int]:
-    """At most GRID widths from 1 to `width`, evenly spread."""
+    """Return at most GRID widths from 1 to `width`, evenly spread."""
     return sorted({round(w) for w in np.linspace(1, width, min(GRID, width)).tolist()})

@@ -1,4 +1,4 @@
-"""Networks as torch.export programs and ONNX models, of any batch size where the network's code allows it."""
+"""Turn networks into torch.export programs and ONNX models, of any batch size where the network's code allows it."""
 
 from __future__ import annotations
 
@@ -19,21 +19,23 @@ from pocketprune.graph.tracing import ExampleInputs, batch_of, split_inputs
 
 
 def at_batch(inputs: ExampleInputs, size: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The inputs at another batch size: their own samples, as often as needed."""
+    """Return the inputs at another batch size, their own samples repeated as often as needed."""
     batch = batch_of(inputs)
 
     def resized(value: Any) -> Any:
         return value[torch.arange(size) % batch] if _has_batch(value, batch) else value
 
-    return pytree.tree_map(resized, split_inputs(inputs))
+    args, kwargs = pytree.tree_map(resized, split_inputs(inputs))
+    return args, kwargs
 
 
 def _has_batch(value: Any, batch: int) -> bool:
+    """Return whether a value is a tensor whose first axis is the batch."""
     return isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] == batch
 
 
 def exported_program(net: nn.Module, inputs: ExampleInputs) -> tuple[torch.export.ExportedProgram, Any]:
-    """A network in evaluation mode as a program, and its dynamic shapes; None where its batch size is fixed."""
+    """Return a network in evaluation mode as a program, and its dynamic shapes: None where its batch size is fixed."""
     args, kwargs = at_batch(inputs, max(2, batch_of(inputs)))  # at batch 1 a dynamic axis would be taken for fixed
     # Without gradients attention modules take a path that exporters do not know.
     with named_keywords(net, kwargs), torch.enable_grad():
@@ -44,14 +46,15 @@ def exported_program(net: nn.Module, inputs: ExampleInputs) -> tuple[torch.expor
 
 
 def _dynamic_shapes(net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """For each argument of the network's forward, which axes are free: the batch, one for all."""
+    """Return for each argument of the network's forward which axes are free: the batch, which is one for all."""
     axis, batch = torch.export.Dim("batch", min=1), batch_of((args, kwargs))
     bound = inspect.signature(net.forward).bind(*args, **kwargs).arguments
-    return pytree.tree_map(lambda value: {0: axis} if _has_batch(value, batch) else None, dict(bound))
+    shapes: dict[str, Any] = pytree.tree_map(lambda value: {0: axis} if _has_batch(value, batch) else None, dict(bound))
+    return shapes
 
 
 def onnx_model(net: nn.Module, inputs: ExampleInputs) -> tuple[torch.onnx.ONNXProgram, bool]:
-    """A network in evaluation mode as an ONNX model, and whether its batch size is free.
+    """Return a network in evaluation mode as an ONNX model, and whether its batch size is free.
 
     Raises:
         UserError: the network returns something besides tensors.
@@ -59,11 +62,12 @@ def onnx_model(net: nn.Module, inputs: ExampleInputs) -> tuple[torch.onnx.ONNXPr
     program, shapes = exported_program(net, inputs)
     options = {} if shapes is None else {"dynamic_shapes": shapes}
     model = torch.onnx.export(program, dynamo=True, verbose=False, output_names=_output_names(program), **options)
+    assert model is not None, "torch.onnx.export returns a program when dynamo is True"
     return model, shapes is not None
 
 
 def _output_names(program: torch.export.ExportedProgram) -> list[str] | None:
-    """`output`, or `output_0` and so on, in place of the operators that happen to come last."""
+    """Return the outputs' names: `output`, or `output_0` and so on. None where an output is no tensor."""
     outputs = program.graph_signature.user_outputs
     others = [str(value) for value in outputs if not isinstance(value, str | None)]
     if others:
@@ -75,13 +79,13 @@ def _output_names(program: torch.export.ExportedProgram) -> list[str] | None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Exporters warn, log and print much that is of no use to a user; errors still come as exceptions."""
+    """Silence the exporters, which warn, log and print much that is of no use here. Errors still come as exceptions."""
     with silenced("torch", "onnxscript", "onnx_ir"), contextlib.redirect_stdout(io.StringIO()):
         yield
 
 
 def root_line(error: BaseException) -> str:
-    """What an exception goes back to, as one line of moderate length."""
+    """Return the first cause of an exception as one line of moderate length."""
     while error.__cause__ is not None:
         error = error.__cause__
     return str(error) if isinstance(error, UserError) else first_line(error)

@@ -1,4 +1,4 @@
-"""Exported networks loaded from their files and run on the CPU: ONNX Runtime, OpenVINO, torch.export.
+"""Load exported networks from their files and run them on the CPU: ONNX Runtime, OpenVINO, torch.export.
 
 Every runner takes example inputs (see `ExampleInputs`) and returns the output's tensors in order. All compute in
 float32 where the network does, with the number of threads that PyTorch uses.
@@ -23,7 +23,15 @@ Runner = Callable[[ExampleInputs], list[Tensor]]
 
 
 def require_packages(purpose: str, *names: str) -> None:
-    """Raise UserError, naming the extra that holds them, unless all these packages are installed."""
+    """Check that packages of the extra `export` are installed.
+
+    Args:
+        purpose: what needs them, for the message.
+        names: the packages.
+
+    Raises:
+        UserError: one is missing; the message names the extra.
+    """
     missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
@@ -33,12 +41,12 @@ def require_packages(purpose: str, *names: str) -> None:
 
 
 def tensor_inputs(inputs: ExampleInputs) -> list[Tensor]:
-    """The tensors among the inputs, in the order of the exported model's own inputs."""
+    """Return the tensors among the inputs, in the order of the exported model's own inputs."""
     return tensors_in(split_inputs(inputs))
 
 
 def open_pt2(path: str | os.PathLike[str]) -> Runner:
-    """A torch.export program."""
+    """Open a torch.export program."""
     module = torch.export.load(os.fspath(path)).module()
 
     def run(inputs: ExampleInputs) -> list[Tensor]:
@@ -50,7 +58,11 @@ def open_pt2(path: str | os.PathLike[str]) -> Runner:
 
 
 def open_onnx(path: str | os.PathLike[str], threads: int | None = None) -> Runner:
-    """An ONNX model in ONNX Runtime, all graph optimisations on.
+    """Open an ONNX model in ONNX Runtime, all graph optimisations on.
+
+    Args:
+        path: the model.
+        threads: how many threads it runs in; None for as many as PyTorch uses.
 
     Raises:
         UserError: onnxruntime is not installed.
@@ -73,7 +85,11 @@ def open_onnx(path: str | os.PathLike[str], threads: int | None = None) -> Runne
 
 
 def open_openvino(path: str | os.PathLike[str], threads: int | None = None) -> Runner:
-    """An OpenVINO IR (or ONNX) model on OpenVINO's CPU device, tuned for latency.
+    """Open an OpenVINO IR (or ONNX) model on OpenVINO's CPU device, tuned for latency.
+
+    Args:
+        path: the model.
+        threads: how many threads it runs in; None for as many as PyTorch uses.
 
     Raises:
         UserError: openvino is not installed.
@@ -98,7 +114,7 @@ def open_openvino(path: str | os.PathLike[str], threads: int | None = None) -> R
 
 
 def run_eagerly(net: torch.nn.Module) -> Runner:
-    """The network itself, as it is, without gradients."""
+    """Return a runner of the network itself, as it is, without gradients."""
 
     def run(inputs: ExampleInputs) -> list[Tensor]:
         args, kwargs = split_inputs(inputs)
@@ -109,7 +125,15 @@ def run_eagerly(net: torch.nn.Module) -> Runner:
 
 
 def latencies(runners: Sequence[Callable[[], object]], *, repeats: int = 20, warmup: int = 2) -> list[float]:
-    """Median milliseconds of each call; they take turns, so that what else the machine does hits all alike."""
+    """Return the median milliseconds of each call.
+
+    The calls take turns, so that what else the machine does hits all alike.
+
+    Args:
+        runners: the calls.
+        repeats: number of timed turns.
+        warmup: number of turns before them.
+    """
     for _ in range(warmup):
         for runner in runners:
             runner()

@@ -1,4 +1,9 @@
-"""Additions that a layer's output runs into: where it can make up for what the other operand has lost."""
+"""Find the additions that follow a layer, where the layer can correct the drift of the other operand.
+
+In a residual block the shortcut's value in the pruned network is no longer that of the dense network. The difference,
+dense minus pruned, is its drift. A layer of the block that is refitted to write its dense output plus this drift
+restores the sum.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
-from pocketprune.graph.tracing import TracedNet, node_shape, operator_name
+from pocketprune.graph.nodes import arguments, node_shape, operator_name
+from pocketprune.graph.tracing import TracedNet
 
 _PASSING = {"dropout", "clone", "contiguous", "detach", "alias"}
 _MIN_SCALE = 1e-3
@@ -16,14 +22,28 @@ _MIN_SCALE = 1e-3
 
 @dataclass(frozen=True)
 class Branch:
-    """A layer whose output, scaled per channel by the norms in `norms`, is added to `other`."""
+    """One layer's output is scaled per channel by the batch norms and then added to another value.
+
+    Attributes:
+        other: the value that it is added to.
+        norms: the batch norms between the layer and the addition, in forward order.
+        tensor_names: placeholder -> name of its parameter or buffer.
+    """
 
     other: fx.Node
     norms: tuple[fx.Node, ...]
     tensor_names: Mapping[fx.Node, str]
 
     def in_layer_units(self, drift: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
-        """What the layer must write more so that the sum is what it was; dead channels write nothing more."""
+        """Return the drift of `other` in the units of the layer's own output.
+
+        Adding the result to the layer's output adds `drift` to the sum. Channels that the norms scale to almost
+        nothing cannot correct anything; the result is zero there.
+
+        Args:
+            drift: dense minus pruned value of `other`, (batch, channels, ...).
+            tensors: the network's parameters and buffers by name.
+        """
         for norm in self.norms:
             scale = norm_scale(norm, self.tensor_names, tensors)
             alive = scale.abs() > _MIN_SCALE * scale.abs().max()
@@ -33,22 +53,41 @@ class Branch:
 
 
 def norm_scale(norm: fx.Node, names: Mapping[fx.Node, str], tensors: Mapping[str, Tensor]) -> Tensor:
-    """Per-channel factor gamma / sqrt(var + eps) of a batch norm in evaluation mode, float64."""
-    gamma, _, _, var = [tensors[names[a]].double() if isinstance(a, fx.Node) else None for a in norm.args[1:5]]
-    eps = norm.args[7] if operator_name(norm) == "batch_norm" else norm.args[6]
-    inverse = (var + eps).rsqrt()
-    return inverse if gamma is None else gamma * inverse
+    """Return the per-channel factor gamma / sqrt(var + eps) of a batch norm in evaluation mode, float64.
+
+    Args:
+        norm: the batch norm.
+        names: placeholder -> name of its parameter or buffer.
+        tensors: the network's parameters and buffers by name.
+    """
+    args = arguments(norm)
+    gamma, var = args[1], args[4]
+    eps = args[7] if operator_name(norm) == "batch_norm" else args[6]
+    inverse: Tensor = (tensors[names[var]].double() + eps).rsqrt()
+    return tensors[names[gamma]].double() * inverse if isinstance(gamma, fx.Node) else inverse
 
 
 def following_norm(node: fx.Node) -> fx.Node | None:
-    """The batch norm (with running statistics) that alone reads a node, if there is one."""
+    """Return the batch norm that reads a node, if it has running statistics and nothing else reads the node."""
     user = _only_user(node)
-    known = user is not None and operator_name(user) in ("batch_norm", "_native_batch_norm_legit_no_training")
-    return user if known and user.args[0] is node and isinstance(user.args[4], fx.Node) else None
+    if user is None or operator_name(user) not in ("batch_norm", "_native_batch_norm_legit_no_training"):
+        return None
+    return user if user.args[0] is node and isinstance(user.args[4], fx.Node) else None
 
 
 def find_branches(traced: TracedNet, layers: Sequence[fx.Node]) -> dict[fx.Node, Branch]:
-    """For every addition the one layer, the largest that feeds it directly, that makes up for the other operand."""
+    """Choose the layers that correct the drift of an addition's other operand.
+
+    Each addition is corrected by one layer. Among the layers whose output runs into it, this is the one with the
+    largest weight.
+
+    Args:
+        traced: the network.
+        layers: the layers that may be chosen.
+
+    Returns:
+        layer -> the addition's other operand, and the norms in between.
+    """
     claims: dict[fx.Node, list[tuple[int, fx.Node, Branch]]] = {}
     for layer in layers:
         if (found := _addition_after(traced, layer)) is not None:
@@ -59,6 +98,7 @@ def find_branches(traced: TracedNet, layers: Sequence[fx.Node]) -> dict[fx.Node,
 
 
 def _addition_after(traced: TracedNet, layer: fx.Node) -> tuple[fx.Node, Branch] | None:
+    """Follow a layer's output while one node alone reads it, and return the addition that it runs into, if any."""
     norms: list[fx.Node] = []
     node = layer
     while (user := _only_user(node)) is not None:
@@ -66,22 +106,27 @@ def _addition_after(traced: TracedNet, layer: fx.Node) -> tuple[fx.Node, Branch]
             norms.append(norm)
         elif operator_name(user) == "add" and len(user.args) == 2 and not user.kwargs:
             other = user.args[1] if user.args[0] is node else user.args[0]
-            fits = (
-                isinstance(other, fx.Node)
-                and other is not node
-                and other.op == "call_function"
-                and node_shape(other) == node_shape(node)
-                and layer not in _ancestors(other)
-            )
-            return (user, Branch(other, tuple(norms), traced.tensor_names)) if fits else None
+            if isinstance(other, fx.Node) and _can_be_corrected(other, node, layer):
+                return user, Branch(other, tuple(norms), traced.tensor_names)
+            return None
         elif operator_name(user) not in _PASSING and not _is_first_item(user):
             return None
         node = user
     return None
 
 
+def _can_be_corrected(other: fx.Node, summand: fx.Node, layer: fx.Node) -> bool:
+    """Return whether `other` is a computed value like `summand`, but not computed from the layer itself."""
+    return (
+        other is not summand
+        and other.op == "call_function"
+        and node_shape(other) == node_shape(summand)
+        and layer not in _ancestors(other)
+    )
+
+
 def _is_first_item(node: fx.Node) -> bool:
-    return operator_name(node) == "getitem" and node.args[1] == 0
+    return operator_name(node) == "getitem" and bool(node.args[1] == 0)
 
 
 def _only_user(node: fx.Node) -> fx.Node | None:
@@ -100,7 +145,15 @@ def _ancestors(node: fx.Node) -> set[fx.Node]:
 
 
 def hoisted(traced: TracedNet, branches: Mapping[fx.Node, Branch]) -> list[fx.Node]:
-    """The computing nodes in an order in which every branch's other operand comes before the layer it corrects."""
+    """Reorder the computing nodes so that each branch's other operand is known when its layer is reached.
+
+    Args:
+        traced: the network.
+        branches: layer -> its branch, as `find_branches` returns them.
+
+    Returns:
+        All computing nodes; every node still comes after the nodes that it reads.
+    """
     order = traced.call_nodes()
     for layer, branch in branches.items():
         place = order.index(layer)

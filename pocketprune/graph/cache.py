@@ -1,19 +1,18 @@
-"""Values held between two stops of the sweep: in memory up to a bound, past it on disk."""
+"""Hold the values between two stops of the sweep: in memory up to a bound, past it on disk."""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-Env = dict[fx.Node, Any]
+from pocketprune.graph.nodes import Env
 
 
 class EnvCache:
-    """One environment (node -> value) per calibration batch.
+    """Hold one environment (node -> value) for each calibration batch.
 
     Args:
         limit_gb: GiB of tensors kept in memory; batches that would exceed it are written to a temporary folder.
@@ -27,7 +26,7 @@ class EnvCache:
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def put(self, batch: int, env: Env) -> None:
-        """Hold a batch's values."""
+        """Hold the values of one batch."""
         size = sum(v.numel() * v.element_size() for v in env.values() if isinstance(v, Tensor))
         if sum(self._sizes.values()) + size <= self._limit:
             self._memory[batch], self._sizes[batch] = env, size
@@ -38,7 +37,7 @@ class EnvCache:
         self._on_disk[batch] = list(env)
 
     def take(self, batch: int) -> Env:
-        """A batch's values, held no longer."""
+        """Return the values of one batch and let go of them."""
         if batch in self._memory:
             self._sizes.pop(batch)
             return self._memory.pop(batch)

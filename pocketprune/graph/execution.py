@@ -1,28 +1,30 @@
-"""Running a traced network node by node."""
+"""Run a traced network node by node."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from pocketprune.graph.nodes import Env
 from pocketprune.graph.tracing import ExampleInputs, TracedNet
 
-Env = MutableMapping[fx.Node, Any]
+__all__ = ["Env", "evaluate_node", "last_uses", "run"]
 
 
 def evaluate_node(node: fx.Node, env: Mapping[fx.Node, Any]) -> Any:
-    """The value of one call_function node, its arguments looked up in `env`."""
-    args = fx.map_arg(node.args, env.__getitem__)
-    kwargs = fx.map_arg(node.kwargs, env.__getitem__)
-    return node.target(*args, **kwargs)
+    """Return the value of one call_function node, its arguments looked up in `env`."""
+    args: Any = fx.map_arg(node.args, env.__getitem__)
+    kwargs: Any = fx.map_arg(node.kwargs, env.__getitem__)
+    operator: Any = node.target
+    return operator(*args, **kwargs)
 
 
 def last_uses(nodes: Iterable[fx.Node]) -> dict[fx.Node, list[fx.Node]]:
-    """node -> the values that no later node reads, so that they can be freed after it."""
+    """Return for each node the values that no later node reads, so that they can be freed after it."""
     seen: set[fx.Node] = set()
     frees: dict[fx.Node, list[fx.Node]] = {}
     for node in reversed(list(nodes)):
@@ -39,13 +41,15 @@ def run(
     tensors: Mapping[str, Tensor] | None = None,
     before: Callable[[fx.Node, Env], None] | None = None,
 ) -> Any:
-    """The network's output in evaluation mode, in its own nesting.
+    """Return the network's output in evaluation mode, in its own nesting.
 
     Args:
+        traced: the network.
+        inputs: what the network takes.
         tensors: replacements for the network's parameters and buffers, by name.
         before: called with each node and the environment before the node is evaluated.
     """
-    env: dict[fx.Node, Any] = traced.bind(inputs, tensors)
+    env = traced.bind(inputs, tensors)
     frees = last_uses(traced.graph.nodes)
     for node in traced.graph.nodes:
         if node.op == "call_function":

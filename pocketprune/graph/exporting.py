@@ -1,4 +1,4 @@
-"""Calls of torch.export: what it is given, and the calls to try until one succeeds."""
+"""Call torch.export, in several ways until one succeeds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pocketprune.graph.nodes import tensors_in
 
 
 def copied(inputs: Any) -> Any:
-    """Inputs that a network working in place may change."""
+    """Return a copy of the inputs, which a network that works in place may change."""
     return pytree.tree_map(lambda v: v.clone() if isinstance(v, Tensor) else v, inputs)
 
 
@@ -27,10 +27,11 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def attempts(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[Call, bool, bool]]:
-    """Calls to try, with a dynamic batch or not and with gradients or not, best first.
+    """Yield the calls to try, best first: (inputs, with a dynamic batch or not, with gradients or not).
 
-    A batch of at least two is better, as a dynamic axis of size one is taken for fixed. Without gradients attention
-    modules take a fused inference path that hides their structure, but some networks run only without.
+    A batch of at least two is better, because torch.export takes an axis of size one for a fixed one. Gradients are
+    better, because attention modules without them take a fused path that hides their structure. Some networks run
+    only without gradients.
     """
 
     def twice(t: Any) -> Any:
@@ -45,7 +46,17 @@ def attempts(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[Ca
 
 
 def exported(net: nn.Module, call: Call, dynamic: bool, gradients: bool) -> tuple[torch.export.ExportedProgram, Call]:
-    """The network's exported program, and the call it was exported with."""
+    """Export a network in evaluation mode.
+
+    Args:
+        net: the network.
+        call: its positional and keyword arguments.
+        dynamic: let the first axis of every input tensor vary.
+        gradients: trace as if the output was to be differentiated.
+
+    Returns:
+        The exported program, and `call`.
+    """
     args, kwargs = copied(call)
     with evaluation_mode(net), named_keywords(net, kwargs), torch.set_grad_enabled(gradients), silenced("torch"):
         shapes = _dynamic_shapes(net, args, kwargs) if dynamic else None
@@ -54,7 +65,10 @@ def exported(net: nn.Module, call: Call, dynamic: bool, gradients: bool) -> tupl
 
 @contextmanager
 def silenced(*loggers: str) -> Iterator[None]:
-    """Exporters warn, log and print graphs and guards; the caller gets one line instead, from the exception."""
+    """Silence warnings, standard error and the loggers named.
+
+    Exporters warn, log and print graphs and guards. A person gets one line instead, from the exception.
+    """
     known = [logging.getLogger(name) for name in loggers]
     levels = [logger.level for logger in known]
     for logger in known:
@@ -69,7 +83,7 @@ def silenced(*loggers: str) -> Iterator[None]:
 
 
 def _dynamic_shapes(net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The first axis of every input tensor may vary; told by the names of the arguments."""
+    """Return, by the names of the arguments, that the first axis of every input tensor may vary."""
 
     def leaf(value: Any) -> Any:
         return {0: torch.export.Dim.AUTO} if isinstance(value, Tensor) and value.dim() > 0 else None
@@ -80,9 +94,9 @@ def _dynamic_shapes(net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
 
 @contextmanager
 def named_keywords(net: nn.Module, kwargs: dict[str, Any]) -> Iterator[None]:
-    """While this lasts, the signature of `forward` names every keyword given.
+    """Replace `forward`, for a while, by one whose signature names every keyword given.
 
-    torch.export allows a dynamic axis in no input that a `**kwargs` of the signature catches.
+    torch.export allows no dynamic axis in an input that the signature catches by `**kwargs`.
     """
     signature = inspect.signature(net.forward)
     named = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
@@ -96,7 +110,7 @@ def named_keywords(net: nn.Module, kwargs: dict[str, Any]) -> Iterator[None]:
         return forward(*args, **kwargs)
 
     keywords = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in caught]
-    call.__signature__ = signature.replace(parameters=[*named, *keywords])
+    vars(call)["__signature__"] = signature.replace(parameters=[*named, *keywords])
     net.forward = call
     try:
         yield

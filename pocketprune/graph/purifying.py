@@ -1,4 +1,4 @@
-"""Making an exported graph pure: nested graphs laid flat, in-place operators replaced by their pure twins."""
+"""Make an exported graph pure: lay nested graphs flat, replace in-place operators by their pure twins."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from pocketprune.common.errors import UserError
-from pocketprune.graph.nodes import describe, operator_name
+from pocketprune.graph.nodes import arguments, describe, operator_name
 
 _WRAPPERS = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
 
@@ -78,10 +78,13 @@ _VIEWS = frozenset(
 
 
 def purify(module: fx.GraphModule) -> bool:
-    """Make a graph pure, in place; False where aliasing or a nested graph makes that unsafe.
+    """Make a graph pure, in place.
 
     An in-place operator becomes its pure twin, and later readers of the changed value read the twin instead. That is
     right unless another value that shares memory with the changed one is read later.
+
+    Returns:
+        Whether it was done; False where aliasing or a nested graph makes it unsafe.
     """
     if not _lay_flat(module):
         return False
@@ -99,18 +102,20 @@ def purify(module: fx.GraphModule) -> bool:
 
 
 def _pure_twin(node: fx.Node) -> Callable[..., Any] | None:
-    name, overload = operator_name(node), node.target._overloadname
+    """Return `aten.add.Tensor` for `aten.add_.Tensor`, if there is such an operator."""
+    operator: Any = node.target
+    name = operator_name(node)
     packet = getattr(torch.ops.aten, name.removesuffix("_"), None) if name.endswith("_") else None
-    return getattr(packet, overload, None) if packet is not None else None
+    return getattr(packet, operator._overloadname, None) if packet is not None else None
 
 
 def _is_seen_elsewhere(changed: fx.Node, change: fx.Node) -> bool:
-    """Whether a value that may share memory with the changed one, other than its own later views, is read after."""
+    """Return whether another value that may share memory with the changed one is read after the change."""
     return any(user > change for alias in _aliases(changed, change) if alias is not changed for user in alias.users)
 
 
 def _aliases(node: fx.Node, change: fx.Node) -> Iterator[fx.Node]:
-    """The values made before a change that may share memory with a value, itself among them."""
+    """Yield the values made before a change that may share memory with a value, itself among them."""
     while _shares(node) and isinstance(node.args[0], fx.Node):
         node = node.args[0]
     waiting = [node]
@@ -121,6 +126,7 @@ def _aliases(node: fx.Node, change: fx.Node) -> Iterator[fx.Node]:
 
 
 def _shares(node: fx.Node) -> bool:
+    """Return whether a node's result may share memory with its first argument."""
     schema = getattr(node.target, "_schema", None)
     return (
         node.op == "call_function"
@@ -130,21 +136,25 @@ def _shares(node: fx.Node) -> bool:
 
 
 def _lay_flat(module: fx.GraphModule) -> bool:
-    """Put the nodes of nested graphs (a region without gradients, say) in place of the calls; False where it cannot."""
+    """Put the nodes of nested graphs (a region without gradients, say) in place of the calls, where that is possible.
+
+    Returns:
+        Whether no nested graph is left.
+    """
     while True:
         call = next((n for n in module.graph.nodes if isinstance(n.target, torch._ops.HigherOrderOperator)), None)
         if call is None:
             return not any(n.op == "get_attr" and n.users for n in module.graph.nodes)
-        at = next((i for i, a in enumerate(call.args) if isinstance(a, fx.Node) and a.op == "get_attr"), None)
-        name = operator_name(call)
-        if at is None or name not in _WRAPPERS or (name == "wrap_with_autocast" and call.args[2]):
+        args, name = arguments(call), operator_name(call)
+        at = next((i for i, a in enumerate(args) if isinstance(a, fx.Node) and a.op == "get_attr"), None)
+        if at is None or name not in _WRAPPERS or (name == "wrap_with_autocast" and args[2]):
             return False
-        _inline(module, call, call.args[at], call.args[at + 1 :])
+        _inline(module, call, str(args[at].target), args[at + 1 :])
 
 
-def _inline(module: fx.GraphModule, call: fx.Node, inner: fx.Node, args: tuple[Any, ...]) -> None:
-    """Copy a nested graph's nodes to where it is called."""
-    nested = module.get_submodule(inner.target)
+def _inline(module: fx.GraphModule, call: fx.Node, inner: str, args: tuple[Any, ...]) -> None:
+    """Copy the nodes of the nested graph called `inner` to where it is called."""
+    nested: Any = module.get_submodule(inner)
     values = dict(zip((n for n in nested.graph.nodes if n.op == "placeholder"), args, strict=True))
     results: Any = ()
     with module.graph.inserting_before(call):
@@ -152,21 +162,31 @@ def _inline(module: fx.GraphModule, call: fx.Node, inner: fx.Node, args: tuple[A
             if node.op == "output":
                 results = fx.map_arg(node.args[0], values.__getitem__)
             elif node.op == "get_attr":
-                setattr(module, f"{inner.target}_{node.target}", nested.get_submodule(node.target))
-                values[node] = module.graph.get_attr(f"{inner.target}_{node.target}")
+                setattr(module, f"{inner}_{node.target}", nested.get_submodule(node.target))
+                values[node] = module.graph.get_attr(f"{inner}_{node.target}")
             elif node.op != "placeholder":
                 values[node] = module.graph.node_copy(node, values.__getitem__)
     for user in list(call.users):
-        user.replace_all_uses_with(results[user.args[1]])
+        user.replace_all_uses_with(results[arguments(user)[1]])
         module.graph.erase_node(user)
     module.graph.erase_node(call)
 
 
 def clean(net: nn.Module, graph: fx.Graph, side_effects: set[str], outputs: int) -> None:
-    """Drop what the outputs do not need: assertions, dead values, changes to buffers and inputs."""
+    """Drop what the outputs do not need: assertions, dead values, changes to buffers and inputs.
+
+    Args:
+        net: the network, for messages.
+        graph: its graph, which is changed.
+        side_effects: names of the outputs that are changed buffers or inputs.
+        outputs: how many outputs the graph has, side effects included.
+
+    Raises:
+        UserError: control flow or the size of a value depends on the data.
+    """
     output = next(iter(reversed(graph.nodes)))
     if side_effects:
-        kept = list(output.args[0])[-(outputs - len(side_effects)) :] if outputs > len(side_effects) else []
+        kept = list(arguments(output)[0])[-(outputs - len(side_effects)) :] if outputs > len(side_effects) else []
         output.args = (tuple(kept),)
     for node in reversed(list(graph.nodes)):
         if node.op not in ("placeholder", "output") and not node.users:

@@ -1,9 +1,12 @@
-"""The sweep: dense and pruned networks advance together over the cached calibration batches, stopping at layers.
+"""Advance the dense and the pruned network together over the calibration batches, and stop at layers.
 
-At a stop the caller sees, batch by batch, what the layer reads in the network as pruned so far and what it should
-write: the dense network's output, corrected for the drift of the branch it will be added to. It may then replace the
-layer's tensors; the pruned network goes on with them. Every node is run once per network and batch, values are freed
-after their last use, and the dense network is one stop ahead so that only the narrowest cut of each is held.
+At a stop the caller reads, batch by batch, the layer's input in the network as pruned so far, and the target that the
+layer should write. The target is the dense network's output. Before an addition, the drift of the other operand is
+added to it (see `branches`). The caller may then replace the layer's tensors. The pruned network goes on with them.
+
+Each node is run once for each network and batch, and a value is freed after its last use. Between two stops the pruned
+network waits in front of the layer stopped at, whose tensors may change. The dense network has already run on to the
+next layer. So each network holds for each batch only the values that are still to be read there.
 """
 
 from __future__ import annotations
@@ -18,7 +21,8 @@ from torch import Tensor, fx
 from pocketprune.graph.branches import Branch, find_branches, hoisted
 from pocketprune.graph.cache import EnvCache
 from pocketprune.graph.execution import evaluate_node
-from pocketprune.graph.tracing import TracedNet, operator_name
+from pocketprune.graph.nodes import Env, arguments, operator_name
+from pocketprune.graph.tracing import TracedNet
 
 Mask = Callable[[fx.Node, fx.Node, Tensor], Tensor]
 """(reader, source, value) -> the value as the reader sees it once channels are removed."""
@@ -26,7 +30,7 @@ Mask = Callable[[fx.Node, fx.Node, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Replacements:
-    """How the network as pruned so far differs from the dense one, in dense shapes.
+    """The network as pruned so far differs from the dense one by these tensors, in dense shapes.
 
     Attributes:
         tensors: replaced parameters and buffers by name.
@@ -45,7 +49,7 @@ class Replacements:
 
 @dataclass(frozen=True)
 class Route:
-    """The order in which a sweep runs a network, and where it stops.
+    """A route says in which order a sweep runs a network, and where it stops.
 
     Attributes:
         traced: the network.
@@ -64,7 +68,9 @@ class Route:
         """Return the route that stops at these layers.
 
         Args:
-            branch_drift: whether the layers before an addition make up for the drift of the other operand.
+            traced: the dense network.
+            stops: layers that sum over channels, in any order.
+            branch_drift: whether the layers before an addition correct the drift of the other operand.
         """
         branches = find_branches(traced, stops) if branch_drift else {}
         order = hoisted(traced, branches)
@@ -79,9 +85,10 @@ class Route:
 
 
 class Sweep:
-    """One pass over a network along a route.
+    """A sweep passes once over a network along a route.
 
     Args:
+        route: the dense network, and where to stop.
         batches: calibration inputs, each what the network takes.
         cache_gb: GiB of values held in memory between stops; the rest goes to disk.
         pruned: how the network as pruned so far differs; to be assigned anew after each stop that changes it.
@@ -105,21 +112,24 @@ class Sweep:
         for node in self.order:
             for source in node.all_input_nodes:
                 last[source] = max(last.get(source, -1), place[node])
-        for stop, branch in self.branches.items():  # a layer's target needs the other operand while it is visited
+        for stop, branch in self.branches.items():  # a layer's target is computed from the other operand
             last[branch.other] = max(last.get(branch.other, -1), place[stop])
         for source in self.traced.output_node.all_input_nodes:
             last.pop(source, None)
         return last
 
     def __iter__(self) -> Iterator[fx.Node]:
-        """Stop at the layers in order. At each, `rows` must be read through once; then `pruned` may be changed."""
+        """Stop at the layers in forward order.
+
+        At each stop `rows` must be read to its end, once. After that `pruned` may be assigned anew.
+        """
         for number, stop in enumerate(self.stops):
             self._at = number
             yield stop
 
     @torch.no_grad()
     def rows(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Per batch, the input of the layer stopped at (pruned network) and its target (dense network)."""
+        """Yield for each batch the input of the layer stopped at (pruned network) and its target (dense network)."""
         number = self._at
         here = self._places[number]
         ahead = self._places[number + 1] if number + 1 < len(self._places) else here
@@ -133,19 +143,21 @@ class Sweep:
             self._pruned.put(i, pruned)
             self._dense.put(i, self._advance(dense, here, ahead, None))
 
-    def _inputs(self, i: int) -> dict[fx.Node, object]:
+    def _inputs(self, i: int) -> Env:
         values = self.traced.bind(self.batches[i])
         return {node: values[node] for node in self.traced.input_nodes}
 
-    def _pair(self, node: fx.Node, dense: dict, pruned: dict) -> tuple[Tensor, Tensor]:
-        target = dense[node] = self._evaluate(node, dense, None)  # the dense network goes on from it
+    def _pair(self, node: fx.Node, dense: Env, pruned: Env) -> tuple[Tensor, Tensor]:
+        """Return a layer's input and target for one batch."""
+        target: Tensor = self._evaluate(node, dense, None)
+        dense[node] = target  # the dense network goes on from it
         branch: Branch | None = self.branches.get(node)
         if branch is not None and dense[branch.other] is not pruned[branch.other]:
             target = target + branch.in_layer_units(dense[branch.other] - pruned[branch.other], self._own)
-        return pruned[node.args[0]], target
+        return pruned[arguments(node)[0]], target
 
-    def _advance(self, env: dict, start: int, end: int, pruned: Replacements | None) -> dict:
-        """Run the nodes of [start, end) whose values are not known, freeing every value after its last use."""
+    def _advance(self, env: Env, start: int, end: int, pruned: Replacements | None) -> Env:
+        """Run the nodes of [start, end) whose values are not known, and free every value after its last use."""
         for position in range(start, end):
             node = self.order[position]
             if node not in env:
@@ -155,8 +167,8 @@ class Sweep:
                     del env[source]
         return {n: v for n, v in env.items() if self._last_use.get(n, -1) >= end}
 
-    def _evaluate(self, node: fx.Node, env: dict, pruned: Replacements | None) -> object:
-        """A node's value; parameters come from the pruned network where one is given."""
+    def _evaluate(self, node: fx.Node, env: Env, pruned: Replacements | None) -> Any:
+        """Return a node's value. Parameters come from the pruned network where one is given."""
         local = dict(env)
         for source in node.all_input_nodes:
             if pruned is not None and pruned.mask is not None and isinstance(local.get(source), Tensor):

@@ -1,4 +1,4 @@
-"""From a network to a flat graph of ATen operators that can be run, analysed and rewritten.
+"""Turn a network into a flat graph of ATen operators that can be run, analysed and rewritten.
 
 `torch.export` sees modules, functionals and raw parameters alike; parameters and buffers are plain graph inputs.
 In-place operators are replaced by their pure twins, so that a value, once computed, never changes.
@@ -22,7 +22,7 @@ from pocketprune.common.errors import UserError
 from pocketprune.common.modes import evaluation_mode
 from pocketprune.graph.admission import describe_input, first_line, refuse_untraceable, why_untraceable
 from pocketprune.graph.exporting import attempts, copied, exported
-from pocketprune.graph.nodes import concrete_shape, describe, module_path, node_shape, operator_name, tensors_in
+from pocketprune.graph.nodes import Env, concrete_shape, describe, module_path, node_shape, operator_name, tensors_in
 from pocketprune.graph.purifying import clean, purify
 
 __all__ = [
@@ -45,7 +45,7 @@ ExampleInputs = Tensor | Sequence[Any] | Mapping[str, Any]
 
 @dataclass
 class TracedNet:
-    """A network in evaluation mode as a graph of pure ATen operators.
+    """A traced network is a graph of pure ATen operators, in evaluation mode.
 
     Attributes:
         net: the network traced; never changed.
@@ -66,7 +66,7 @@ class TracedNet:
     out_spec: Any
 
     def named_tensors(self) -> dict[str, Tensor]:
-        """Every parameter and buffer of the network under each of its names."""
+        """Return every parameter and buffer of the network under each of its names."""
         tensors = dict(self.net.named_parameters(remove_duplicate=False))
         return tensors | dict(self.net.named_buffers(remove_duplicate=False))
 
@@ -91,10 +91,18 @@ class TracedNet:
         pairs = {(self._memory[name], user) for node, name in known for user in node.users}
         return Counter(address for address, _ in pairs)
 
-    def bind(self, inputs: ExampleInputs, tensors: Mapping[str, Tensor] | None = None) -> dict[fx.Node, Any]:
-        """Values of all placeholders for one run: the network's own tensors unless `tensors` replaces them."""
+    def bind(self, inputs: ExampleInputs, tensors: Mapping[str, Tensor] | None = None) -> Env:
+        """Return the values of all placeholders for one run.
+
+        Args:
+            inputs: what the network takes.
+            tensors: replacements for the network's own parameters and buffers, by name.
+
+        Raises:
+            UserError: the network takes another number of inputs.
+        """
         own = self.named_tensors()
-        values = {node: own[name] for node, name in self.tensor_names.items()}
+        values: Env = {node: own[name] for node, name in self.tensor_names.items()}
         if tensors:
             values |= {n: tensors[name] for n, name in self.tensor_names.items() if name in tensors}
         values |= self.constants
@@ -103,20 +111,29 @@ class TracedNet:
             kwargs = {name: kwargs[name] for name in self.example[1]}
         flat = pytree.tree_leaves((tuple(args), dict(kwargs)))
         if len(flat) != len(self.input_nodes):
-            raise UserError(f"inputs: {len(flat)} values given, the network takes {len(self.input_nodes)}")
+            raise UserError(f"{len(flat)} values given, the network takes {len(self.input_nodes)}", argument="inputs")
         return values | dict(zip(self.input_nodes, flat, strict=True))
 
     @property
     def output_node(self) -> fx.Node:
-        return next(iter(reversed(self.graph.nodes)))
+        """The last node, which returns the outputs."""
+        last: fx.Node = next(iter(reversed(self.graph.nodes)))
+        return last
 
     def call_nodes(self) -> list[fx.Node]:
-        """The computing nodes in forward order."""
+        """Return the computing nodes in forward order."""
         return [node for node in self.graph.nodes if node.op == "call_function"]
 
 
 def split_inputs(inputs: ExampleInputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """(args, kwargs) of a call: a tensor, a sequence of arguments, or a mapping of keyword arguments."""
+    """Return (args, kwargs) of a call.
+
+    Args:
+        inputs: a tensor, a sequence of arguments, a mapping of keyword arguments, or (args, kwargs) themselves.
+
+    Raises:
+        UserError: the inputs are none of these.
+    """
     if isinstance(inputs, Tensor):
         return (inputs,), {}
     if isinstance(inputs, Mapping):
@@ -126,18 +143,22 @@ def split_inputs(inputs: ExampleInputs) -> tuple[tuple[Any, ...], dict[str, Any]
     if isinstance(inputs, (tuple, list)):
         return tuple(inputs), {}
     raise UserError(
-        f"example_inputs: {type(inputs).__name__} given; a tensor, a tuple of arguments "
-        "or a dict of keyword arguments is accepted"
+        f"{type(inputs).__name__} given; a tensor, a tuple of arguments or a dict of keyword arguments is accepted",
+        argument="example_inputs",
     )
 
 
 def batch_of(inputs: ExampleInputs) -> int:
-    """Length of the first axis of the first tensor among the inputs that has one; 1 if none has."""
+    """Return the batch size: the length of the first axis of the first tensor that has axes; 1 if none has."""
     return next((len(t) for t in tensors_in(split_inputs(inputs)) if t.dim()), 1)
 
 
 def trace(net: nn.Module, example_inputs: ExampleInputs) -> TracedNet:
     """Export `net` in evaluation mode, with a dynamic batch dimension where the network allows it.
+
+    Args:
+        net: the network; it stays as it is.
+        example_inputs: inputs that it runs on.
 
     Raises:
         UserError: the example inputs do not fit, or the network cannot be traced (data-dependent control flow, ...).
@@ -157,7 +178,7 @@ def trace(net: nn.Module, example_inputs: ExampleInputs) -> TracedNet:
 
 
 def try_forward(net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Run the network once: its own error reads better than the exporter's.
+    """Run the network once, because its own error reads better than the exporter's.
 
     Raises:
         UserError: the inputs are empty, or the network fails on them.
@@ -204,7 +225,7 @@ def _to_traced(net: nn.Module, program: torch.export.ExportedProgram, example: t
 
 
 def _canonical_names(net: nn.Module) -> dict[str, str]:
-    """Every tensor name -> the first name of the same tensor, so that tied tensors are one."""
+    """Return for every tensor's name the first name of the same tensor, so that tied tensors are one."""
     first: dict[int, str] = {}
     tensors = [*net.named_parameters(remove_duplicate=False), *net.named_buffers(remove_duplicate=False)]
     return {name: first.setdefault(id(tensor), name) for name, tensor in tensors}

@@ -24,12 +24,12 @@ from pocketprune.channel_pruning.searching.environment import PruningEnvironment
 from pocketprune.search import (
     SEARCHES,
     Budget,
-    Counts,
     Hooks,
     Problem,
     Score,
     SearchSettings,
     SensitivityTable,
+    Values,
     search,
 )
 from pocketprune.search.finalists import decide
@@ -81,9 +81,9 @@ class Bench:
             hooks=Hooks(table=self.table, on_table=self._keep),
         )
         searched = time.perf_counter() - start
-        nets: dict[Counts, nn.Module] = {}
+        nets: dict[Values, nn.Module] = {}
 
-        def score(counts: Counts) -> Score:
+        def score(counts: Values) -> Score:
             nets[counts] = self._pruned(counts)
             return self.env.judge(nets[counts].eval())
 
@@ -97,7 +97,7 @@ class Bench:
             "search_seconds": searched,
             "seconds": time.perf_counter() - start,
             "roll_outs": len(found.history),
-            "macs": self.env.cost(counts) / problem.dense_cost,
+            "macs": self.env.cost(counts) / problem.full_cost,
             "held_out": held_out.accuracy,
             "first_held_out": scored[0][1].accuracy,
             "counts": list(counts),
@@ -108,7 +108,7 @@ class Bench:
     def _keep(self, table: SensitivityTable) -> None:
         self.table = table
 
-    def _pruned(self, counts: Counts) -> nn.Module:
+    def _pruned(self, counts: Values) -> nn.Module:
         return pocketprune.prune_channels(
             self.net,
             self.calibration,
@@ -147,7 +147,7 @@ class Bench:
         start = time.perf_counter()
         search(self.env, problem.budget, method="random", settings=SearchSettings(nb_rlouts=5), seed=self.seed)
         rollout = (time.perf_counter() - start) / 5
-        names = [layer.name for layer in self.env.layers if len(layer.allowed) > 1]
+        names = [variable.name for variable in self.env.variables if len(variable.allowed) > 1]
         start = time.perf_counter()
         prune_by_rows(self.net, names, self.calibration, 0.5, self.flags.points or 10, self.seed)
         return rollout, time.perf_counter() - start

@@ -23,7 +23,6 @@ from pocketprune.channel_pruning.searching.layer_latency import LatencyCost
 from pocketprune.channel_pruning.searching.parallel import scorer
 from pocketprune.search import (
     Budget,
-    Counts,
     DdpgSettings,
     Hooks,
     Problem,
@@ -31,6 +30,7 @@ from pocketprune.search import (
     SearchResult,
     SearchSettings,
     SensitivityTable,
+    Values,
     search,
 )
 from pocketprune.search.ddpg import check_rollouts
@@ -76,7 +76,7 @@ class RatioSearch:
         settings = self.settings
         if flags.cp_search_start == "dp" and flags.cp_search in ("ddpg", "anneal"):
             first = self._search(env, problem, "dp", settings, name="search_start")
-            settings = replace(settings, start=first.counts)
+            settings = replace(settings, start=first.values)
         found = self._search(env, problem, flags.cp_search, settings, name="search")
         if abs(found.share - budget.share) > budget.tolerance and not budget.ceiling:
             self.learner.say(f"No counts meet the budget more closely than {found.share:.2%}")
@@ -149,12 +149,12 @@ class RatioSearch:
         )
         return result
 
-    def _choose(self, env: PruningEnvironment, problem: Problem, found: SearchResult, prune: Prune) -> Counts:
+    def _choose(self, env: PruningEnvironment, problem: Problem, found: SearchResult, prune: Prune) -> Values:
         """Prune the best few and the uniform network as in earnest; the best of them on the held-out images."""
         if len(finalists(problem, found)) == 1:
-            return found.counts
+            return found.values
 
-        def score(counts: Counts) -> Score:
+        def score(counts: Values) -> Score:
             pruned = env.judge(prune(env.ratios(counts)).eval())
             return gather_objects(pruned)[0]  # one opinion, should the processes' arithmetic differ
 

@@ -47,11 +47,11 @@ class SearchWatch:
 
     def finish(self, result: SearchResult) -> None:
         """The ratios of the best network, of all roll-outs as a picture, and their cloud of accuracy and cost."""
-        for index, ratio in enumerate(result.ratios):
+        for index, ratio in enumerate(self.problem.shares(result.values)):
             self.recorder.record(f"{self.name}/preserve_ratio", ratio, index)
         rollouts = [r for r in result.history if r.kind == "rollout"]
-        names = [layer.name for layer in self.problem.layers]
-        ratios = np.array([self.problem.ratios(r.counts) for r in rollouts])
+        names = [variable.name for variable in self.problem.variables]
+        ratios = np.array([self.problem.shares(r.values) for r in rollouts])
         self.recorder.image(f"{self.name}/ratios_per_layer", draw_ratios(names, ratios), 0)
         self.recorder.image(f"{self.name}/pareto", draw_cloud(result.history, self.problem.budget.kind), 0)
         self.recorder.flush()
@@ -96,7 +96,7 @@ def draw_sensitivity(table: SensitivityTable) -> np.ndarray:
     """Divergence from the dense network against the share kept, a line for each layer cut alone."""
     lines: dict[str, list[tuple[float, float]]] = {}
     for line in table.lines:
-        lines.setdefault(line.layer, [(1.0, 0.0)]).append((line.kept / line.channels, line.divergence))
+        lines.setdefault(line.variable, [(1.0, 0.0)]).append((line.value / line.full, line.divergence))
 
     def plot(axes: Any) -> None:
         for name, points in lines.items():

@@ -1,8 +1,7 @@
-"""Preserve ratios under a budget: `search()` runs one of the searchers in `SEARCHES` on an environment.
+"""Values of several variables under a budget: `search()` runs one of the searchers in `SEARCHES` on an environment.
 
-A new searcher is one file with `search(problem, settings, journal, seed)` and one line here. It asks the
-journal for scores; the best network it scored on the budget is the result, so that no result is ever merely
-assumed.
+A new searcher is one file with `search(problem, settings, journal, seed)` and one line here. It asks the journal for
+scores; the best values that it scored on the budget are the result, so that no result is ever merely assumed.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from collections.abc import Callable
 from pocketprune.common.errors import UserError
 from pocketprune.search import allocation, anneal, ddpg, netadapt, random_search, sensitivity, uniform
 from pocketprune.search.budget import Budget, Problem, Profile
-from pocketprune.search.interface import Counts, Environment, Progress, Rollout, Score, SearchLayer, SearchResult
+from pocketprune.search.interface import Environment, Progress, Rollout, Score, SearchResult, Values, Variable
 from pocketprune.search.journal import Hooks, Journal, State
 from pocketprune.search.settings import DdpgSettings, SearchSettings, one_of
 from pocketprune.search.table import SensitivityTable
@@ -33,7 +32,6 @@ SEARCHES: dict[str, Searcher] = {
 __all__ = [
     "SEARCHES",
     "Budget",
-    "Counts",
     "DdpgSettings",
     "Environment",
     "Hooks",
@@ -42,11 +40,12 @@ __all__ = [
     "Progress",
     "Rollout",
     "Score",
-    "SearchLayer",
     "SearchResult",
     "SearchSettings",
     "SensitivityTable",
     "State",
+    "Values",
+    "Variable",
     "search",
 ]
 
@@ -60,7 +59,7 @@ def search(
     seed: int = 0,
     hooks: Hooks | None = None,
 ) -> SearchResult:
-    """Search preserve ratios for `env` that meet `budget`, by one of `SEARCHES`.
+    """Search the values of `env`'s variables that score best under `budget`, by one of `SEARCHES`.
 
     The same arguments give the same result to the bit; so does a search that is killed and resumed
     (hooks.resume). Raises UserError for an unknown method, a setting or budget outside its range, a budget
@@ -72,8 +71,8 @@ def search(
     settings.check()
     problem = Problem(env, budget)
     problem.check_reachable()
-    if settings.start and len(settings.start) != len(problem.layers):
-        raise UserError(f"start: {len(settings.start)} counts; accepted: one per layer ({len(problem.layers)})")
+    if settings.start and len(settings.start) != len(problem.variables):
+        raise UserError(f"start: {len(settings.start)} values; accepted: one per variable ({len(problem.variables)})")
     journal = Journal(problem, settings, method=method, seed=seed, hooks=hooks)
     if problem.free:
         SEARCHES[method](problem, settings, journal, seed)
@@ -82,8 +81,7 @@ def search(
     best = journal.best()
     return SearchResult(
         method,
-        best.counts,
-        problem.ratios(best.counts),
+        best.values,
         best.score,
         best.reward,
         best.cost,

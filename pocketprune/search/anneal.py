@@ -1,8 +1,7 @@
-"""`anneal`: simulated annealing over counts on the budget (Kirkpatrick et al. 1983).
+"""`anneal`: simulated annealing over values on the budget (Kirkpatrick et al. 1983).
 
-A move multiplies a few layers' ratios by random factors and scales all of them back onto the budget. A better
-network is always accepted, a worse one with probability exp(difference / temperature); the temperature falls
-geometrically.
+A move multiplies a few values by random factors and scales all of them back onto the budget. A better network is always
+accepted, a worse one with probability exp(difference / temperature); the temperature falls geometrically.
 """
 
 from __future__ import annotations
@@ -12,25 +11,25 @@ import math
 import numpy as np
 
 from pocketprune.search.budget import Problem
-from pocketprune.search.interface import Counts
+from pocketprune.search.interface import Values
 from pocketprune.search.journal import Journal
 from pocketprune.search.projection import project
 from pocketprune.search.settings import SearchSettings
-from pocketprune.search.uniform import uniform_counts
+from pocketprune.search.uniform import uniform_values
 
 WIDEST_MOVE, NARROWEST_MOVE = 0.5, 0.1  # deviation of a factor's logarithm, at the start and at the end
-MOST_LAYERS = 3  # moved at once
+MOST_MOVED = 3  # variables, at once
 ATTEMPTS = 20  # draws before a move that changes nothing is scored after all
 
 
 def search(problem: Problem, settings: SearchSettings, journal: Journal, seed: int) -> None:
-    """Score `nb_rlouts` networks, from `settings.start` or from uniform counts."""
+    """Score `nb_rlouts` networks, from `settings.start` or from uniform values."""
     journal.expected = settings.nb_rlouts
-    current = journal.score(project(problem, settings.start) if settings.start else uniform_counts(problem))
+    current = journal.score(project(problem, settings.start) if settings.start else uniform_values(problem))
     for step in range(1, settings.nb_rlouts):
         rng = np.random.default_rng([seed, step])
         progress = step / settings.nb_rlouts
-        trial = journal.score(move(problem, current.counts, rng, progress))
+        trial = journal.score(move(problem, current.values, rng, progress))
         temperature = settings.temperature * (settings.temperature_finl / settings.temperature) ** progress
         if accepts(trial.reward - current.reward, temperature, rng):
             current = trial
@@ -38,21 +37,20 @@ def search(problem: Problem, settings: SearchSettings, journal: Journal, seed: i
 
 
 def accepts(difference: float, temperature: float, rng: np.random.Generator) -> bool:
-    """Metropolis: always for a reward that is no lower, else with probability exp(difference /
-    temperature)."""
+    """Accept a reward that is no lower always, a lower one with probability exp(difference / temperature)."""
     return difference >= 0.0 or rng.random() < math.exp(difference / temperature)
 
 
-def move(problem: Problem, counts: Counts, rng: np.random.Generator, progress: float) -> Counts:
-    """A neighbour of `counts` on the budget; moves narrow as `progress` goes from 0 to 1."""
+def move(problem: Problem, values: Values, rng: np.random.Generator, progress: float) -> Values:
+    """Return a neighbour of `values` on the budget; moves narrow as `progress` goes from 0 to 1."""
     width = WIDEST_MOVE * (NARROWEST_MOVE / WIDEST_MOVE) ** progress
     for _ in range(ATTEMPTS):
-        values = np.array(counts, dtype=float)
-        layers = rng.choice(problem.free, size=min(MOST_LAYERS, len(problem.free)), replace=False)
-        layers = layers[: rng.integers(1, len(layers) + 1)]
-        values[layers] *= np.exp(rng.normal(0.0, width, len(layers)))
-        values[layers] += rng.choice([-0.5, 0.5], len(layers))  # narrow layers move by whole channels
-        trial = project(problem, np.clip(values, 0.5, problem.channels))
-        if trial != counts:
+        wish = np.array(values, dtype=float)
+        moved = rng.choice(problem.free, size=min(MOST_MOVED, len(problem.free)), replace=False)
+        moved = moved[: rng.integers(1, len(moved) + 1)]
+        wish[moved] *= np.exp(rng.normal(0.0, width, len(moved)))
+        wish[moved] += rng.choice([-0.5, 0.5], len(moved))  # small values move too
+        trial = project(problem, np.clip(wish, 0.5, problem.full))
+        if trial != values:
             break
     return trial

@@ -1,4 +1,4 @@
-"""A budget on an environment: what is reachable, what meets it, which counts an agent may still choose."""
+"""A budget on an environment: what is reachable, what meets it, which values an agent may still choose."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pocketprune.common.errors import UserError
-from pocketprune.search.interface import Counts, Environment
+from pocketprune.search.interface import Environment, Values
 from pocketprune.search.settings import one_of
 
 BUDGET_UNITS = {"macs": "MACs", "params": "parameters", "latency": "ms"}
@@ -17,11 +17,16 @@ BUDGET_UNITS = {"macs": "MACs", "params": "parameters", "latency": "ms"}
 
 @dataclass(frozen=True)
 class Budget:
-    """`share` of the dense network's cost, to be met from both sides within `tolerance` (a share as well).
+    """What the values may cost, as a share of the full network's cost; to be met from above and from below.
 
-    Of counts that meet it, those not above it by more than `aim` are preferred: a searcher that maximises
-    would otherwise sit at the upper edge, and beat others by cost alone. With `ceiling` anything cheaper is
-    welcome too (the `flops` reward, which pays for cheapness itself).
+    Attributes:
+        kind: which cost, a key of BUDGET_UNITS.
+        share: the share of the full network's cost.
+        tolerance: by how much the share may be missed.
+        aim: by how much it may be exceeded without a disadvantage. Of values that meet the budget, those above it by
+            more are avoided: a searcher that maximises would otherwise sit at the upper edge, and beat others by cost
+            alone.
+        ceiling: anything cheaper is welcome too (for the `flops` reward, which pays for cheapness itself).
     """
 
     kind: str = "macs"
@@ -31,7 +36,7 @@ class Budget:
     ceiling: bool = False
 
     def check(self) -> None:
-        """Raises UserError for an unknown kind or a share outside (0, 1]."""
+        """Raise a UserError for an unknown kind or a share outside (0, 1]."""
         one_of("cp_budget", self.kind, tuple(BUDGET_UNITS))
         if not 0.0 < self.share <= 1.0:
             raise UserError(f"cp_preserve_ratio: {self.share!r} is not accepted; more than 0, at most 1")
@@ -42,85 +47,93 @@ class Profile:
     """What a budget has to play with, shown before any search. Costs are in the unit of the budget."""
 
     kind: str
-    dense: float
+    full: float
     smallest: float
     largest: float
     uniform_half: float
     free: int
-    fixed: tuple[tuple[str, str], ...]  # (layer, reason)
+    fixed: tuple[tuple[str, str], ...]  # (variable, reason)
 
     def lines(self) -> list[str]:
-        """A few lines for a person."""
+        """Return a few lines for a person."""
         unit = BUDGET_UNITS[self.kind]
         head = [
-            f"{name}: {cost:,.6g} {unit} ({cost / self.dense:.1%})"
+            f"{name}: {cost:,.6g} {unit} ({cost / self.full:.1%})"
             for name, cost in (
-                ("dense", self.dense),
-                ("half of every layer", self.uniform_half),
+                ("full", self.full),
+                ("half of every value", self.uniform_half),
                 ("smallest", self.smallest),
             )
         ]
-        return [*head, f"free layers: {self.free}", *(f"fixed: {name}: {why}" for name, why in self.fixed)]
+        return [*head, f"free: {self.free}", *(f"fixed: {name}: {why}" for name, why in self.fixed)]
 
 
 class Problem:
     """An environment under a budget: the arithmetic that every searcher shares.
 
-    `free` are the layers with a choice; `lowest` and `highest` the smallest and largest allowed counts of all
-    layers.
+    Attributes:
+        free: indices of the variables with a choice.
+        lowest, highest: the smallest and the largest allowed value of every variable.
+        full, full_cost: the values of the full network, and their cost.
+        target: the cost to be met.
     """
 
     def __init__(self, env: Environment, budget: Budget) -> None:
         budget.check()
         self.env = env
         self.budget = budget
-        self.layers = tuple(env.layers)
-        self.lowest: Counts = tuple(layer.allowed[0] for layer in self.layers)
-        self.highest: Counts = tuple(layer.allowed[-1] for layer in self.layers)
-        self.free = tuple(i for i, layer in enumerate(self.layers) if len(layer.allowed) > 1)
-        self.channels: Counts = tuple(layer.channels for layer in self.layers)
-        self.dense_cost = float(env.cost(self.channels))
-        self.target = budget.share * self.dense_cost
+        self.variables = tuple(env.variables)
+        self.lowest: Values = tuple(variable.allowed[0] for variable in self.variables)
+        self.highest: Values = tuple(variable.allowed[-1] for variable in self.variables)
+        self.free = tuple(i for i, variable in enumerate(self.variables) if len(variable.allowed) > 1)
+        self.full: Values = tuple(variable.full for variable in self.variables)
+        self.full_cost = float(env.cost(self.full))
+        self.target = budget.share * self.full_cost
 
-    def cost(self, counts: Sequence[int]) -> float:
-        return float(self.env.cost(counts))
+    def cost(self, values: Sequence[int]) -> float:
+        """Return the cost of these values in the unit of the budget."""
+        return float(self.env.cost(values))
 
-    def miss(self, counts: Sequence[int]) -> float:
-        """Distance from the budget as a share of the dense cost; under a ceiling, cheaper is no distance."""
-        return self.miss_of_cost(self.cost(counts))
+    def miss(self, values: Sequence[int]) -> float:
+        """Return the distance from the budget as a share of the full cost; under a ceiling, cheaper is no distance."""
+        return self.miss_of_cost(self.cost(values))
 
     def miss_of_cost(self, cost: float) -> float:
-        distance = (cost - self.target) / self.dense_cost
+        """Return the distance of a cost from the budget, as `miss` does."""
+        distance = (cost - self.target) / self.full_cost
         return max(0.0, distance) if self.budget.ceiling else abs(distance)
 
-    def meets(self, counts: Sequence[int]) -> bool:
-        return self.miss(counts) <= self.budget.tolerance
+    def meets(self, values: Sequence[int]) -> bool:
+        """Say whether the values meet the budget within its tolerance."""
+        return self.miss(values) <= self.budget.tolerance
 
-    def rank(self, counts: Sequence[int]) -> tuple[bool, bool, float]:
-        """Sorts counts by the budget: those that meet it first, of these the ones not above it, then the
-        nearest."""
-        cost = self.cost(counts)
+    def rank(self, values: Sequence[int]) -> tuple[bool, bool, float]:
+        """Return a key to sort by: what meets the budget first, of that what is not above it, then the nearest."""
+        cost = self.cost(values)
         miss = self.miss_of_cost(cost)
-        above = cost > self.target + self.budget.aim * self.dense_cost
+        above = cost > self.target + self.budget.aim * self.full_cost
         return (miss > self.budget.tolerance, above, miss)
 
-    def fits(self, counts: Sequence[int]) -> bool:
-        """Whether counts meet the budget without being above it."""
-        return not any(self.rank(counts)[:2])
+    def fits(self, values: Sequence[int]) -> bool:
+        """Say whether the values meet the budget without being above it."""
+        return not any(self.rank(values)[:2])
 
-    def snap(self, values: Sequence[float] | np.ndarray) -> Counts:
-        """Nearest allowed count of every layer; of two equally near, the larger."""
-        return tuple(nearest(layer.allowed, float(value)) for layer, value in zip(self.layers, values, strict=True))
+    def snap(self, wish: Sequence[float] | np.ndarray) -> Values:
+        """Return the allowed values nearest to real numbers; of two equally near, the larger."""
+        pairs = zip(self.variables, wish, strict=True)
+        return tuple(nearest_allowed(variable.allowed, float(number)) for variable, number in pairs)
 
-    def ratios(self, counts: Sequence[int]) -> tuple[float, ...]:
-        return tuple(kept / channels for kept, channels in zip(counts, self.channels, strict=True))
+    def shares(self, values: Sequence[int]) -> tuple[float, ...]:
+        """Return each value as a share of the full one."""
+        return tuple(value / full for value, full in zip(values, self.full, strict=True))
 
     def profile(self) -> Profile:
-        fixed = tuple((layer.name, layer.fixed_because) for layer in self.layers if len(layer.allowed) == 1)
-        half = self.snap([0.5 * channels for channels in self.channels])
+        """Return what the budget has to play with."""
+        fixed = tuple((v.name, v.fixed_because) for v in self.variables if len(v.allowed) == 1)
+        half = self.snap([0.5 * full for full in self.full])
         return Profile(
             self.budget.kind,
-            self.dense_cost,
+            self.full_cost,
             self.cost(self.lowest),
             self.cost(self.highest),
             self.cost(half),
@@ -129,59 +142,57 @@ class Problem:
         )
 
     def check_reachable(self) -> None:
-        """Raises UserError that states the reachable range where no counts can meet the budget."""
-        lowest, highest = (self.cost(counts) / self.dense_cost for counts in (self.lowest, self.highest))
+        """Raise a UserError that states the reachable range where no values can meet the budget."""
+        lowest, highest = (self.cost(values) / self.full_cost for values in (self.lowest, self.highest))
         slack = self.budget.tolerance
         if not lowest - slack <= self.budget.share <= highest + slack:
             raise UserError(
                 f"cp_preserve_ratio: {self.budget.share:g} of the dense network's "
                 f"{BUDGET_UNITS[self.budget.kind]} is out of reach; accepted: {lowest:.4f} to {highest:.4f} "
-                f"(of its {len(self.layers)} layers {len(self.free)} are free)"
+                f"(of {len(self.variables)} variables {len(self.free)} are free)"
             )
 
     def window(self, decided: Sequence[int], floors: Sequence[int]) -> tuple[int, int]:
-        """Least and greatest allowed count of layer len(decided) from which the budget stays reachable.
+        """Return the least and the greatest value of variable len(decided) from which the budget stays reachable.
 
-        Undecided layers may go down to `floors` and up to `highest` (AMC's wall, from both sides). Where no
-        allowed count lies between the two, both ends are the one nearer to the budget; a later projection
-        closes the gap.
+        Undecided variables may go down to `floors` and up to `highest` (AMC's wall, from both sides). Where no allowed
+        value lies between the two, both ends are the one nearer to the budget; a later projection closes the gap.
         """
-        layer = len(decided)
-        allowed = self.layers[layer].allowed
+        index = len(decided)
+        allowed = self.variables[index].allowed
 
-        def cost_with(count: int, rest: Sequence[int]) -> float:
-            return self.cost((*decided, count, *rest[layer + 1 :]))
+        def cost_with(value: int, rest: Sequence[int]) -> float:
+            return self.cost((*decided, value, *rest[index + 1 :]))
 
-        above = bisect_left(allowed, True, key=lambda count: cost_with(count, floors) > self.target)
-        below = bisect_left(allowed, True, key=lambda count: cost_with(count, self.highest) >= self.target)
+        above = bisect_left(allowed, True, key=lambda value: cost_with(value, floors) > self.target)
+        below = bisect_left(allowed, True, key=lambda value: cost_with(value, self.highest) >= self.target)
         upper, lower = max(above - 1, 0), min(below, len(allowed) - 1)
         if self.budget.ceiling:
             lower = 0
-        upper = max(upper, bisect_left(allowed, floors[layer]))
+        upper = max(upper, bisect_left(allowed, floors[index]))
         if lower > upper:
             over = cost_with(allowed[lower], floors) - self.target
             under = self.target - cost_with(allowed[upper], self.highest)
             lower = upper = lower if over < under else upper
-        lower = min(max(lower, bisect_left(allowed, floors[layer])), upper)
+        lower = min(max(lower, bisect_left(allowed, floors[index])), upper)
         return allowed[lower], allowed[upper]
 
-    def floors(self, ratio: float) -> Counts:
-        """Least counts an agent may choose: `ratio` of every free layer, or less where the budget asks for
-        it."""
-        low, high = 0.0, ratio
+    def floors(self, share: float) -> Values:
+        """Return the least values an agent may choose: `share` of every full one, less where the budget asks for it."""
+        low, high = 0.0, share
         if self._cost_of_floor(high) <= self.target:
             low = high
         for _ in range(30 if low < high else 0):
             middle = 0.5 * (low + high)
             low, high = (middle, high) if self._cost_of_floor(middle) <= self.target else (low, middle)
-        return self.snap([low * channels for channels in self.channels])
+        return self.snap([low * full for full in self.full])
 
-    def _cost_of_floor(self, ratio: float) -> float:
-        return self.cost(self.snap([ratio * channels for channels in self.channels]))
+    def _cost_of_floor(self, share: float) -> float:
+        return self.cost(self.snap([share * full for full in self.full]))
 
 
-def nearest(allowed: Counts, value: float) -> int:
-    """The member of `allowed` (increasing) nearest to `value`; of two equally near, the larger."""
-    above = min(bisect_left(allowed, value), len(allowed) - 1)
+def nearest_allowed(allowed: Values, number: float) -> int:
+    """Return the member of `allowed` (increasing) nearest to `number`; of two equally near, the larger."""
+    above = min(bisect_left(allowed, number), len(allowed) - 1)
     below = max(above - 1, 0)
-    return allowed[below] if value - allowed[below] < allowed[above] - value else allowed[above]
+    return allowed[below] if number - allowed[below] < allowed[above] - number else allowed[above]

@@ -1,9 +1,8 @@
-"""How much each layer's loss of channels costs: a measured table, and curves for every count drawn through
-it.
+"""How much lowering each variable costs: a measured table, and curves for every value drawn through it.
 
-A few counts of every layer are scored with all other layers whole. One layer's effect on loss and accuracy drowns in
-the noise of some hundreds of labels, so it is measured as the divergence from the dense network's predictions. Between
-the counts the curve follows the layer's reconstruction error, which is known for every count: the divergence is
+A few values of every variable are scored with all others at their highest. One variable's effect on loss and accuracy
+drowns in the noise of some hundreds of labels, so it is measured as the divergence from the full network's predictions.
+Between the measured values the curve follows the variable's error, which is known for every value: the divergence is
 interpolated as a function of it.
 """
 
@@ -14,53 +13,53 @@ from dataclasses import astuple
 
 import numpy as np
 
-from pocketprune.search.budget import Problem, nearest
-from pocketprune.search.interface import Counts, replaced
+from pocketprune.search.budget import Problem, nearest_allowed
+from pocketprune.search.interface import Values, replaced
 from pocketprune.search.journal import Journal
-from pocketprune.search.table import DENSE, Sensitivity, SensitivityTable
+from pocketprune.search.table import FULL, Sensitivity, SensitivityTable
 
 ERROR_WEIGHT = 1e-4  # keeps curves falling with the error where no loss increase was measured
 
 
 def sensitivity_table(problem: Problem, probes: Sequence[float], journal: Journal) -> SensitivityTable:
-    """The journal's table if it was given one that fits, else a new one, measured and handed over for another
-    search."""
-    dense = journal.score(problem.highest, kind="probe")
+    """Return the journal's table if it was given one, else measure a new one and hand it over for another search.
+
+    Raises:
+        UserError: the journal's table was measured on another network or on other held-out examples.
+    """
+    full = journal.score(problem.highest, kind="probe")
     if journal.hooks.table is not None:
-        journal.hooks.table.check(problem, dense_loss=dense.loss, dense_accuracy=dense.accuracy)
+        journal.hooks.table.check(problem, full.score)
         return journal.hooks.table
-    trials = [(index, kept) for index in problem.free for kept in probe_counts(problem, index, probes)]
-    rollouts = journal.score_all(
-        [replaced(problem.highest, index, kept) for index, kept in trials],
-        kind="probe",
-    )
+    trials = [(index, value) for index in problem.free for value in probe_values(problem, index, probes)]
+    rollouts = journal.score_all([replaced(problem.highest, index, value) for index, value in trials], kind="probe")
     lines = []
-    for (index, kept), rollout in zip(trials, rollouts, strict=True):
-        layer, error = problem.layers[index], float(problem.env.error_curve(index)[kept])
-        lines.append(Sensitivity(layer.name, layer.channels, kept, error, *astuple(rollout.score)))
-    table = SensitivityTable(Sensitivity(DENSE, 0, 0, 0.0, *astuple(dense.score)), tuple(lines))
+    for (index, value), rollout in zip(trials, rollouts, strict=True):
+        variable, error = problem.variables[index], float(problem.env.error_curve(index)[value])
+        lines.append(Sensitivity(variable.name, variable.full, value, error, *astuple(rollout.score)))
+    table = SensitivityTable(Sensitivity(FULL, 0, 0, 0.0, *astuple(full.score)), tuple(lines))
     if journal.hooks.on_table:
         journal.hooks.on_table(table)
     return table
 
 
-def probe_counts(problem: Problem, layer: int, probes: Sequence[float]) -> Counts:
-    """The allowed counts nearest to the probes' shares, increasing, without the largest."""
-    allowed, channels = problem.layers[layer].allowed, problem.layers[layer].channels
-    return tuple(sorted({nearest(allowed, share * channels) for share in probes} - {allowed[-1]})) or allowed[:1]
+def probe_values(problem: Problem, index: int, probes: Sequence[float]) -> Values:
+    """Return a variable's allowed values nearest to the probes' shares, increasing, without the largest."""
+    variable = problem.variables[index]
+    near = {nearest_allowed(variable.allowed, share * variable.full) for share in probes}
+    return tuple(sorted(near - {variable.allowed[-1]})) or variable.allowed[:1]
 
 
 def loss_curves(problem: Problem, table: SensitivityTable) -> list[np.ndarray]:
-    """Per layer, the expected increase of the loss at each *allowed* count: never rising with the count,
-    never < 0.
+    """Return, per variable, the loss increase to be expected at each *allowed* value.
 
-    Fixed layers get zeros.
+    A curve never rises with the value and is nowhere negative. That of a fixed variable is zero.
     """
-    curves = [np.zeros(len(layer.allowed)) for layer in problem.layers]
+    curves = [np.zeros(len(variable.allowed)) for variable in problem.variables]
     for index in problem.free:
-        layer = problem.layers[index]
-        lines = [line for line in table.lines if line.layer == layer.name]
-        errors = monotone(problem.env.error_curve(index))[list(layer.allowed)]
+        variable = problem.variables[index]
+        lines = [line for line in table.lines if line.variable == variable.name]
+        errors = monotone(problem.env.error_curve(index))[list(variable.allowed)]
         curves[index] = loss_curve(
             errors,
             np.array([line.error for line in lines]),
@@ -70,10 +69,10 @@ def loss_curves(problem: Problem, table: SensitivityTable) -> list[np.ndarray]:
 
 
 def loss_curve(errors: np.ndarray, measured_errors: np.ndarray, increases: np.ndarray) -> np.ndarray:
-    """Loss increases at `errors`, through (errors[-1], 0) and the measured points made monotone.
+    """Return the loss increases at `errors`, through (errors[-1], 0) and the measured points made monotone.
 
-    Piecewise linear in the error; beyond the largest measured error on the steeper of the last piece and the
-    chord.
+    The curve is piecewise linear in the error; beyond the largest measured error it goes on at the slope of the last
+    piece or of the chord, whichever is steeper.
     """
     order = np.argsort(measured_errors, kind="stable")
     knots = np.concatenate([errors[-1:], np.maximum(measured_errors[order], errors[-1])])
@@ -86,5 +85,5 @@ def loss_curve(errors: np.ndarray, measured_errors: np.ndarray, increases: np.nd
 
 
 def monotone(error_curve: np.ndarray) -> np.ndarray:
-    """The least curve above this one that never rises with the count (greedy eliminations can wobble)."""
+    """Return the least curve above this one that never rises with the value (greedily found errors can wobble)."""
     return np.maximum.accumulate(np.asarray(error_curve, dtype=float)[::-1])[::-1]

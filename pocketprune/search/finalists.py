@@ -1,7 +1,6 @@
-"""The last word on a search: its best few networks, and the uniform one, pruned in earnest and scored.
+"""The last word on a search: its best few values, and the uniform ones, scored by a slower and truer score.
 
-Roll-outs carry weights refitted layer by layer on the dense network's features; the final pruning refits each layer on
-what the layers before it have left, and ranks networks a little differently.
+The score of a roll-out has to be quick, and ranks networks a little differently from what is done in the end.
 """
 
 from __future__ import annotations
@@ -9,32 +8,32 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pocketprune.search.budget import Problem
-from pocketprune.search.interface import Counts, Score, SearchResult
-from pocketprune.search.uniform import uniform_counts
+from pocketprune.search.interface import Score, SearchResult, Values
+from pocketprune.search.uniform import uniform_values
 
-FINALISTS = 3  # of the search; the uniform network joins them
+FINALISTS = 3  # of the search; the uniform values join them
 
 
-def finalists(problem: Problem, found: SearchResult) -> list[Counts]:
-    """The result of a search, its next best networks on the budget, and last the uniform one."""
+def finalists(problem: Problem, found: SearchResult) -> list[Values]:
+    """Return the result of a search, its next best values on the budget, and last the uniform ones."""
     if found.method == "uniform":
-        return [found.counts]
+        return [found.values]
     ranked = sorted(
-        (rollout for rollout in found.history if rollout.kind == "rollout" and problem.meets(rollout.counts)),
+        (rollout for rollout in found.history if rollout.kind == "rollout" and problem.meets(rollout.values)),
         key=lambda rollout: (-rollout.reward, rollout.loss),
     )
-    best = list(dict.fromkeys([found.counts, *(rollout.counts for rollout in ranked)]))[:FINALISTS]
-    return list(dict.fromkeys([*best, uniform_counts(problem)]))
+    best = list(dict.fromkeys([found.values, *(rollout.values for rollout in ranked)]))[:FINALISTS]
+    return list(dict.fromkeys([*best, uniform_values(problem)]))
 
 
 def decide(
-    problem: Problem, found: SearchResult, score: Callable[[Counts], Score]
-) -> tuple[Counts, list[tuple[Counts, Score]]]:
-    """The finalist of highest accuracy (of equal ones, the lowest loss), and all of them with their scores.
+    problem: Problem, found: SearchResult, score: Callable[[Values], Score]
+) -> tuple[Values, list[tuple[Values, Score]]]:
+    """Return the finalist of highest accuracy (of equal ones, of lowest loss), and all of them with their scores.
 
     Args:
-        score: of the network pruned in earnest to some counts.
+        score: returns the true score of some values.
     """
-    scored = [(counts, score(counts)) for counts in finalists(problem, found)]
+    scored = [(values, score(values)) for values in finalists(problem, found)]
     best = max(scored, key=lambda entry: (entry[1].accuracy, -entry[1].loss))
     return best[0], scored

@@ -1,7 +1,7 @@
-"""What a search sees of a network, and what it hands back: the types every searcher shares.
+"""What a search sees of its problem, and what it hands back: the types that every searcher shares.
 
-A search never touches tensors of the network. It chooses *counts*, one kept channel count per prunable layer
-in forward order, asks what they cost and how well the thinned network scores with them.
+A search chooses a whole number, a *value*, for each of several *variables*. It asks what the values cost and how well
+the network that follows from them scores. What a variable stands for in that network is none of its business.
 """
 
 from __future__ import annotations
@@ -12,42 +12,44 @@ from typing import Protocol
 
 import numpy as np
 
-Counts = tuple[int, ...]
+Values = tuple[int, ...]
+"""One value for every variable, in the variables' order."""
 
 
-def replaced(counts: Counts, layer: int, count: int) -> Counts:
-    """`counts` with another count for one layer."""
-    return (*counts[:layer], count, *counts[layer + 1 :])
+def replaced(values: Values, index: int, value: int) -> Values:
+    """Return `values` with another value for one variable."""
+    return (*values[:index], value, *values[index + 1 :])
 
 
 @dataclass(frozen=True)
-class SearchLayer:
-    """One prunable layer.
+class Variable:
+    """One number to choose.
 
-    `allowed` are the kept counts the layer may take, increasing; a single one means that the layer is fixed,
-    for the reason in `fixed_because`. `macs` are those of the dense layer, per single input; `height` and
-    `width` are its output's.
+    Attributes:
+        name: how reports and tables call it.
+        full: the value in the full network, which nothing was taken from; no allowed value is larger.
+        allowed: the values that it may take, increasing; a single one means that the variable is fixed.
+        fixed_because: why it is fixed; "" where it is free.
+        features: numbers that describe it, as many for every variable. Only a learning agent looks at them.
     """
 
     name: str
-    channels: int
-    allowed: Counts
-    out_channels: int
-    height: int
-    width: int
-    stride: int
-    kernel: int
-    macs: int
+    full: int
+    allowed: Values
     fixed_because: str = ""
+    features: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class Score:
-    """Top-1 accuracy in [0, 1] and mean cross-entropy on the held-out split of the training set.
+    """How well a network does on held-out examples.
 
-    `divergence` is the mean Kullback-Leibler divergence of the predictions from the dense network's on the same
-    images: the loss increase that is to be expected if the dense network knows its own uncertainty. It is free of the
-    labels' noise, and tells a cut of one layer where loss and accuracy cannot.
+    Attributes:
+        accuracy: share of right answers, in [0, 1].
+        loss: mean cross-entropy.
+        divergence: mean Kullback-Leibler divergence of the predictions from the full network's on the same examples:
+            the loss increase that is to be expected if the full network knows its own uncertainty. It is free of the
+            labels' noise, and tells a change of one variable where loss and accuracy cannot.
     """
 
     accuracy: float
@@ -56,37 +58,40 @@ class Score:
 
 
 class Environment(Protocol):
-    """A network that can be pruned to any counts, scored, and priced."""
+    """Something whose variables can be set to any allowed values, priced and scored."""
 
-    layers: Sequence[SearchLayer]
+    variables: Sequence[Variable]
 
-    def cost(self, counts: Sequence[int]) -> float:
-        """Exact cost of the thinned network in the budget's unit (MACs, parameters, milliseconds).
+    def cost(self, values: Sequence[int]) -> float:
+        """Return the exact cost of these values, in the budget's unit.
 
-        Never falls when a count rises; nothing else may be assumed of it.
+        It never falls when a value rises; nothing else may be assumed of it.
         """
         ...
 
-    def error_curve(self, layer: int) -> np.ndarray:
-        """(channels + 1,) relative reconstruction error of one layer for every kept count 0..channels."""
+    def error_curve(self, index: int) -> np.ndarray:
+        """Return (full + 1,) the relative error that one variable causes at each value from 0 to `full`."""
         ...
 
-    def score(self, counts: Sequence[int]) -> Score:
-        """Score the thinned network with the weights refitted for these counts. Same counts, same score."""
+    def score(self, values: Sequence[int]) -> Score:
+        """Score the network that follows from these values. The same values have the same score."""
         ...
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """One scored set of counts. A `probe` only measures; a `rollout` is a candidate result under the budget.
+    """One scored set of values.
 
-    `share` is the cost as a share of the dense cost. `seconds`, since the search began, takes no part in
-    comparisons.
+    Attributes:
+        index: its number in the history of the search.
+        kind: "rollout", a candidate for the result; or "probe", which only measures.
+        share: the cost as a share of the full network's.
+        seconds: since the search began; takes no part in comparisons.
     """
 
     index: int
     kind: str
-    counts: Counts
+    values: Values
     accuracy: float
     loss: float
     divergence: float
@@ -97,6 +102,7 @@ class Rollout:
 
     @property
     def score(self) -> Score:
+        """The score alone."""
         return Score(self.accuracy, self.loss, self.divergence)
 
 
@@ -116,14 +122,15 @@ ProgressCallback = Callable[[Progress], None]
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The best counts found, scored, with every roll-out on the way there.
+    """The best values found, scored, with every roll-out on the way there.
 
-    `ratios` are the preserve ratios, one per layer, that the `list` option replays from the dense weights.
+    Attributes:
+        share: the cost as a share of the full network's.
+        seconds: that the search took; takes no part in comparisons.
     """
 
     method: str
-    counts: Counts
-    ratios: tuple[float, ...]
+    values: Values
     score: Score
     reward: float
     cost: float

@@ -1,9 +1,9 @@
-"""The record of a search: every roll-out scored once, kept, written to search.csv, and replayed after a kill.
+"""The record of a search: every roll-out scored once, remembered, written to search.csv, and replayed after a kill.
 
-A searcher is a deterministic function of problem, settings, seed and the scores it is told. To resume, it is
-therefore run again from its start: the journal answers with the scores already paid for, checks that the same
-counts are asked, and evaluates only from where the killed search stopped. A searcher whose own arithmetic
-costs more than a look-up (the agent) saves its state beside the history and skips to it.
+A searcher is a deterministic function of problem, settings, seed and the scores it is told. To resume, it is therefore
+run again from its start: the journal answers with the scores already paid for, checks that the same values are asked,
+and evaluates only from where the killed search stopped. A searcher whose own arithmetic costs more than a look-up (the
+agent) saves its state beside the history and skips to it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 from pocketprune.common.errors import UserError
 from pocketprune.common.files import write_atomically
 from pocketprune.search.budget import Problem
-from pocketprune.search.interface import Counts, Progress, ProgressCallback, Rollout, Score
+from pocketprune.search.interface import Progress, ProgressCallback, Rollout, Score, Values
 from pocketprune.search.reward import REWARDS
 from pocketprune.search.settings import SearchSettings
 from pocketprune.search.table import SensitivityTable
@@ -38,13 +38,13 @@ class Hooks:
     save: Callable[[State], None] | None = None  # takes the search's state after every round
     resume: State | None = None  # such a state of the same search
     progress: ProgressCallback | None = None  # hears of every new roll-out
-    score: Callable[[Sequence[Counts]], list[Score]] | None = None  # several at once; None: one by one
+    score: Callable[[Sequence[Values]], list[Score]] | None = None  # several at once; None: one by one
     table: SensitivityTable | None = None  # of an earlier search on this network and split
     on_table: Callable[[SensitivityTable], None] | None = None  # takes a newly measured table
 
 
 class Journal:
-    """Scores counts on behalf of one search and remembers all of it.
+    """Scores values on behalf of one search and remembers all of it.
 
     Raises UserError where the state to resume from belongs to another search, naming the first difference.
     """
@@ -69,29 +69,29 @@ class Journal:
             **identity(problem, settings, method, seed),
             "reused sensitivity table": self.hooks.table is not None,
         }
-        self._scores: dict[Counts, Score] = {}
+        self._scores: dict[Values, Score] = {}
         if self.hooks.resume is not None:
             self._restore(self.hooks.resume)
         spent = self._recorded[-1].seconds if self._recorded else 0.0
         self._began = time.perf_counter() - spent
         self._csv = self.hooks.csv_path and RolloutFile(self.hooks.csv_path, self._recorded)
 
-    def score(self, counts: Counts, *, kind: str = "rollout", facts: dict[str, float] | None = None) -> Rollout:
-        return self.score_many([counts], kind=kind, facts=facts)[0]
+    def score(self, values: Values, *, kind: str = "rollout", facts: dict[str, float] | None = None) -> Rollout:
+        return self.score_many([values], kind=kind, facts=facts)[0]
 
     def score_many(
-        self, batch: Sequence[Counts], *, kind: str = "rollout", facts: dict[str, float] | None = None
+        self, batch: Sequence[Values], *, kind: str = "rollout", facts: dict[str, float] | None = None
     ) -> list[Rollout]:
-        """Score several counts, in order. Counts met before are not evaluated again."""
+        """Score several values, in order. Values met before are not evaluated again."""
         first = len(self.history)
-        for offset, counts in enumerate(batch):
-            self._check_replay(first + offset, counts, kind)
-        missing = list(dict.fromkeys(counts for counts in batch if counts not in self._scores))
-        for counts, score in zip(missing, self._evaluate(missing), strict=True):
-            self._scores[counts] = score
-        return [self._enter(counts, kind, facts or {}) for counts in batch]
+        for offset, values in enumerate(batch):
+            self._check_replay(first + offset, values, kind)
+        missing = list(dict.fromkeys(values for values in batch if values not in self._scores))
+        for values, score in zip(missing, self._evaluate(missing), strict=True):
+            self._scores[values] = score
+        return [self._enter(values, kind, facts or {}) for values in batch]
 
-    def score_all(self, batch: Sequence[Counts], *, kind: str = "rollout") -> list[Rollout]:
+    def score_all(self, batch: Sequence[Values], *, kind: str = "rollout") -> list[Rollout]:
         """Score a long batch in rounds of as many as are scored at once, each followed by a checkpoint."""
         rollouts = []
         for first in range(0, len(batch), self.settings.parallel):
@@ -116,7 +116,7 @@ class Journal:
                 {
                     "identity": self._identity,
                     "agent": agent_state,
-                    "history": [asdict(rollout) for rollout in self.history],
+                    "history": [as_entry(rollout) for rollout in self.history],
                 }
             )
 
@@ -124,29 +124,29 @@ class Journal:
         over = max(0.0, self.problem.miss_of_cost(rollout.cost) - self.problem.budget.tolerance)
         return (-over, rollout.reward, -rollout.loss)
 
-    def _evaluate(self, batch: list[Counts]) -> list[Score]:
+    def _evaluate(self, batch: list[Values]) -> list[Score]:
         if self.hooks.score is not None:
             return self.hooks.score(batch)
-        return [self.problem.env.score(counts) for counts in batch]
+        return [self.problem.env.score(values) for values in batch]
 
-    def _enter(self, counts: Counts, kind: str, facts: dict[str, float]) -> Rollout:
+    def _enter(self, values: Values, kind: str, facts: dict[str, float]) -> Rollout:
         index = len(self.history)
         if index < len(self._recorded):
             self.history.append(self._recorded[index])
             return self._recorded[index]
-        score, cost = self._scores[counts], self.problem.cost(counts)
+        score, cost = self._scores[values], self.problem.cost(values)
         if not (math.isfinite(score.accuracy) and math.isfinite(score.loss)):
             score = Score(score.accuracy if math.isfinite(score.accuracy) else 0.0, float("inf"), float("inf"))
         reward = REWARDS[self.settings.reward_policy](score, cost, self.problem.budget.kind, self.settings)
         rollout = Rollout(
             index,
             kind,
-            counts,
+            values,
             score.accuracy,
             score.loss,
             score.divergence,
             cost,
-            cost / self.problem.dense_cost,
+            cost / self.problem.full_cost,
             reward,
             time.perf_counter() - self._began,
         )
@@ -157,13 +157,13 @@ class Journal:
             self.hooks.progress(Progress(index + 1, self.expected, rollout, self.best(), facts))
         return rollout
 
-    def _check_replay(self, index: int, counts: Counts, kind: str) -> None:
+    def _check_replay(self, index: int, values: Values, kind: str) -> None:
         if index < len(self._recorded):
             recorded = self._recorded[index]
-            if (recorded.counts, recorded.kind) != (counts, kind):
+            if (recorded.values, recorded.kind) != (values, kind):
                 raise UserError(
-                    f"resume: roll-out {index} of the interrupted search kept {list(recorded.counts)}, this "
-                    f"one {list(counts)}; resume with the same network, data and flags"
+                    f"resume: roll-out {index} of the interrupted search chose {list(recorded.values)}, this "
+                    f"one {list(values)}; resume with the same network, data and flags"
                 )
 
     def _restore(self, state: State) -> None:
@@ -174,8 +174,8 @@ class Journal:
                     f"resume: {key} was {then!r} in the interrupted search and is {now!r} now; "
                     "resume with the same flags or search in an empty workdir"
                 )
-        self._recorded = [Rollout(**{**entry, "counts": tuple(entry["counts"])}) for entry in state["history"]]
-        self._scores = {rollout.counts: rollout.score for rollout in self._recorded}
+        self._recorded = [from_entry(entry) for entry in state["history"]]
+        self._scores = {rollout.values: rollout.score for rollout in self._recorded}
         self.agent_state = state["agent"]
 
 
@@ -189,8 +189,8 @@ def identity(problem: Problem, settings: SearchSettings, method: str, seed: int)
     for key, value in asdict(settings).items():
         entries = {f"ddpg_{name}": entry for name, entry in value.items()} if key == "ddpg" else {key: value}
         flat.update({name: list(entry) if isinstance(entry, tuple) else entry for name, entry in entries.items()})
-    for layer in problem.layers:
-        flat[f"layer {layer.name}"] = list(layer.allowed)
+    for variable in problem.variables:
+        flat[f"layer {variable.name}"] = list(variable.allowed)
     return flat
 
 
@@ -211,9 +211,17 @@ class RolloutFile:
 
 
 def csv_row(rollout: Rollout) -> list[str]:
-    """Fields in the order of CSV_FIELDS; counts separated by blanks, numbers at full precision."""
-    values = [getattr(rollout, name) for name in CSV_FIELDS[:-1]]
-    return [
-        *(value if isinstance(value, str) else repr(value) for value in values),
-        " ".join(map(str, rollout.counts)),
-    ]
+    """Fields in the order of CSV_FIELDS; values separated by blanks, numbers at full precision."""
+    *fields, values = as_entry(rollout).values()
+    return [*(field if isinstance(field, str) else repr(field) for field in fields), " ".join(map(str, values))]
+
+
+def as_entry(rollout: Rollout) -> dict[str, Any]:
+    """Return a roll-out under the names that files have for its fields, CSV_FIELDS."""
+    return {name: rollout.values if name == "counts" else getattr(rollout, name) for name in CSV_FIELDS}
+
+
+def from_entry(entry: dict[str, Any]) -> Rollout:
+    """Return the roll-out that `as_entry` gave these names."""
+    fields = dict(entry)
+    return Rollout(values=tuple(fields.pop("counts")), **fields)

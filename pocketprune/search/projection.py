@@ -1,9 +1,8 @@
-"""From any preserve ratios to allowed counts that meet the budget, from above and from below.
+"""From any real numbers to allowed values that meet the budget, from above and from below.
 
-Scaling all ratios by one factor keeps their proportions and moves the cost monotonically, so a bisection
-brackets the budget; layers that jump at the same factor are then taken one at a time. Where counts are coarse
-(few layers, wide multiples) that can still miss, and single steps, exchanges and at last a bounded exhaustive
-search follow.
+Scaling all numbers by one factor keeps their proportions and moves the cost monotonically, so a bisection brackets the
+budget. Variables that jump at the same factor are then taken one at a time. Where few values are allowed that can still
+miss the budget, and single steps, pairs of steps and at last a bounded exhaustive search follow.
 """
 
 from __future__ import annotations
@@ -13,129 +12,127 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from pocketprune.search.budget import Problem
-from pocketprune.search.interface import Counts, replaced
+from pocketprune.search.interface import Values, replaced
 
 BISECTIONS = 60
 EXHAUSTIVE_COSTS = 20_000  # cost evaluations that the exhaustive search may spend
 
 
-def project(problem: Problem, values: Sequence[float] | np.ndarray) -> Counts:
-    """Allowed counts near `values` (real-valued counts, one per layer) that meet the budget, if any do.
+def project(problem: Problem, wish: Sequence[float] | np.ndarray) -> Values:
+    """Return allowed values near `wish` (real numbers, one per variable) that meet the budget, if any do.
 
-    Counts that meet it and are not above it come back unchanged. Where none are found, the ones that miss it
-    least.
+    A wish that is allowed, meets the budget and is not above it comes back unchanged. Where no values are found that
+    meet the budget, those that miss it least are returned.
     """
-    counts = problem.snap(values)
-    if problem.fits(counts):
-        return counts
-    counts = fill(problem, *_bracket(problem, np.maximum(np.asarray(values, dtype=float), 1e-3)))
-    if not problem.fits(counts):
-        counts = _step(problem, counts)
-    if not problem.meets(counts):
-        counts = _exhaust(problem, counts)
-    return counts
+    values = problem.snap(wish)
+    if problem.fits(values):
+        return values
+    values = fill(problem, *_bracket(problem, np.maximum(np.asarray(wish, dtype=float), 1e-3)))
+    if not problem.fits(values):
+        values = _step(problem, values)
+    if not problem.meets(values):
+        values = _exhaust(problem, values)
+    return values
 
 
-def _bracket(problem: Problem, values: np.ndarray) -> tuple[Counts, Counts]:
-    """Neighbouring counts on the ray through `values`: the last ones not above the target, the first ones
-    above."""
-    low = float(np.log(min(problem.lowest) / values.max())) - 1.0
-    high = float(np.log(max(problem.highest) / values.min())) + 1.0
-    below, above = problem.snap(values * np.exp(low)), problem.snap(values * np.exp(high))
+def _bracket(problem: Problem, wish: np.ndarray) -> tuple[Values, Values]:
+    """Return neighbouring values on the ray through `wish`: the last not above the target, the first above."""
+    low = float(np.log(min(problem.lowest) / wish.max())) - 1.0
+    high = float(np.log(max(problem.highest) / wish.min())) + 1.0
+    below, above = problem.snap(wish * np.exp(low)), problem.snap(wish * np.exp(high))
     for _ in range(BISECTIONS):
         middle = 0.5 * (low + high)
-        counts = problem.snap(values * np.exp(middle))
-        if problem.cost(counts) <= problem.target:
-            low, below = middle, counts
+        values = problem.snap(wish * np.exp(middle))
+        if problem.cost(values) <= problem.target:
+            low, below = middle, values
         else:
-            high, above = middle, counts
+            high, above = middle, values
     return below, above
 
 
-def fill(problem: Problem, below: Counts, above: Counts) -> Counts:
-    """From `below` towards `above`, one layer at a time, wherever that suits the budget better."""
-    counts, rank = below, problem.rank(below)
-    for layer in range(len(below)):
-        trial = replaced(counts, layer, above[layer])
+def fill(problem: Problem, below: Values, above: Values) -> Values:
+    """Go from `below` towards `above`, one variable at a time, wherever that suits the budget better."""
+    values, rank = below, problem.rank(below)
+    for index in range(len(below)):
+        trial = replaced(values, index, above[index])
         if problem.rank(trial) < rank:
-            counts, rank = trial, problem.rank(trial)
-    return counts
+            values, rank = trial, problem.rank(trial)
+    return values
 
 
-def steps(problem: Problem, counts: Counts, layer: int) -> Iterator[Counts]:
-    """The counts with `layer` one allowed count down, then one up, where there is one."""
-    allowed = problem.layers[layer].allowed
-    at = allowed.index(counts[layer])
+def steps(problem: Problem, values: Values, index: int) -> Iterator[Values]:
+    """Yield the values with one variable an allowed value lower, then one higher, where there is one."""
+    allowed = problem.variables[index].allowed
+    at = allowed.index(values[index])
     for neighbour in (at - 1, at + 1):
         if 0 <= neighbour < len(allowed):
-            yield replaced(counts, layer, allowed[neighbour])
+            yield replaced(values, index, allowed[neighbour])
 
 
-def _step(problem: Problem, counts: Counts) -> Counts:
-    """Single steps (in pairs where the budget is missed), the best each time, until none suits the budget
-    better."""
-    while not problem.fits(counts):
-        singles = [trial for layer in problem.free for trial in steps(problem, counts, layer)]
-        best = min(singles, key=problem.rank, default=counts)
-        if not problem.meets(counts) and not problem.meets(best):
+def _step(problem: Problem, values: Values) -> Values:
+    """Take single steps (pairs where the budget is missed), the best each time, until none is an improvement."""
+    while not problem.fits(values):
+        singles = [trial for index in problem.free for trial in steps(problem, values, index)]
+        best = min(singles, key=problem.rank, default=values)
+        if not problem.meets(values) and not problem.meets(best):
             pairs = [
                 trial
                 for single in singles
-                for layer in problem.free
-                if single[layer] == counts[layer]
-                for trial in steps(problem, single, layer)
+                for index in problem.free
+                if single[index] == values[index]
+                for trial in steps(problem, single, index)
             ]
             best = min([best, *pairs], key=problem.rank)
-        if problem.rank(best) >= problem.rank(counts):
+        if problem.rank(best) >= problem.rank(values):
             break
-        counts = best
-    return counts
+        values = best
+    return values
 
 
-def _exhaust(problem: Problem, counts: Counts) -> Counts:
-    """Depth-first over all counts, the layers that weigh most first, cutting what cannot reach the budget."""
+def _exhaust(problem: Problem, values: Values) -> Values:
+    """Search depth-first, the variables that weigh most first, cutting off what cannot reach the budget."""
 
-    def weight(layer: int) -> float:
+    def weight(index: int) -> float:
         trial = list(problem.highest)
-        trial[layer] = problem.lowest[layer]
+        trial[index] = problem.lowest[index]
         return problem.cost(trial)
 
-    search = _Exhaustive(problem, counts, sorted(problem.free, key=weight))
+    search = _Exhaustive(problem, values, sorted(problem.free, key=weight))
     search.visit(0)
     return search.best
 
 
 class _Exhaustive:
-    """State of the depth-first search: counts decided so far, the others at their lowest."""
+    """The state of the depth-first search: bounds of every variable, equal for those decided so far."""
 
-    def __init__(self, problem: Problem, counts: Counts, order: list[int]) -> None:
-        self.problem, self.counts, self.order = problem, counts, order
-        self.best, self.missing = counts, problem.miss(counts)
+    def __init__(self, problem: Problem, values: Values, order: list[int]) -> None:
+        self.problem, self.values, self.order = problem, values, order
+        self.best, self.missing = values, problem.miss(values)
         self.low, self.high = list(problem.lowest), list(problem.highest)
         self.costs_left = EXHAUSTIVE_COSTS
 
     def visit(self, depth: int) -> bool:
-        """True once the budget is met or the evaluations are spent."""
+        """Return True once the budget is met or the evaluations are spent."""
         if depth == len(self.order):
             missing = self.problem.miss(self.low)
             if missing < self.missing:
                 self.best, self.missing = tuple(self.low), missing
             return self.missing <= self.problem.budget.tolerance
-        layer = self.order[depth]
-        options = sorted(self.problem.layers[layer].allowed, key=lambda kept: abs(kept - self.counts[layer]))
-        for kept in options:
-            self.low[layer] = self.high[layer] = kept
+        index = self.order[depth]
+        options = sorted(self.problem.variables[index].allowed, key=lambda value: abs(value - self.values[index]))
+        for value in options:
+            self.low[index] = self.high[index] = value
             if self._hopeful() and self.visit(depth + 1):
                 return True
             if self.costs_left <= 0:
                 return True
-        self.low[layer], self.high[layer] = self.problem.lowest[layer], self.problem.highest[layer]
+        self.low[index], self.high[index] = self.problem.lowest[index], self.problem.highest[index]
         return False
 
     def _hopeful(self) -> bool:
-        """Whether completing the decided counts can still come nearer than the best so far."""
+        """Say whether completing the decided values can still come nearer than the best so far."""
         self.costs_left -= 2
-        near = self.missing * self.problem.dense_cost
+        near = self.missing * self.problem.full_cost
         return (
             self.problem.cost(self.low) < self.problem.target + near
             and self.problem.cost(self.high) > self.problem.target - near

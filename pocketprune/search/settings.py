@@ -79,7 +79,7 @@ class DdpgSettings:
 class SearchSettings:
     """What the searches share. `nb_rlouts` bounds the scored networks of every searcher but `uniform`.
 
-    `start`: counts to begin from, where a searcher begins somewhere (ddpg, anneal); () means uniform.
+    `start`: values to begin from, where a searcher begins somewhere (ddpg, anneal); () means uniform.
     `parallel`: roll-outs that the agent plans before it learns from them, one per process that scores.
     """
 
@@ -87,13 +87,8 @@ class SearchSettings:
     nb_rlouts_min: int = 50  # ddpg: random roll-outs before the agent acts
     reward_policy: str = "accuracy"  # accuracy | flops: -error ln cost, the budget a ceiling | loss: -loss
     noise_tolerance: float = 0.15  # flops: errors below this are all alike
-    probes: tuple[float, ...] = (
-        0.2,
-        0.4,
-        0.6,
-        0.8,
-    )  # shares kept at which the sensitivity of a layer is measured
-    swaps: int = 60  # dp: jointly scored exchanges between layers
+    probes: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)  # of a full value, where sensitivities are measured
+    swaps: int = 60  # dp: jointly scored exchanges between variables
     temperature: float = 0.02  # anneal: reward difference accepted freely at the start
     temperature_finl: float = 5e-4  # anneal: and at the end
     start: tuple[int, ...] = ()

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from pocketprune.search import Budget
 from pocketprune.search.allocation import allocate, knapsack
 from pocketprune.search.budget import Problem
-from pocketprune.search.curves import loss_curve, monotone, probe_counts
+from pocketprune.search.curves import loss_curve, monotone, probe_values
 from pocketprune.search.exchange import polish, total
-from pocketprune.search.sensitivity import threshold_counts
-from pocketprune.search.uniform import uniform_counts
-from tests.search.toys import Chain, all_counts, deep, layer, three_layers
+from pocketprune.search.sensitivity import threshold_values
+from pocketprune.search.uniform import uniform_values
+from tests.search.toys import Chain, all_values, deep, three_layers, variable
 
 CURVE = st.lists(st.floats(0.0, 1.0), min_size=2, max_size=6)
 
@@ -22,18 +22,18 @@ CURVE = st.lists(st.floats(0.0, 1.0), min_size=2, max_size=6)
 @given(st.lists(st.tuples(CURVE, st.integers(1, 9)), min_size=1, max_size=5), st.integers(0, 40))
 @settings(max_examples=100, deadline=None)
 def test_the_knapsack_is_exact(items: list, capacity: int) -> None:
-    values = [np.array(value) for value, _ in items]
+    losses = [np.array(value) for value, _ in items]
     weights = [np.arange(len(value)) * float(step) for value, step in items]
 
     def worth(chosen: tuple[int, ...]) -> float:
-        return sum(value[pick] for value, pick in zip(values, chosen, strict=True))
+        return sum(value[pick] for value, pick in zip(losses, chosen, strict=True))
 
     def weight(chosen: tuple[int, ...]) -> float:
         return sum(one[pick] for one, pick in zip(weights, chosen, strict=True))
 
-    chosen = tuple(knapsack(values, weights, float(capacity)))
+    chosen = tuple(knapsack(losses, weights, float(capacity)))
     assert weight(chosen) <= capacity * 1.01
-    options = itertools.product(*(range(len(value)) for value in values))
+    options = itertools.product(*(range(len(value)) for value in losses))
     best = min(worth(option) for option in options if weight(option) <= 0.998 * capacity)
     assert worth(chosen) <= best + 1e-9
 
@@ -42,10 +42,12 @@ def test_the_knapsack_is_exact(items: list, capacity: int) -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_allocation_under_the_bilinear_cost_is_nearly_the_best_sum(seed: int, share: float) -> None:
     rng = np.random.default_rng(seed)
-    env = Chain([layer(f"layer{i}", range(1, 11)) for i in range(4)], prices=rng.uniform(0.5, 2, 4), weights=[1.0] * 4)
+    env = Chain(
+        [variable(f"layer{i}", range(1, 11)) for i in range(4)], prices=rng.uniform(0.5, 2, 4), weights=[1.0] * 4
+    )
     problem = Problem(env, Budget(share=share))
     curves = [np.sort(rng.uniform(0, rng.uniform(0.2, 2), 10))[::-1] for _ in range(4)]
-    sums = {counts: total(problem, curves, counts) for counts in all_counts(problem) if problem.fits(counts)}
+    sums = {values: total(problem, curves, values) for values in all_values(problem) if problem.fits(values)}
     reached = allocate(problem, curves)
     assert problem.meets(reached)
     assert total(problem, curves, reached) <= min(sums.values()) * 1.05 + 1e-9
@@ -55,9 +57,9 @@ def test_polish_only_improves_and_keeps_the_budget() -> None:
     problem = Problem(deep(1), Budget(share=0.4))
     curves = [
         np.linspace(weight, 0, len(one.allowed)) ** 2
-        for one, weight in zip(problem.layers, np.linspace(0.1, 2, 10), strict=True)
+        for one, weight in zip(problem.variables, np.linspace(0.1, 2, 10), strict=True)
     ]
-    start = uniform_counts(problem)
+    start = uniform_values(problem)
     reached = polish(problem, curves, start)
     assert total(problem, curves, reached) < total(problem, curves, start)
     assert problem.fits(reached)
@@ -66,18 +68,20 @@ def test_polish_only_improves_and_keeps_the_budget() -> None:
 
 def test_threshold_is_common_to_all_layers() -> None:
     problem = Problem(deep(0), Budget(share=0.4))
-    curves = [np.linspace(1 + index, 0, len(one.allowed)) for index, one in enumerate(problem.layers)]
-    counts = threshold_counts(problem, curves)
-    losses = [curve[one.allowed.index(kept)] for curve, one, kept in zip(curves, problem.layers, counts, strict=True)]
+    curves = [np.linspace(1 + index, 0, len(one.allowed)) for index, one in enumerate(problem.variables)]
+    values = threshold_values(problem, curves)
+    losses = [
+        curve[one.allowed.index(value)] for curve, one, value in zip(curves, problem.variables, values, strict=True)
+    ]
     steps = [curve[0] - curve[1] for curve in curves]
-    free = [index for index, kept in enumerate(counts) if kept > 1]
+    free = [index for index, value in enumerate(values) if value > 1]
     assert max(losses[i] for i in free) - min(losses[i] for i in free) <= 2 * max(steps)
 
 
 def test_uniform_is_uniform() -> None:
-    env = Chain([layer(f"layer{i}", range(1, 101)) for i in range(5)], prices=[1.0] * 5, weights=[1.0] * 5)
-    counts = uniform_counts(Problem(env, Budget(share=0.5)))
-    assert max(counts) - min(counts) <= 1
+    env = Chain([variable(f"layer{i}", range(1, 101)) for i in range(5)], prices=[1.0] * 5, weights=[1.0] * 5)
+    values = uniform_values(Problem(env, Budget(share=0.5)))
+    assert max(values) - min(values) <= 1
 
 
 @given(st.lists(st.floats(0, 1), min_size=3, max_size=20), st.lists(st.floats(-0.5, 2), min_size=1, max_size=5))
@@ -103,5 +107,5 @@ def test_monotone_is_the_least_non_rising_curve_above() -> None:
 
 def test_probes_are_allowed_counts_below_the_largest() -> None:
     problem = Problem(three_layers(), Budget())
-    assert probe_counts(problem, 1, (0.25, 0.5, 1.0)) == (4, 8)
-    assert probe_counts(problem, 1, (1.0,)) == (1,)
+    assert probe_values(problem, 1, (0.25, 0.5, 1.0)) == (4, 8)
+    assert probe_values(problem, 1, (1.0,)) == (1,)

@@ -9,7 +9,7 @@ from pocketprune.channel_pruning.searching import parallel
 from pocketprune.common.errors import UserError
 from pocketprune.deploy.latency_table import GRID, LatencyTable, LayerLatency, grid
 from pocketprune.search import Budget, Hooks, Progress, SearchSettings, SensitivityTable, search
-from pocketprune.search.interface import Counts, Score
+from pocketprune.search.interface import Score, Values
 from tests.search.toys import deep, three_layers
 
 QUICK = SearchSettings(nb_rlouts=12, nb_rlouts_min=6, swaps=4)
@@ -32,7 +32,7 @@ def test_every_rollout_is_on_the_disk_before_the_next_begins(tmp_path) -> None:
     assert lengths == list(range(1, 13))
     for row, rollout in zip(rows(path), result.history, strict=True):
         assert float(row["reward"]) == rollout.reward
-        assert tuple(map(int, row["counts"].split())) == rollout.counts
+        assert tuple(map(int, row["counts"].split())) == rollout.values
         assert float(row["share"]) == rollout.share
 
 
@@ -70,9 +70,9 @@ def test_progress_tells_how_far_and_the_best_so_far() -> None:
 def test_a_diverged_network_scores_worst_instead_of_stopping_the_search() -> None:
     env = three_layers()
     sound = env.score
-    env.score = lambda counts: Score(float("nan"), float("nan"), float("nan")) if counts[1] % 2 else sound(counts)
+    env.score = lambda values: Score(float("nan"), float("nan"), float("nan")) if values[1] % 2 else sound(values)
     result = search(env, Budget(), method="random", settings=QUICK)
-    assert result.counts[1] % 2 == 0
+    assert result.values[1] % 2 == 0
     assert min(one.reward for one in result.history) == 0.0
 
 
@@ -92,9 +92,9 @@ def test_several_processes_score_their_share_and_agree(method: str, monkeypatch)
         monkeypatch.setattr(parallel, "gather_objects", gather)
         score_share = parallel.scorer(env)
 
-        def score(batch: list[Counts]) -> list[Score]:
+        def score(batch: list[Values]) -> list[Score]:
             batches.append(len(batch))
-            shares[:] = [[env.score(counts) for counts in batch[other::3]] for other in range(3)]
+            shares[:] = [[env.score(values) for values in batch[other::3]] for other in range(3)]
             return score_share(batch)
 
         return score

@@ -12,7 +12,7 @@ from pocketprune.common.errors import UserError
 from pocketprune.search import SEARCHES, Budget, Hooks, SearchSettings, SensitivityTable, search
 from pocketprune.search.anneal import accepts
 from pocketprune.search.budget import Problem
-from tests.search.toys import Chain, brute_force, deep, layer, three_layers
+from tests.search.toys import Chain, brute_force, deep, three_layers, variable
 
 QUICK = SearchSettings(nb_rlouts=24, nb_rlouts_min=8, swaps=10)
 
@@ -68,8 +68,8 @@ def test_every_search_is_on_budget_scored_and_reproducible(method: str) -> None:
     assert torch.equal(before, torch.random.get_rng_state())
     assert abs(first.share - 0.35) <= 0.005
     env = deep(1)
-    assert first.score == env.score(first.counts)
-    assert first.cost == env.cost(first.counts)
+    assert first.score == env.score(first.values)
+    assert first.cost == env.cost(first.values)
     assert first.reward == max(one.reward for one in first.history if one.kind == "rollout")
 
 
@@ -154,9 +154,9 @@ def test_unknown_search_and_policy() -> None:
 
 
 def test_a_network_without_a_choice_is_scored_as_it_is() -> None:
-    env = Chain([layer("image", [3]), layer("only", [8])], prices=[1.0, 1.0], weights=[1.0, 1.0])
+    env = Chain([variable("image", [3]), variable("only", [8])], prices=[1.0, 1.0], weights=[1.0, 1.0])
     result = search(env, Budget(share=1.0), method="ddpg")
-    assert result.counts == (3, 8)
+    assert result.values == (3, 8)
     with pytest.raises(UserError, match=r"1\.0000 to 1\.0000"):
         search(env, Budget(share=0.5), method="ddpg")
 
@@ -176,12 +176,12 @@ def test_a_sensitivity_table_serves_another_budget(tmp_path) -> None:
     table = SensitivityTable.load(tmp_path / "sensitivity.csv")
     assert table == tables[0]
     again = search(deep(2), Budget(share=0.5), method="sensitivity", hooks=Hooks(table=table))
-    assert again.counts == first.counts
+    assert again.values == first.values
     other = search(deep(2), Budget(share=0.3), method="sensitivity", hooks=Hooks(table=table))
     assert len(other.history) == 2  # the dense network, to see that the table is its own, and the result
-    with pytest.raises(UserError, match="no line for layer1 with 8 channels"):
+    with pytest.raises(UserError, match="no line for layer1 of 8"):
         search(deep(3), Budget(share=0.5), method="sensitivity", hooks=Hooks(table=table))
-    foreign = dataclasses.replace(table, dense=dataclasses.replace(table.dense, loss=0.2))
+    foreign = dataclasses.replace(table, full=dataclasses.replace(table.full, loss=0.2))
     with pytest.raises(UserError, match="measured on another network or split"):
         search(deep(2), Budget(share=0.5), method="sensitivity", hooks=Hooks(table=foreign))
 
@@ -194,14 +194,14 @@ def test_metropolis_accepts_by_the_stated_probability() -> None:
 
 
 def test_a_start_is_where_anneal_and_the_agent_begin() -> None:
-    start = search(deep(1), Budget(share=0.35), method="dp").counts
+    start = search(deep(1), Budget(share=0.35), method="dp").values
     for method in ("anneal", "ddpg"):
         settings = dataclasses.replace(QUICK, start=start)
         result = search(deep(1), Budget(share=0.35), method=method, settings=settings)
-        assert result.history[0].counts == start
+        assert result.history[0].values == start
         assert result.reward >= result.history[0].reward
 
 
 def test_a_start_of_another_network_is_refused() -> None:
-    with pytest.raises(UserError, match="start: 2 counts; accepted: one per layer"):
+    with pytest.raises(UserError, match="start: 2 values; accepted: one per variable"):
         search(three_layers(), Budget(), method="anneal", settings=SearchSettings(start=(1, 2)))

@@ -14,7 +14,7 @@ import numpy as np
 from pocketprune.channel_pruning.consumers import Consumer, geometry_of
 from pocketprune.graph.tracing import node_shape, operator_name
 from pocketprune.numerics.ratios import kept_count, unit_count
-from pocketprune.search.interface import Counts, SearchLayer
+from pocketprune.search.interface import Values, Variable
 from pocketprune.structure.channel_groups import ChannelGroup, Structure
 from pocketprune.structure.cost_model import Decision, decision_of, whole_input
 from pocketprune.structure.layers import PrunableLayer, is_reused, layers_of, read_groups
@@ -31,7 +31,7 @@ class Choice:
         consumers: the layers to refit. multiple: kept counts are multiples of it.
     """
 
-    layer: SearchLayer
+    layer: Variable
     entries: tuple[PrunableLayer, ...]
     decisions: tuple[Decision, ...] = ()
     groups: tuple[ChannelGroup, ...] = ()
@@ -39,17 +39,17 @@ class Choice:
     multiple: int = 1
     _readers: tuple[tuple[int, ...], ...] = field(default=(), repr=False)  # per group, entries that read it
 
-    def entry_counts(self, count: int) -> Counts:
+    def entry_counts(self, count: int) -> Values:
         """The kept count of every entry of the ratio list."""
         if not self.groups:
             return (count,)
-        ratio = count / self.layer.channels
+        ratio = count / self.layer.full
         return tuple(kept_count(ratio, entry.channels, self.multiple) for entry in self.entries)
 
-    def units(self, count: int) -> Counts:
+    def units(self, count: int) -> Values:
         """How many units of each decision stay, as `prune_channels` counts them."""
         if not self.groups:
-            return tuple(unit_count(count, self.layer.channels, d.size) for d in self.decisions)
+            return tuple(unit_count(count, self.layer.full, d.size) for d in self.decisions)
         shares = [kept / e.channels for kept, e in zip(self.entry_counts(count), self.entries, strict=True)]
         return tuple(
             kept_count(max(shares[reader] for reader in readers), group.size)
@@ -68,18 +68,18 @@ def choices_of(structure: Structure, shared_input: str, multiple: int) -> list[C
         elif entry.way in ("private", "sample"):
             choices.append(_own_choice(structure, entry, multiple))
         elif entry.way == "fixed":
-            choices.append(Choice(_search_layer(entry, (entry.channels,), entry.reason), (entry,)))
+            choices.append(Choice(_variable(entry, (entry.channels,), entry.reason), (entry,)))
     return choices
 
 
 def _own_choice(structure: Structure, entry: PrunableLayer, multiple: int) -> Choice:
     decision = decision_of(structure, entry)
     counts = _allowed(lambda count: unit_count(count, entry.channels, decision.size), entry.channels, multiple)
-    layer = _search_layer(entry, counts, "no smaller multiple of channels")
+    layer = _variable(entry, counts, "no smaller multiple of channels")
     return Choice(layer, (entry,), (decision,), (), (Consumer(structure.traced, decision),), multiple)
 
 
-def _allowed(units: Callable[[int], int], channels: int, multiple: int) -> Counts:
+def _allowed(units: Callable[[int], int], channels: int, multiple: int) -> Values:
     """Counts of channels that are multiples and keep different numbers of units, increasing, `channels` the last."""
     counts = [kept_count(ratio / channels, channels, multiple) for ratio in range(1, channels + 1)]
     by_units = {units(count): count for count in counts}
@@ -104,7 +104,7 @@ def _joint_choice(structure: Structure, entries: Sequence[PrunableLayer], multip
         and names & {g.name for g in read_groups(structure, reader.layer)}
     )
     allowed = _allowed(lambda count: count, widest.channels, multiple)
-    layer = _search_layer(widest, allowed, "no smaller multiple of channels", macs=sum(e.macs for e in entries))
+    layer = _variable(widest, allowed, "no smaller multiple of channels", macs=sum(e.macs for e in entries))
     return Choice(layer, tuple(entries), decisions, groups, consumers, multiple, readers)
 
 
@@ -121,20 +121,16 @@ def _coupled(structure: Structure, listed: Sequence[PrunableLayer]) -> list[list
     return [entries for _, entries in found]
 
 
-def _search_layer(entry: PrunableLayer, allowed: Counts, fixed: str, macs: int | None = None) -> SearchLayer:
+def _variable(entry: PrunableLayer, allowed: Values, fixed: str, macs: int | None = None) -> Variable:
     node = entry.layer.node
     linear = operator_name(node) == "linear"
     height, width = (1, 1, *(() if linear else node_shape(node)[2:]))[-2:]
     stride = 1 if linear else max(geometry_of(node).stride)
-    return SearchLayer(
+    kernel, macs = max(entry.kernel, default=1), entry.macs if macs is None else macs
+    return Variable(
         entry.name,
         entry.channels,
         allowed,
-        entry.out_channels,
-        height,
-        width,
-        stride,
-        max(entry.kernel, default=1),
-        entry.macs if macs is None else macs,
-        fixed if len(allowed) == 1 else "",
+        fixed_because=fixed if len(allowed) == 1 else "",
+        features=(entry.out_channels, entry.channels, height, width, stride, kernel, macs),
     )

@@ -80,7 +80,7 @@ class PruningEnvironment:
             check_groups(self.structure, self.structure.traced.example)
             self.choices: list[Choice] = choices_of(self.structure, options.shared_input, options.channel_multiple)
             self._statistics = collect(self.structure, self.choices, calibration, options, progress)
-        self.layers = tuple(choice.layer for choice in self.choices)
+        self.variables = tuple(choice.layer for choice in self.choices)
         self._curves = {index: statistics.error_curve() for index, statistics in self._statistics.items()}
         self._cuts: OrderedDict[tuple[int, int], Cut] = OrderedDict()
         self._set_costs(budget, latency)
@@ -89,12 +89,12 @@ class PruningEnvironment:
         self._decided = [(index, d) for index in self._statistics for d in self.choices[index].decisions]
         model = CostModel(self.structure, [decision for _, decision in self._decided])
         self._units = {
-            index: {count: self.choices[index].units(count) for count in self.layers[index].allowed}
-            | {self.layers[index].channels: tuple(d.size for d in self.choices[index].decisions)}
+            index: {count: self.choices[index].units(count) for count in self.variables[index].allowed}
+            | {self.variables[index].full: tuple(d.size for d in self.choices[index].decisions)}
             for index in self._statistics
         }
         if latency is not None:
-            half = [min(layer.allowed, key=lambda kept: abs(2 * kept - layer.channels)) for layer in self.layers]
+            half = [min(layer.allowed, key=lambda kept: abs(2 * kept - layer.full)) for layer in self.variables]
             latency.prepare(self.structure, model, self._units_of(half), lambda: self.thinned(half))
         costs = {"macs": model.macs, "params": model.params, "latency": latency}
         if costs.get(budget) is None:
@@ -113,7 +113,7 @@ class PruningEnvironment:
 
     def error_curve(self, layer: int) -> np.ndarray:
         """(channels + 1,) relative error of one layer's refitted output on the dense network's input."""
-        return self._curves.get(layer, np.zeros(self.layers[layer].channels + 1))
+        return self._curves.get(layer, np.zeros(self.variables[layer].full + 1))
 
     def ratios(self, counts: Sequence[int]) -> list[float]:
         """The preserve ratios, one per layer of the ratio list, that give these counts."""
@@ -129,7 +129,7 @@ class PruningEnvironment:
         """The network thinned to these counts, with its refitted weights, in evaluation mode."""
         cut = Cut.nothing(self.structure)
         for index in self._statistics:
-            if counts[index] < self.layers[index].channels:
+            if counts[index] < self.variables[index].full:
                 cut = cut.merged(self._cut(index, counts[index]))
         with evaluation_mode(self.structure.traced.net):
             return cut.thinned(self.structure)[0].eval()
@@ -141,7 +141,7 @@ class PruningEnvironment:
         change the predictions by more than the cut.
         """
         net = self.thinned(counts)
-        if sum(count < layer.channels for count, layer in zip(counts, self.layers, strict=True)) > 1:
+        if sum(count < layer.full for count, layer in zip(counts, self.variables, strict=True)) > 1:
             reestimate_batch_norm(net, self._norm_images, together=False)
         return self.judge(net)
 

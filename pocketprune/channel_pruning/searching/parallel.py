@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from pocketprune.search.interface import Counts, Environment, Score
+from pocketprune.search.interface import Environment, Score, Values
 from pocketprune.training.distributed import gather_objects, rank, world_size
 
 
-def scorer(env: Environment) -> Callable[[Sequence[Counts]], list[Score]]:
+def scorer(env: Environment) -> Callable[[Sequence[Values]], list[Score]]:
     """For `Hooks.score`: process r of n scores every n-th of a batch, beginning with its r-th."""
 
-    def score(batch: Sequence[Counts]) -> list[Score]:
+    def score(batch: Sequence[Values]) -> list[Score]:
         mine = [env.score(counts) for counts in batch[rank() :: world_size()]]
         shares = gather_objects(mine)
         return [shares[index % world_size()][index // world_size()] for index in range(len(batch))]

@@ -52,7 +52,7 @@ class LayerStatistics:
     def error_curve(self) -> np.ndarray:
         """(channels + 1,) relative error of the refitted output for every kept count; coupled groups' mean."""
         curves = [np.nan_to_num(path.errors.numpy(), posinf=1.0) for path in self.paths]
-        channels = self.choice.layer.channels
+        channels = self.choice.layer.full
         counts = [self.choice.units(count) for count in range(1, channels + 1)]
         kept = [np.mean([curve[u] for curve, u in zip(curves, units, strict=True)]) for units in counts]
         return np.array([np.mean([curve[0] for curve in curves]), *kept])

@@ -26,7 +26,7 @@ from pocketprune.common.errors import UserError
 from pocketprune.numerics.reconstruction import relative_error
 from pocketprune.search import Budget, Problem, search
 from pocketprune.search.interface import replaced
-from pocketprune.search.random_search import random_counts
+from pocketprune.search.random_search import random_values
 from pocketprune.structure.layers import layers_of
 from pocketprune.training.batch_norm import reestimate_batch_norm
 from tests.structure.small import images, resnet, shaken
@@ -72,7 +72,7 @@ def environment(name: str, mode: str, multiple: int = 1) -> PruningEnvironment:
 
 
 def some_counts(env: PruningEnvironment, seed: int = 1) -> tuple[int, ...]:
-    return random_counts(Problem(env, Budget("macs", 0.6)), np.random.default_rng(seed), 0.2)
+    return random_values(Problem(env, Budget("macs", 0.6)), np.random.default_rng(seed), 0.2)
 
 
 def by_pruning_run(env: PruningEnvironment, counts: Sequence[int], mode: str) -> nn.Module:
@@ -80,7 +80,7 @@ def by_pruning_run(env: PruningEnvironment, counts: Sequence[int], mode: str) ->
     structure = env.structure
     cut = Cut.nothing(structure)
     for index, choice in enumerate(env.choices):
-        if counts[index] == choice.layer.channels:
+        if counts[index] == choice.layer.full:
             continue
         units = env._statistics[index].kept(counts[index])
         for decision, chosen in zip(choice.decisions, units, strict=True):
@@ -89,7 +89,7 @@ def by_pruning_run(env: PruningEnvironment, counts: Sequence[int], mode: str) ->
         if choice.decisions[0].layer.way == "sample":
             cut = replace(cut, samplers=cut.samplers | {choice.decisions[0].layer.layer.weight: units[0].tolist()})
     for index, choice in enumerate(env.choices):
-        if counts[index] < choice.layer.channels:
+        if counts[index] < choice.layer.full:
             for consumer in choice.consumers:
                 tensors, biases = _refitted(cut, env, index, counts[index], consumer)
                 cut = cut.merged(replace(Cut.nothing(structure), tensors=tensors, biases=biases))
@@ -136,7 +136,7 @@ def test_the_error_curve_is_the_layers_relative_error(name: str, mode: str) -> N
     env = environment(name, mode)
     for index, statistics in list(env._statistics.items())[:4]:
         consumer, moments = statistics.choice.consumers[0], statistics.moments[0]
-        curve, channels = env.error_curve(index), env.layers[index].channels
+        curve, channels = env.error_curve(index), env.variables[index].full
         for count in {1, channels // 2, channels - 1}:
             kept = statistics.kept(count)[0]
             with torch.no_grad():
@@ -150,7 +150,7 @@ def test_the_error_curve_is_the_layers_relative_error(name: str, mode: str) -> N
 
 def test_all_channels_kept_is_the_dense_network() -> None:
     env = environment("resnet", "keep")
-    channels, (x, labels) = Problem(env, Budget()).channels, held_out()[0]
+    channels, (x, labels) = Problem(env, Budget()).full, held_out()[0]
     dense = env.structure.traced.net
     with torch.no_grad():
         assert torch.equal(env.thinned(channels)(x), dense(x))
@@ -174,9 +174,9 @@ def test_the_divergence_is_that_of_the_predictions_from_the_dense_networks() -> 
 
 def test_a_cut_of_one_layer_leaves_the_norms_statistics() -> None:
     env = environment("resnet", "keep")
-    dense = Problem(env, Budget()).channels
+    dense = Problem(env, Budget()).full
     layer = Problem(env, Budget()).free[1]
-    counts = replaced(dense, layer, env.layers[layer].allowed[0])
+    counts = replaced(dense, layer, env.variables[layer].allowed[0])
     assert env.score(counts) == env.judge(env.thinned(counts))
 
 
@@ -227,9 +227,9 @@ def test_ratios_replayed_as_a_list_keep_these_counts(mode: str) -> None:
 
 def test_counts_are_multiples() -> None:
     env = environment("resnet", "keep", 4)
-    for layer in env.layers:
-        assert all(count % 4 == 0 for count in layer.allowed if count < layer.channels)
-    assert max(len(layer.allowed) for layer in env.layers) == 16
+    for layer in env.variables:
+        assert all(count % 4 == 0 for count in layer.allowed if count < layer.full)
+    assert max(len(layer.allowed) for layer in env.variables) == 16
 
 
 def test_a_coupled_stream_is_one_choice() -> None:
@@ -244,7 +244,7 @@ def test_a_search_meets_the_budget_on_the_thinned_network() -> None:
     env = environment("resnet", "sample")
     found = search(env, Budget("macs", 0.5), method="uniform")
     dense = pocketprune.count_macs(env.structure.traced.net, images()[0][:2])
-    assert pocketprune.count_macs(env.thinned(found.counts), images()[0][:2]) / dense == pytest.approx(0.5, abs=0.005)
+    assert pocketprune.count_macs(env.thinned(found.values), images()[0][:2]) / dense == pytest.approx(0.5, abs=0.005)
 
 
 def test_latency_is_measured_once_and_never_falls_with_a_count(tmp_path: object, monkeypatch: object) -> None:
@@ -267,7 +267,7 @@ def test_latency_is_measured_once_and_never_falls_with_a_count(tmp_path: object,
     problem = Problem(env, Budget("latency", 0.5))
     assert 0 < problem.cost(problem.lowest) < problem.cost(problem.highest)
     for index in problem.free:
-        costs = [env.cost(replaced(problem.lowest, index, kept)) for kept in env.layers[index].allowed]
+        costs = [env.cost(replaced(problem.lowest, index, kept)) for kept in env.variables[index].allowed]
         assert costs == sorted(costs)
     again = build()
     assert len(measured) == number

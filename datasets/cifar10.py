@@ -1,5 +1,6 @@
 """CIFAR-10 (Krizhevsky 2009), from the official "python version": the folder or the archive."""
 
+import gzip
 import hashlib
 import io
 import os
@@ -25,6 +26,7 @@ FOLDER = "cifar-10-batches-py"
 ARCHIVE = "cifar-10-python.tar.gz"
 TRAIN_FILES = tuple(f"data_batch_{k}" for k in range(1, 6))
 TEST_FILE = "test_batch"
+LARGEST_ARCHIVE = 2**28  # bytes once inflated; the official one has 186 million
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as most public weights expect
 
 
@@ -91,14 +93,18 @@ def _read_archive(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     wanted = {f"{FOLDER}/{name}": name for name in (*TRAIN_FILES, TEST_FILE)}
     found = {}
     try:
-        with tarfile.open(path, "r:gz") as archive:
+        with gzip.open(path) as file:
+            content = file.read(LARGEST_ARCHIVE + 1)
+        if len(content) > LARGEST_ARCHIVE:
+            raise UserError(f"{path}: grows to more than {LARGEST_ARCHIVE:,} bytes, and CIFAR-10 does not")
+        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
             for member in archive:
                 name = wanted.get(member.name.removeprefix("./"))
                 if name and member.isfile():
-                    found[name] = _parse(io.BytesIO(archive.extractfile(member).read()), f"{path}:{name}")
+                    found[name] = _parse(archive.extractfile(member), f"{path}:{name}")
     except UserError:
         raise
-    except Exception as error:  # gzip, zlib and tar each have their own
+    except Exception as error:  # a damaged one can raise nearly anything
         raise UserError(f"{path}: not a readable .tar.gz archive: {one_line(error)}") from error
     missing = [name for name in wanted.values() if name not in found]
     if missing:

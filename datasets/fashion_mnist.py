@@ -5,6 +5,7 @@ import math
 import os
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from pocketprune.common.registry import one_line
 
 MEAN, STD = (0.2860,), (0.3530,)
 SIDE = 28
+MOST_SAMPLES = 600_000  # ten times the official training set
 
 
 def fashion_mnist(
@@ -55,9 +57,6 @@ def _read_part(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
     """(images (n, 1, 28, 28), labels (n,)), both uint8, of the training or the test set."""
     image_file, label_file = folder / f"{part}-images-idx3-ubyte.gz", folder / f"{part}-labels-idx1-ubyte.gz"
     images, labels = _read_idx(image_file, ndim=3), _read_idx(label_file, ndim=1)
-    if images.shape[1:] != (SIDE, SIDE):
-        found = f"{images.shape[1]}x{images.shape[2]}"
-        raise UserError(f"{image_file}: images are {found}; accepted: {SIDE}x{SIDE}")
     if len(labels) != len(images) or len(images) == 0:
         raise UserError(f"{label_file}: {len(labels)} labels for {len(images)} images in {image_file.name}")
     if labels.max() > 9:
@@ -69,17 +68,29 @@ def _read_idx(path: Path, ndim: int) -> np.ndarray:
     """The uint8 array of `ndim` axes in a gzipped idx file: 0x000008, ndim, big-endian sizes, data."""
     try:
         with gzip.open(path) as file:
-            content = file.read()
+            shape = _read_shape(file, path, ndim)
+            expected = math.prod(shape)
+            content = bytearray(file.read(expected))
+            more = "more than " if file.read(1) else ""
     except FileNotFoundError as error:
         raise UserError(f"--data_dir: no {path.name} in {path.parent}") from error
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: not a readable gzip file: {one_line(error)}") from error
-    start = 4 + 4 * ndim
-    if len(content) < start or content[:4] != bytes([0, 0, 8, ndim]):
+    if more or len(content) < expected:
+        found = f"{more}{len(content)} bytes of data"
+        raise UserError(f"{path}: {found}; accepted: {expected}, as its header {shape} says")
+    return np.frombuffer(content, dtype=np.uint8).reshape(shape)
+
+
+def _read_shape(file: BinaryIO, path: Path, ndim: int) -> tuple[int, ...]:
+    """The sizes in an idx file's header. Refused are those of a file that would grow beyond any such data set."""
+    header = file.read(4 + 4 * ndim)
+    if len(header) < 4 + 4 * ndim or header[:4] != bytes([0, 0, 8, ndim]):
         accepted = f"000008{ndim:02x}, an idx file of bytes"
-        raise UserError(f"{path}: begins with {content[:4].hex() or 'nothing'}; accepted: {accepted}")
-    shape = tuple(np.frombuffer(content, dtype=">u4", count=ndim, offset=4).tolist())
-    size, expected = len(content) - start, math.prod(shape)
-    if size != expected:
-        raise UserError(f"{path}: {size} bytes of data; accepted: {expected}, as its header {shape} says")
-    return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape).copy()
+        raise UserError(f"{path}: begins with {header[:4].hex() or 'nothing'}; accepted: {accepted}")
+    count, *sides = np.frombuffer(header, dtype=">u4", offset=4).tolist()
+    if count > MOST_SAMPLES:
+        raise UserError(f"{path}: {count:,} samples; accepted: at most {MOST_SAMPLES:,}")
+    if ndim == 3 and sides != [SIDE, SIDE]:
+        raise UserError(f"{path}: images are {sides[0]}x{sides[1]}; accepted: {SIDE}x{SIDE}")
+    return count, *sides

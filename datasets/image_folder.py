@@ -6,6 +6,7 @@ files are decoded at the smallest of the codec's scales that the crop allows, wh
 
 import math
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from pocketprune.common.errors import UserError
 from pocketprune.common.registry import one_line
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM")  # whatever a file's name says: others are decoded by other programs
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 EVAL_SHARE = 0.875  # of the shorter side, in the centre: 224 of 256
 AREA = (0.08, 1.0)  # of the image, in a training crop (Szegedy et al. 2015)
@@ -136,7 +138,8 @@ class _Batches(TorchDataset):
 
 def _decode(path: str, size: int, draw: list[float] | None) -> np.ndarray:
     """An image file as (3, size, size) uint8: the crop that `draw` decides or, without one, the centre."""
-    with Image.open(path) as image:
+    bomb = warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning)
+    with bomb, Image.open(path, formats=FORMATS) as image:
         width, height = image.size
         box = _centre_box(width, height) if draw is None else _random_box(width, height, draw)
         zoom = min((box[2] - box[0]) / size, (box[3] - box[1]) / size)

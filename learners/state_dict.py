@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pocketprune.common.errors import UserError
 from pocketprune.common.files import read_tensors, write_atomically
+from pocketprune.common.kinds import refuse_other_kinds
 from pocketprune.common.registry import one_line
 
 # Where training scripts put it, beside their optimiser's state and the like.
@@ -22,12 +23,14 @@ SHOWN = 4  # differing keys named in a message
 def load_into(net: nn.Module, path: Path, *, source: str, flag: str = "--net") -> None:
     """Fill `net` from a state dict file (.pt, .pth, .safetensors), without executing code from it.
 
-    Raises UserError, opened by `source`, for a file that is missing, damaged or no state dict, and for one of
-    another architecture than `flag` names, with the keys that differ. The network is then unchanged.
+    Raises UserError, opened by `source`, for a file that is missing, damaged or no state dict, for one of another
+    architecture than `flag` names, with the keys that differ, and for tensors that are not floating-point where the
+    network's are. The network is then unchanged.
     """
     tensors = _unprefixed(_tensors(_read(path, source), source), net.state_dict())
     if not tensors:
         raise UserError(f"{source}: holds no state dict (names of parameters with their tensors)")
+    refuse_other_kinds(tensors, net.state_dict(), source)
     differences = _differences(net.state_dict(), tensors)
     if differences:
         raise UserError(f"{source}: does not fit {flag}: {differences}")

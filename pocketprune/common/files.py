@@ -8,12 +8,16 @@ import pickle
 import re
 import warnings
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pocketprune.common.errors import UserError
+
+GROWTH = 4  # torch.save does not compress: a file that grows to more than this many times its size is a trap
+MAX_HEIGHT = 100  # levels of dicts and lists within each other
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes | memoryview) -> None:
@@ -61,13 +65,18 @@ def read_tensors(path: str | os.PathLike[str], *, source: str = "") -> Any:
         The object that was saved.
 
     Raises:
-        UserError: the file is missing, truncated, damaged, not torch.save's, or holds code.
+        UserError: the file is missing, truncated, damaged, not torch.save's, holds code, would grow far beyond its
+            size, or holds a dict or list that contains itself.
     """
     path, source = Path(path), source or str(path)
     if not path.is_file():
         raise UserError(f"{source}: no such file")
     try:
-        return _read(path)
+        content = _read(path)
+        refuse_cycles(content)
+        return content
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
     except OSError as error:
         raise UserError(f"{source}: cannot be read ({error.strerror or error})") from error
     except zipfile.BadZipFile as error:
@@ -89,9 +98,47 @@ def _read(path: Path) -> Any:
         is_zip = file.read(2) == b"PK"
     if is_zip:
         with zipfile.ZipFile(path) as archive:  # torch itself does not verify the checksums it writes
+            _refuse_growth(archive, path.stat().st_size)
             damaged = archive.testzip()
         if damaged is not None:
             raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about pickle protocols
         return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _refuse_growth(archive: zipfile.ZipFile, size: int) -> None:
+    """Raise UserError where the members say that they would take far more bytes than the file has."""
+    grown = sum(member.file_size for member in archive.infolist())
+    if grown > GROWTH * size:
+        raise UserError(f"its {size:,} bytes would grow to {grown:,}; at most {GROWTH} times its size is accepted")
+
+
+def refuse_cycles(content: Any) -> None:
+    """Raise UserError where a dict, list or tuple contains itself, or is nested too deep to be walked."""
+    _height(content, set(), {})
+
+
+def _height(value: Any, inside: set[int], known: dict[int, int]) -> int:
+    """Return how many levels of containers lie within each other.
+
+    Args:
+        inside: the ids of the containers around the value.
+        known: the heights of the containers met so far, by id: one that is shared is walked once.
+
+    Raises:
+        UserError: a container contains itself, or the levels are too many.
+    """
+    if not isinstance(value, (Mapping, list, tuple)):
+        return 0
+    if id(value) in inside:
+        raise UserError(f"damaged: it holds a {type(value).__name__} that contains itself")
+    if id(value) not in known:
+        within = inside | {id(value)}
+        if len(within) > MAX_HEIGHT:
+            raise UserError(f"damaged: its dicts and lists are nested more than {MAX_HEIGHT} deep")
+        items = value.values() if isinstance(value, Mapping) else value
+        known[id(value)] = 1 + max((_height(item, within, known) for item in items), default=0)
+    if len(inside) + known[id(value)] > MAX_HEIGHT:
+        raise UserError(f"damaged: its dicts and lists are nested more than {MAX_HEIGHT} deep")
+    return known[id(value)]

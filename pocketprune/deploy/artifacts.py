@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import io
+import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +21,8 @@ from torch.utils import _pytree as pytree
 
 from pocketprune.common.devices import device_of
 from pocketprune.common.errors import UserError
-from pocketprune.common.files import read_tensors, write_atomically
+from pocketprune.common.files import read_tensors, refuse_cycles, write_atomically
+from pocketprune.common.kinds import refuse_other_kinds
 from pocketprune.graph.admission import refuse_others
 from pocketprune.structure.channel_groups import analyse
 from pocketprune.thinning.recipes import Recipe, recipe_of
@@ -29,6 +31,7 @@ from pocketprune.thinning.stored_recipes import check_dense, check_recipe, diffe
 
 FORMAT, VERSION = "pocketprune", 1
 PLAIN = (bool, int, float, str, type(None))
+LARGEST = 2**28  # numbers in an example input
 
 
 def save(path: str | os.PathLike[str], net: nn.Module) -> None:
@@ -51,6 +54,7 @@ def save(path: str | os.PathLike[str], net: nn.Module) -> None:
         "frozen": [name for name, p in net.named_parameters(remove_duplicate=False) if not p.requires_grad],
         "evaluating": [name for name, module in net.named_modules() if not module.training],
     }
+    refuse_cycles(content)
     _refuse_others(content, "net")
     buffer = io.BytesIO()
     torch.save(content, buffer)
@@ -167,11 +171,11 @@ def _example(described: Any, device: torch.device) -> Any:
         return isinstance(value, dict) and set(value) == {"shape", "dtype"}
 
     def make(value: Any) -> Any:
-        return (
-            torch.zeros(value["shape"], dtype=getattr(torch, value["dtype"]), device=device)
-            if is_tensor(value)
-            else value
-        )
+        if not is_tensor(value):
+            return value
+        if math.prod(value["shape"]) > LARGEST:
+            raise UserError(f"tampered with: example inputs of {value['shape']} are too large")
+        return torch.zeros(value["shape"], dtype=getattr(torch, value["dtype"]), device=device)
 
     args, kwargs = pytree.tree_map(make, described, is_leaf=is_tensor)
     return tuple(args), kwargs
@@ -180,6 +184,7 @@ def _example(described: Any, device: torch.device) -> Any:
 def _fill(net: nn.Module, tensors: Mapping[str, Any], source: str) -> None:
     """Copy stored tensors, all of them, into the network, which takes over their dtypes."""
     own = net.state_dict(keep_vars=True)
+    refuse_other_kinds(tensors, own, source)
     unlike = differences(
         {n: t.shape for n, t in own.items() if isinstance(t, Tensor)},
         {n: t.shape for n, t in tensors.items() if isinstance(t, Tensor)},

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from pocketprune.common.errors import UserError
-from pocketprune.common.files import read_tensors, write_atomically
+from pocketprune.common.files import read_tensors, refuse_cycles, write_atomically
+from pocketprune.common.kinds import odd_storage
 
 PLAIN_TYPES = (bool, int, float, str, bytes, type(None), torch.Tensor, torch.nn.Parameter)
 
@@ -34,6 +35,8 @@ def assert_plain(state: Any, where: str = "state") -> None:
     elif type(state) not in PLAIN_TYPES:
         kind = type(state).__name__
         raise TypeError(f"{where} is a {kind}: a checkpoint holds tensors and primitives only")
+    elif isinstance(state, torch.Tensor) and odd_storage(state):
+        raise TypeError(f"{where} is a {odd_storage(state)} tensor: a checkpoint holds dense ones only")
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ class Checkpoints:
                 them.
             TypeError: `state` holds something that would not load without executing code.
         """
+        refuse_cycles(state)
         assert_plain(state)
         buffer = io.BytesIO()
         torch.save(dict(state), buffer)
@@ -123,6 +127,10 @@ class Checkpoints:
         state = read_tensors(self.path(step))
         if not isinstance(state, dict):
             raise UserError(f"{self.path(step)}: holds a {type(state).__name__} and not a checkpoint")
+        try:
+            assert_plain(state)
+        except TypeError as error:
+            raise UserError(f"{self.path(step)}: {error}") from error
         return Checkpoint(step, state, self.path(step))
 
 

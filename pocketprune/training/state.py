@@ -11,6 +11,8 @@ from torch.optim import SGD, Adam, Optimizer
 
 from pocketprune.common.devices import device_of
 from pocketprune.common.errors import UserError
+from pocketprune.common.kinds import refuse_other_kinds
+from pocketprune.common.registry import one_line
 from pocketprune.training import distributed
 from pocketprune.training.callbacks import CallbackList, TrainContext
 from pocketprune.training.checkpoint import Checkpoint, compare_configs, random_states, set_random_states
@@ -178,14 +180,22 @@ class TrainState:
         """Go back to a checkpoint; without one, stay at the beginning. The callbacks must have started.
 
         Raises:
-            UserError: it is of other settings, of other callbacks, of a split of another size or of another network,
-                or not all processes see the same one.
+            UserError: it is damaged, of other settings, of other callbacks, of a split of another size or of another
+                network, or not all processes see the same one.
         """
         found = checkpoint.step if checkpoint else 0
         if len(set(distributed.gather_objects(found))) > 1:
             raise UserError("checkpoints: the processes do not see the same ones; all machines must share their folder")
         if checkpoint is None:
             return
+        try:
+            self._restore(checkpoint)
+        except UserError:
+            raise
+        except Exception as error:  # what is not as state_dict() made it can fail anywhere
+            raise UserError(f"{checkpoint.path}: damaged ({one_line(error)})") from error
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
         self._refuse_other(checkpoint)
         saved = checkpoint.state
         self.net.load_state_dict(saved["net"])
@@ -213,6 +223,7 @@ class TrainState:
         if lines:
             more = f"; and {len(lines) - MAX_LISTED} more" if len(lines) > MAX_LISTED else ""
             raise UserError(f"{path}: of another training: {'; '.join(lines[:MAX_LISTED])}{more}")
+        refuse_other_kinds(saved["net"], self.net.state_dict(), str(path))
 
 
 def create_optimizer(net: nn.Module, settings: TrainSettings) -> Optimizer:

@@ -1,9 +1,11 @@
 """CIFAR-10 files: every accepted place, and every kind of damage."""
 
+import gzip
 import hashlib
 import importlib
 import io
 import pickle
+import tarfile
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -53,11 +55,11 @@ def _damage(edit: Callable[[dict[bytes, object]], object]) -> bytes:
 
 DAMAGES = {
     "truncated": (pickle.dumps(cifar_batch(40, 0))[:5000], "not a readable data file"),
-    "empty": (b"", "not a readable data file: EOFError"),
+    "empty": (b"", "not a readable data file: ValueError: pickle exhausted"),
     "noise": (bytes(range(256)) * 9, "not a readable data file"),
     "a list": (pickle.dumps([1]), "holds a list"),
     "no data": (_damage(lambda b: b.pop(b"data")), "'data' is NoneType"),
-    "floats": (_damage(lambda b: b.update({b"data": np.zeros((40, 3072))})), "'data' is float64"),
+    "floats": (_damage(lambda b: b.update({b"data": np.zeros((40, 3072))})), "array of 'f8' is not accepted"),
     "narrow": (_damage(lambda b: b.update({b"data": np.zeros((40, 99), np.uint8)})), r"uint8 \(40, 99\)"),
     "few labels": (_damage(lambda b: b[b"labels"].pop()), "one label for each of the 40"),
     "label 10": (_damage(lambda b: b[b"labels"].append(b[b"labels"].pop() + 1)), "whole numbers 0 to 9"),
@@ -96,6 +98,26 @@ def test_damaged_archives_are_named(tmp_path: Path) -> None:
     path.write_bytes(b"<html>not found</html>")
     with pytest.raises(UserError, match=r"not a readable .tar.gz archive"):
         _load(path)
+
+
+def test_an_archive_may_not_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "cifar-10-python.tar.gz"
+    path.write_bytes(gzip.compress(bytes(3_000_000)))
+    monkeypatch.setattr(module, "LARGEST_ARCHIVE", 1_000_000)
+    with pytest.raises(UserError, match=f"{path}: grows to more than 1,000,000 bytes"):
+        _load(tmp_path)
+
+
+def test_a_member_may_not_grow(tmp_path: Path) -> None:
+    """A sparse member takes no room in the archive, however large it says that it is."""
+    member = tarfile.TarInfo("cifar-10-batches-py/data_batch_1")
+    member.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": str(2**40)}
+    content = b"1\n0\n0\n".ljust(512, b"\0")
+    member.size = len(content)
+    with tarfile.open(tmp_path / "cifar-10-python.tar.gz", "w:gz", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(member, io.BytesIO(content))
+    with pytest.raises(UserError, match="data_batch_1: larger than a data file; at most 67,108,864 bytes"):
+        _load(tmp_path)
 
 
 class _Response(io.BytesIO):

@@ -30,8 +30,14 @@ DAMAGES = {
     "empty": (IMAGES, gzip.compress(b""), "begins with nothing; accepted: 00000803"),
     "labels as images": (IMAGES, gzip.compress(idx(np.zeros(60))), "begins with 00000801; accepted: 00000803"),
     "short": (IMAGES, gzip.compress(WHOLE[:-1]), "47039 bytes of data; accepted: 47040"),
-    "long": (LABELS, gzip.compress(idx(np.zeros(60)) + b"x"), "61 bytes of data; accepted: 60"),
+    "long": (LABELS, gzip.compress(idx(np.zeros(60)) + b"x"), "more than 60 bytes of data; accepted: 60"),
     "small": (IMAGES, gzip.compress(idx(np.zeros((60, 14, 14)))), "images are 14x14; accepted: 28x28"),
+    "a header that promises": (
+        IMAGES,
+        gzip.compress(WHOLE[:4] + b"\xff" * 4 + WHOLE[8:]),
+        "4,294,967,295 samples; acc",
+    ),
+    "more than the header": (IMAGES, gzip.compress(WHOLE + bytes(10**6)), "more than 47040 bytes of data; accepted: 4"),
     "few labels": (LABELS, gzip.compress(idx(np.zeros(59))), "59 labels for 60 images"),
     "label 10": (LABELS, gzip.compress(idx(np.arange(60) % 11)), "holds the label 10; accepted: 0 to 9"),
 }

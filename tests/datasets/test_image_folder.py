@@ -1,6 +1,7 @@
 """Image folders: layout, cropping, determinism across workers, and damaged images."""
 
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,23 @@ def test_a_damaged_image_is_named_in_one_line(tmp_path: Path, nb_workers: int) -
     with pytest.raises(UserError, match=f"^{path}: not a readable image: ") as caught:
         list(_load(tmp_path, nb_workers=nb_workers).test.batches(4))
     assert "\n" not in str(caught.value)
+
+
+def test_an_image_that_would_grow_is_an_error_and_no_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_images(tmp_path) / "val" / "b" / "0.jpg"
+    Image.new("L", (300, 300)).save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 60_000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(UserError, match=f"^{path}: not a readable image: DecompressionBombWarning: "):
+            list(_load(tmp_path).test.batches(9))
+
+
+def test_a_file_of_another_format_is_refused_whatever_its_name(tmp_path: Path) -> None:
+    path = write_images(tmp_path) / "val" / "b" / "0.jpg"
+    Image.new("RGB", (50, 50)).save(path, format="EPS")  # Ghostscript would be run to decode it
+    with pytest.raises(UserError, match=f"^{path}: not a readable image: UnidentifiedImageError"):
+        list(_load(tmp_path).test.batches(9))
 
 
 def _without(root: Path, relative: str) -> None:

@@ -111,6 +111,63 @@ def test_hand_written_pickles(content: bytes) -> None:
         _load(content)
 
 
+def _array(dtype: bytes, state: bytes, shape: bytes, raw: bytes) -> bytes:
+    """An array spelt by hand, as protocol 2 does."""
+    data = b"B" + len(raw).to_bytes(4, "little") + raw
+    return (
+        b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R"
+        b"(K\x01" + shape + b"cnumpy\ndtype\n" + dtype + b"K\x00K\x01\x87R" + state + b"\x89" + data + b"tb."
+    )
+
+
+OBJECT_STATE = b"(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK?tb"
+
+
+def test_an_array_spelt_by_hand() -> None:
+    assert _load(_array(b"U\x02u1", b"", b"K\x03\x85", b"abc")).tolist() == [97, 98, 99]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (_array(b"U\x02O8", b"", b"K\x01\x85", b"\x41" * 8), "array of 'O8'"),
+        (_array(b"U\x01O", OBJECT_STATE, b"K\x01\x85", b"\x41" * 8), "array of 'O'"),
+        (_array(b"U\x03V16", b"", b"K\x01\x85", b"\x41" * 16), "array of 'V16'"),
+        (_array(b"U\x02u1", b"", b"K\x09\x85", b"abc"), "array of 3 bytes for shape"),
+        (_array(b"U\x02u1", b"", b"J\xff\xff\xff\xffJ\xfd\xff\xff\xff\x86", b"abc"), "array of 3 bytes for shape"),
+        (_array(b"U\x02u1", b"", b"U\x01x", b"abc"), "not a readable"),
+        (b"\x80\x02cnumpy\nndarray\nK\x01\x85R.", "not a readable"),
+        (b"\x80\x02cnumpy\nndarray\n)\x81.", "not a readable"),
+        (b"\x80\x02cnumpy.core.multiarray\n_reconstruct\n}U\x0c__defaults__K\x01s\x86b.", "not a readable"),
+        (b"\x80\x02Nr\xff\xff\xff\x7f.", "memo entry 2147483647 is not accepted"),
+        (b"Np99999999999\n.", "memo entry 99999999999 is not accepted"),
+        (b"\x80\x05\x96\x00\x00\x00\x00\x01\x00\x00\x00x.", "not a readable"),
+        (b"\x80\x04\x8e\x00\x00\x00\x00\x01\x00\x00\x00x.", "not a readable"),
+    ],
+    ids=[
+        "objects", "objects with a state", "structures", "too few bytes", "negative sizes", "no shape",
+        "ndarray called", "ndarray made", "attributes set", "memo", "memo in text", "bytearray", "bytes",
+    ],
+)  # fmt: skip
+def test_hostile_arrays_and_sizes(content: bytes, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        _load(content)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize(
+    "array", [np.array([None, 1]), np.zeros(2, [("a", "u1")]), np.arange(3), np.array(["a"]), np.zeros(2, "M8[s]")]
+)
+def test_only_bytes_are_arrays(array: np.ndarray, protocol: int) -> None:
+    with pytest.raises(UserError, match="not accepted"):
+        _load(pickle.dumps({"data": array}, protocol=protocol))
+
+
+def test_no_more_is_read_than_a_data_file_has() -> None:
+    with pytest.raises(UserError, match=r"^file: larger than a data file; at most 100 bytes"):
+        load_plain_pickle(io.BytesIO(bytes(1000)), "file", largest=100)
+
+
 @pytest.mark.parametrize("keep", [0, 1, 10, 60, 200])
 def test_truncated(keep: int) -> None:
     whole = pickle.dumps({"data": np.zeros((30, 30), np.uint8)}, protocol=2)

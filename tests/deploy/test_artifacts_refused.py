@@ -14,6 +14,7 @@ from torch import nn
 import pocketprune
 from pocketprune.common.errors import UserError
 from pocketprune.deploy import artifacts
+from tests.common.hostile import deflate, inside_itself, odd_tensors
 from tests.deploy.deployable import Halves, plain, thinned
 
 
@@ -122,6 +123,14 @@ TAMPERED: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "shapes of another network": (_set("recipe", "dense", "0.weight", to=[9, 3, 3, 3]), "another architecture"),
     "frozen of another kind": (_set("frozen", to="all"), "frozen malformed"),
 }
+TAMPERED |= {
+    f"a tensor that is {kind}": (_set("tensors", "0.weight", to=tensor), f"tensor '0.weight' is {kind}; expected float")
+    for kind, tensor in odd_tensors((3, 3, 3, 3)).items()
+}
+TAMPERED |= {
+    "recipe in itself": (lambda c: c["recipe"].update(kept=c["recipe"]), "contains itself"),
+    "inputs in themselves": (_set("recipe", "example", to=inside_itself()), "contains itself"),
+}
 
 
 @pytest.mark.parametrize("case", TAMPERED)
@@ -132,9 +141,31 @@ def test_a_tampered_artifact_is_refused(case: str, saved: Path) -> None:
     assert words in message
 
 
-def test_a_tampered_graph_recipe_is_refused(tmp_path: Path) -> None:
+def test_an_artifact_may_not_grow(tmp_path: Path) -> None:
+    pocketprune.save(tmp_path / "net.pt", nn.Linear(1000, 1000).requires_grad_(False))
+    content = torch.load(tmp_path / "net.pt", weights_only=True)
+    torch.save(content | {"tensors": {"weight": torch.zeros(1000, 1000)}}, tmp_path / "net.pt")
+    deflate(tmp_path / "net.pt")
+    assert "would grow to" in refusal(tmp_path / "net.pt", plain())
+
+
+class Remembering(nn.Linear):
+    """A layer whose extra state contains itself."""
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return inside_itself()
+
+
+def test_state_that_contains_itself_is_not_saved(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="contains itself"):
+        pocketprune.save(tmp_path / "net.pt", Remembering(1, 1))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("shape", [[2, 5], [2, 3, 10**6, 10**6], [-1], "ab"])
+def test_a_tampered_graph_recipe_is_refused(tmp_path: Path, shape: object) -> None:
     pocketprune.save(tmp_path / "net.pt", thinned(Halves()))
-    rewrite(tmp_path / "net.pt", _set("recipe", "example", to=(({"shape": [2, 5], "dtype": "float32"},), {})))
+    rewrite(tmp_path / "net.pt", _set("recipe", "example", to=(({"shape": shape, "dtype": "float32"},), {})))
     assert refusal(tmp_path / "net.pt", Halves()).startswith(f"{tmp_path / 'net.pt'}: ")
 
 

@@ -10,6 +10,9 @@ from torch import nn
 import pocketprune
 from learners import state_dict
 from pocketprune.common.errors import UserError
+from tests.common.hostile import deflate, inside_itself, odd_tensors
+
+ODD = odd_tensors((3, 1, 3, 3))
 
 
 def _net(width: int = 3) -> nn.Module:
@@ -141,6 +144,20 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     for name, content in damaged.items():
         (tmp_path / name).write_bytes(content)
         assert "damaged" in _refusal(tmp_path / name, _net())
+
+
+def test_hostile_files_are_refused(tmp_path: Path) -> None:
+    torch.save(inside_itself(), tmp_path / "file.pt")
+    assert "contains itself" in _refusal(tmp_path / "file.pt", _net())
+    torch.save({"0.weight": torch.zeros(1_000_000)}, tmp_path / "file.pt")
+    deflate(tmp_path / "file.pt")
+    assert "would grow to" in _refusal(tmp_path / "file.pt", _net())
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_tensors_of_other_kinds_are_named(tmp_path: Path, kind: str) -> None:
+    torch.save({**_net().state_dict(), "0.weight": ODD[kind]}, tmp_path / "file.pt")
+    assert f"tensor '0.weight' is {kind}; expected float32" in _refusal(tmp_path / "file.pt", _net())
 
 
 def test_a_flipped_byte_in_the_weights_is_noticed(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from pocketprune.training.checkpoint import (
     seed_everything,
     set_random_states,
 )
+from tests.common.hostile import inside_itself, odd_tensors
 
 
 def test_round_trip_and_only_the_last_are_kept(tmp_path):
@@ -157,3 +158,21 @@ def test_compare_configs_lists_what_differs():
     ]
     assert compare_configs({"new": 1}, {"new": 2}, prefix="--") == ["--new: 1 saved, 2 now"]
     assert compare_configs(saved, saved) == []
+
+
+@pytest.mark.parametrize("kind", ["quantised", "meta", "sparse"])
+def test_odd_tensors_are_named(tmp_path, kind):
+    odd = next(tensor for name, tensor in odd_tensors((2,)).items() if name.startswith(kind))
+    with pytest.raises(TypeError, match=rf"state\['net'\]\['w'\] is a {kind} tensor"):
+        Checkpoints(tmp_path).save({"net": {"w": odd}}, 1)
+    torch.save({"net": {"w": odd}}, Checkpoints(tmp_path).path(1))
+    with pytest.warns(UserWarning, match=kind), pytest.raises(UserError, match="none of the 1 checkpoints"):
+        Checkpoints(tmp_path).latest()
+
+
+def test_a_state_that_contains_itself_is_neither_saved_nor_read(tmp_path):
+    with pytest.raises(UserError, match="contains itself"):
+        Checkpoints(tmp_path).save(inside_itself(), 1)
+    torch.save(inside_itself(), Checkpoints(tmp_path).path(1))
+    with pytest.warns(UserWarning, match="contains itself"), pytest.raises(UserError, match="none of the 1"):
+        Checkpoints(tmp_path).latest()

@@ -162,3 +162,26 @@ def test_kill_9_at_random_moments_loses_at_most_save_step_steps(tmp_path):
     net.load_state_dict(torch.load(tmp_path / "result.pt", weights_only=True))
     assert same_tensors(net, expected)
     assert not list(tmp_path.glob(".*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda state: state.pop("optimizer"), "damaged .KeyError: 'optimizer'"),
+        (lambda state: state.update(net=[1, 2]), "damaged .AttributeError"),
+        (lambda state: state["net"].update({"0.bias": torch.ones(8).long()}), "'0.bias' is int64; expected float32"),
+        (lambda state: state["optimizer"].update(state=7), "damaged "),
+        (lambda state: state.update(random=[{"python": 3}]), "damaged "),
+    ],
+    ids=["missing", "no tensors", "whole numbers", "optimiser", "generators"],
+)
+def test_a_tampered_checkpoint_is_refused_in_a_line(tmp_path, change, words):
+    checkpoints = Checkpoints(tmp_path)
+    train(conv_net(), TinySplit(), SETTINGS, checkpoints=checkpoints, progress=False)
+    state = checkpoints.latest().state
+    change(state)
+    checkpoints.save(state, 36)
+    with pytest.raises(UserError, match=words) as caught:
+        train(conv_net(), TinySplit(), SETTINGS, checkpoints=checkpoints, progress=False)
+    assert str(caught.value).startswith(str(checkpoints.path(36)))
+    assert "\n" not in str(caught.value)

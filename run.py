@@ -19,6 +19,7 @@ import torch
 from config import HELP_FLAGS, Config, help_page
 from datasets import create_dataset
 from learners import Learner, create_learner, find_learner
+from learners.pruning import show_layers
 from nets import create_net
 from pocketprune.common.errors import UserError
 from pocketprune.training.checkpoint import seed_everything
@@ -89,7 +90,7 @@ def run(config: Config) -> None:
             "train": learner.train,
             "eval": learner.evaluate,
             "export": learner.export,
-            "layers": learner.layers,
+            "layers": lambda: show_layers(learner.run),
         }
         commands[config.run.exec_mode]()
 

@@ -1,4 +1,4 @@
-"""The learners: `LEARNERS`, from name to recipe, and `create_learner`."""
+"""The learners: `LEARNERS`, from name to class, and `create_learner`."""
 
 import torch
 from torch import nn
@@ -7,6 +7,7 @@ from config import Config
 from datasets import Dataset
 from learners.base import Learner
 from learners.channel.learner import ChannelPruningLearner
+from learners.context import RunContext
 from learners.full_precision import FullPrecisionLearner
 from pocketprune.common.registry import resolve
 
@@ -19,13 +20,14 @@ LEARNERS: dict[str, type[Learner]] = {
 
 
 def find_learner(name: str) -> type[Learner]:
-    """The recipe called `name`, or a person's own as file.py:callable.
+    """Return the learner called `name`, or a person's own as file.py:callable.
 
-    Raises UserError for an unknown name, with the nearest one.
+    Raises:
+        UserError: the name is unknown; the nearest one is told.
     """
     return resolve("--learner", name, LEARNERS)
 
 
 def create_learner(name: str, *, config: Config, dataset: Dataset, net: nn.Module, device: torch.device) -> Learner:
-    """The learner called `name` for a data set and a freshly initialised network."""
-    return find_learner(name)(config, dataset, net, device)
+    """Return the learner called `name` for a data set and a freshly initialised network."""
+    return find_learner(name)(RunContext(config, dataset, net, device))

@@ -1,250 +1,127 @@
-"""What every recipe shares: the dense network, training it, measuring it, and what is written about it."""
+"""What every learner shares: train, evaluate, export, and the report of what they measured."""
 
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import cached_property
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from statistics import median
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 import pocketprune
-from config import Config
-from datasets import Dataset
-from learners import state_dict, workdir
-from learners.reporting import report
-from learners.train_settings import train_settings
-from pocketprune.channel_pruning.ratio_list import write_ratio_list
-from pocketprune.deploy.drawing import require_plots
+from learners import workdir
+from learners.context import RunContext
+from learners.measuring import Row, accuracy, costs
+from learners.reporting import exports, report
+from learners.reporting.stages import COLUMNS, Column, stage_table
+from learners.start import load_start, unfinished_phases
+from pocketprune.common.errors import UserError
 from pocketprune.deploy.export import check_extra
-from pocketprune.structure.channel_groups import analyse
-from pocketprune.structure.layers import layers_of
-from pocketprune.training.checkpoint import Checkpoints
-from pocketprune.training.distillation import Distillation
 from pocketprune.training.distributed import is_main
-from pocketprune.training.loop import train
-from pocketprune.training.metrics import Recorder, create_recorder, evaluate
-from pocketprune.training.state import TrainSettings
-from pocketprune.training.tasks import Classification, Task
-
-LATENCY_SECONDS = 2.0  # each network is timed for about this long,
-LATENCY_ROUNDS = 11  # in this many turns
 
 
 class Learner(ABC):
-    """A recipe that turns a network and a data set into a trained, and maybe smaller, network.
+    """Turns a network and a data set into a trained, and maybe smaller, network.
 
-    `train` is the recipe; the other commands work on what it left in the workdir. Under several processes all
-    compute, and the first one writes and speaks.
+    `train` does the work; `evaluate` and `export` take what it left in the workdir.
+
+    Attributes:
+        stages: the networks that it measures, in order, the one that it ends with last: key in report.json -> title in
+            the table. The last key names its files too.
+        columns: how measured values are shown; those of other names are shown plainly.
+        settings: the concerns of Config that decide what it ends with. A run is resumed if these are the same.
+        phases: patterns of the names of its checkpoints.
     """
 
-    stage: ClassVar[str] = "dense"  # of report.STAGES: what `trained_net` is
-    phases: ClassVar[tuple[str, ...]] = ("dense",)  # patterns of the names of its checkpoints
+    stages: ClassVar[Mapping[str, str]]
+    columns: ClassVar[Mapping[str, Column]] = COLUMNS
+    settings: ClassVar[tuple[str, ...]] = ("run", "data", "net", "train", "distillation")
+    phases: ClassVar[tuple[str, ...]]
 
-    def __init__(self, config: Config, dataset: Dataset, net: nn.Module, device: torch.device) -> None:
-        """`net` is freshly initialised and gives the architecture; it is filled or trained in place."""
-        self.config, self.dataset, self.net, self.device = config, dataset, net.to(device), device
-        self.workdir = config.workdir
-        if config.run.plot:
-            require_plots()
-        self.seconds = dict.fromkeys(("train", "prune", "search", "finetune", "evaluate"), 0.0)
+    def __init__(self, run: RunContext) -> None:
+        self.run = run
 
     @abstractmethod
-    def train(self) -> dict:
-        """Run the recipe; the report, as written to report.json."""
+    def train(self) -> dict[str, Any]:
+        """Do the work. Return the report, as written to report.json."""
 
-    @abstractmethod
     def trained_net(self) -> nn.Module:
-        """The network that `train` ended with. Raises UserError where there is none yet."""
+        """Return the network that `train` ended with. Raises UserError where there is none yet."""
+        return pocketprune.load(self.artifact, self.run.net)
 
-    def evaluate(self) -> dict:
-        """Measure the trained network on the test set: one row of a report, also printed."""
+    def start(self) -> nn.Module | None:
+        """Return the trained network to start with; None where it is still to be trained. See `load_start`.
+
+        Raises:
+            UserError: --init_checkpoint is the file that this run would write over.
+        """
+        given = self.run.config.net.init_checkpoint
+        if given and Path(given).resolve() == self.artifact.resolve():
+            raise UserError(f"--init_checkpoint={given}: this run would write over it; give another --workdir")
+        return load_start(self.run)
+
+    def result(self, _net: nn.Module) -> str:
+        """Return which of the stages the trained network is."""
+        return list(self.stages)[-1]
+
+    @property
+    def artifact(self) -> Path:
+        """The file of the network that `train` ends with."""
+        return self.run.workdir / f"{list(self.stages)[-1]}_model.pt"
+
+    def save(self, net: nn.Module) -> None:
+        """Write the network that `train` ends with."""
+        if is_main():
+            pocketprune.save(self.artifact, net)
+
+    def evaluate(self) -> Row:
+        """Measure the trained network on the test set. Return its row of a report, also printed."""
         net = self.trained_net()
-        row = self.accuracy(net) | self.costs(net)[0]
-        self.say(report.stage_table({self.stage: row}, self.config.run.latency_batch))
+        row = accuracy(self.run, net) | costs(self.run, net)[0]
+        self.run.say(self._table({self.stages[self.result(net)]: row}))
         return row
 
     def export(self) -> None:
         """Write the trained network as ONNX, OpenVINO and torch.export files, verified and timed."""
         check_extra()
-        net, batch = self.trained_net(), self.images(self.config.run.latency_batch)
-        stem = self.workdir / f"{self.stage}_model"
-        kinds = {
-            ".onnx": pocketprune.export_onnx,
-            ".xml": pocketprune.export_openvino,
-            ".pt2": pocketprune.export_pt2,
-        }
-        if is_main():
-            files = [write(stem.with_suffix(suffix), net, batch) for suffix, write in kinds.items()]
-            report.add(self.workdir / "report.json", "export", report.export_entries(files, len(batch)))
-            self.say(report.export_table(files, len(batch)))
-
-    def layers(self) -> None:
-        """Print the prunable layers and the channel groups, and write a template of a ratio list."""
-        structure = analyse(self.net, self.example)
-        layers = layers_of(structure, self.config.channel_pruning.cp_shared_input)
-        path = self.workdir / "ratio_template.list"
-        if is_main():
-            write_ratio_list(path, [layer.name for layer in layers], [1.0] * len(layers))
-        self.say(report.layer_listing(layers))
-        self.say(f"\n{report.group_listing(structure.groups)}")
-        self.plot_groups(structure.groups)
-        self.say(f"\nOne preserve ratio for each stands in {path}. Edit it, then prune with")
-        self.say(f"  --learner channel --cp_prune_option list --cp_prune_list_file {path}")
-
-    def plot_groups(
-        self, groups: Sequence[pocketprune.ChannelGroup] | None = None, pruned: nn.Module | None = None
-    ) -> None:
-        """With --plot, draw the dense network's channel groups, and what a pruned one has left of them."""
-        if self.config.run.plot and is_main():
-            path = self.workdir / "channel_groups.png"
-            found = groups or pocketprune.find_channel_groups(self.net, self.example)
-            pocketprune.draw_groups(path, found, pruned)
-            self.say(f"\nChannel groups drawn in {path}")
-
-    def dense_net(self) -> nn.Module:
-        """The trained full-precision network: from --init_checkpoint, from the workdir, or trained now."""
-        loaded = self.load_dense()
-        self.claim()  # not for weights that do not fit
-        if not loaded:
-            self.train_dense(share=1.0)
-        return self.net
-
-    def load_dense(self) -> bool:
-        """Fill the network with trained weights where there are any. Raises UserError if they do not fit."""
-        given = self.config.net.init_checkpoint
-        path = Path(given) if given else self._dense_path
-        if not given and not path.exists():
-            return False
-        source = f"--init_checkpoint={path}" if given else f"--workdir={self.workdir}: {path.name}"
-        state_dict.load_into(self.net, path, source=source)
-        self.say(f"Dense network: weights of {path}")
-        return True
-
-    def train_dense(self, share: float, teacher: nn.Module | None = None) -> None:
-        """Train the network for a share of the full schedule and keep its weights for later runs."""
-        self.fit(self.net, "dense", self.settings(share), "train", teacher)
-        if is_main():
-            state_dict.save(self._dense_path, self.net)
+        net = self.trained_net()
+        exports.write_files(self.run, net, stem=f"{self.result(net)}_model")
 
     def claim(self) -> None:
         """Take the workdir for this run, or go on with it. Raises UserError where it holds a run of other flags."""
-        unfinished = () if self._dense_path.exists() else ("dense",)
-        workdir.claim(self.config, (*self.phases, *unfinished))
+        workdir.claim(self.run.config, self.settings, (*self.phases, *unfinished_phases(self.run)))
 
-    def fit(
-        self,
-        net: nn.Module,
-        label: str,
-        settings: TrainSettings,
-        clock: str,
-        teacher: nn.Module | None = None,
-    ) -> None:
-        """Train `net` in place, or go on with its training; the seconds of all the run's lives go to `clock`."""
-        task: Task = Classification(settings.label_smoothing)
-        if teacher is not None:
-            flags = self.config.distillation
-            task = Distillation(
-                task,
-                teacher,
-                weight=flags.loss_w_dst,
-                temperature=flags.tempr_dst,
-                scale_gradient=flags.dst_scale_gradient,
-            )
-        self.say(f"Training ({label}): {settings.epochs:g} epochs of {len(self.dataset.train)} images")
-        result = train(
-            net,
-            self.dataset.train,
-            settings,
-            device=self.device,
-            task=task,
-            recorder=self.recorder,
-            checkpoints=self.checkpoints(label),
-            label=label,
-        )
-        self.seconds[clock] += result.seconds
+    def finish(
+        self, stages: Mapping[str, Row], *, rows: Mapping[str, Row] | None = None, layers: Iterable[Any] = ()
+    ) -> dict[str, Any]:
+        """Write the report, print its table. Return the report.
 
-    def settings(self, share: float) -> TrainSettings:
-        """For a share of the full schedule."""
-        return train_settings(self.config, share, self.device.type)
-
-    def checkpoints(self, phase: str) -> Checkpoints:
-        """The checkpoints of one phase of the run."""
-        return Checkpoints(self.workdir / "checkpoints", name=phase, keep=self.config.train.keep_checkpoints)
-
-    def accuracy(self, net: nn.Module) -> dict[str, float]:
-        """Accuracy and loss of `net` on the test set."""
-        with self.timed("evaluate"):
-            metrics = evaluate(net, self.dataset.test, self.config.data.batch_size_eval, device=self.device)
-        return {"accuracy": metrics.accuracy, "loss": metrics.loss}
-
-    def costs(self, *nets: nn.Module) -> list[dict[str, float]]:
-        """Each network's MACs for one image, parameters, and milliseconds for a batch of `latency_batch`.
-
-        The networks are timed in turns, so that whatever else the machine does slows all of them alike.
+        Args:
+            stages: the networks measured, by the keys of `self.stages`.
+            rows: the table's rows by their titles, where they are not just the stages.
+            layers: what became of each layer, for report.json.
         """
-        batch = torch.zeros(self.config.run.latency_batch, *self.dataset.input_shape, device=self.device)
-        with self.timed("evaluate"):
-            once = pocketprune.measure_latency(nets[0], batch, repeats=1)
-            repeats = max(1, min(10, round(LATENCY_SECONDS * 1000 / (LATENCY_ROUNDS * once))))
-            rounds = [
-                [pocketprune.measure_latency(net, batch, repeats=repeats) for net in nets]
-                for _ in range(LATENCY_ROUNDS)
-            ]
-        return [
-            {
-                "macs": pocketprune.count_macs(net, self.example),
-                "params": pocketprune.count_params(net),
-                "latency_ms": median(times),
-            }
-            for net, times in zip(nets, zip(*rounds, strict=True), strict=True)
-        ]
-
-    def finish(self, results: dict[str, Any]) -> dict:
-        """Complete the recipe's results (stages, layers) to a report, write it and print its table."""
-        run, names = self.config.run, (self.config.net.net, self.config.data.dataset, self.config.run.learner)
-        head = dict(zip(("net", "dataset", "learner"), names, strict=True)) | {"config": self.config.as_dict()}
-        head |= {"device": str(self.device), "seed": run.seed}
-        whole = head | results | {"seconds": self.seconds}
-        text = report.stage_table(whole, run.latency_batch)
+        run, config = self.run, self.run.config
+        rows = rows or {self.stages[key]: row for key, row in stages.items()}
+        whole = {
+            "net": config.net.net,
+            "dataset": config.data.dataset,
+            "learner": config.run.learner,
+            "config": config.as_dict(),
+            "device": str(run.device),
+            "seed": config.run.seed,
+            **stages,
+            "stages": [{"name": title, **row} for title, row in rows.items()],
+            "layers": list(layers),
+            "seconds": run.seconds,
+        }
         if is_main():
-            report.write(self.workdir / "report.json", whole)
-        self.recorder.text("report", "\n".join(f"    {line}" for line in text.splitlines()), 0)
-        self.recorder.close()
-        written = ", ".join(sorted(path.name for path in self.workdir.iterdir()))
-        self.say(f"\n{text}\n\n{self.workdir} holds {written}")
+            report.write(run.report_path, whole)
+        text = self._table(rows)
+        run.recorder.text("report", "\n".join(f"    {line}" for line in text.splitlines()), 0)
+        run.recorder.close()
+        written = ", ".join(sorted(path.name for path in run.workdir.iterdir()))
+        run.say(f"\n{text}\n\n{run.workdir} holds {written}")
         return whole
 
-    def say(self, text: str) -> None:
-        """Print, in the first process."""
-        if is_main():
-            print(text, flush=True)
-
-    def images(self, count: int) -> Tensor:
-        """The first (at most `count`) validation images (n, C, H, W), normalised, on the device."""
-        return next(iter(self.dataset.val.batches(count)))[0].to(self.device)
-
-    @cached_property
-    def example(self) -> Tensor:
-        """Two images to trace networks with."""
-        return self.images(2)
-
-    @cached_property
-    def recorder(self) -> Recorder:
-        """TensorBoard, opened when the recipe first has something to show."""
-        return create_recorder(self.workdir / "tensorboard")
-
-    @contextmanager
-    def timed(self, clock: str) -> Iterator[None]:
-        """Add the seconds spent inside to a clock of the report."""
-        began = time.perf_counter()
-        yield
-        self.seconds[clock] += time.perf_counter() - began
-
-    @property
-    def _dense_path(self) -> Path:
-        return self.workdir / "checkpoints" / "dense.pt"
+    def _table(self, rows: Mapping[str, Row]) -> str:
+        return stage_table(rows, self.columns, latency_batch=self.run.config.run.latency_batch)

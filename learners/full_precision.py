@@ -1,43 +1,76 @@
-"""Full precision: train the network as it is."""
+"""Full precision: train the network as it is, or fine-tune one that was pruned before."""
+
+from typing import Any, ClassVar
 
 from torch import nn
 
+from learners import workdir
 from learners.base import Learner
+from learners.fitting import fit
+from learners.measuring import accuracy, costs
+from learners.start import DENSE, load_start, train_dense
 from learners.teacher import named_teacher
+from learners.train_settings import train_settings
 from pocketprune.common.errors import UserError
+from pocketprune.common.steps import steps_of
+from pocketprune.training.distributed import is_main
+
+RETRAIN = "retrain"  # the phase in which a network that was pruned before is trained
 
 
 class FullPrecisionLearner(Learner):
-    """train -> measure. Starts from --init_checkpoint where one is given."""
+    """train -> measure. Starts from --init_checkpoint where one is given; a pruned network keeps its steps."""
 
-    def train(self) -> dict:
-        share = self.config.train.nb_epochs_rat
+    stages: ClassVar = {"dense": "dense", "start": "start", "trained": "final"}
+    phases = (DENSE, RETRAIN)
+
+    def train(self) -> dict[str, Any]:
+        run, share = self.run, self.run.config.train.nb_epochs_rat
         if share == 0:
             raise UserError("--nb_epochs_rat=0: expected a number > 0 with --learner full-prec")
-        if self.config.net.init_checkpoint:
-            self.load_dense()
-        teacher = self.teacher()
+        start = self.start() if run.config.net.init_checkpoint else run.net
+        teacher = self.teacher(start)
         self.claim()
-        self.train_dense(share, teacher)
-        row = self.accuracy(self.net) | self.costs(self.net)[0]
-        return self.finish({"dense": row, "layers": []})
+        if steps_of(start):
+            return self.retrain(start, share, teacher)
+        if is_main():
+            self.artifact.unlink(missing_ok=True)  # of a run that --overwrite has forgotten
+        net = train_dense(run, start, share, teacher)
+        return self.finish({"dense": accuracy(run, net) | costs(run, net)[0]})
 
-    def teacher(self) -> nn.Module | None:
-        """Of the distillation asked for: --dst_checkpoint's network, or this one as --init_checkpoint left it."""
-        if not self.config.distillation.enbl_dst:
+    def retrain(self, net: nn.Module, share: float, teacher: nn.Module | None) -> dict[str, Any]:
+        """Train a network that was pruned before, measured before and after."""
+        run = self.run
+        before = accuracy(run, net)
+        fit(run, net, RETRAIN, train_settings(run.config, share, run.device.type), "train", teacher=teacher)
+        self.save(net)
+        cost = costs(run, net)[0]
+        return self.finish({"start": before | cost, "trained": accuracy(run, net) | cost})
+
+    def teacher(self, start: nn.Module) -> nn.Module | None:
+        """Return the teacher asked for: --dst_checkpoint's network, or the one that --init_checkpoint gave."""
+        if not self.run.config.distillation.enbl_dst:
             return None
-        teacher = named_teacher(self.config, self.dataset, self.example)
-        if teacher is None and not self.config.net.init_checkpoint:
+        named = named_teacher(self.run)
+        if named is None and not self.run.config.net.init_checkpoint:
             raise UserError(
                 "--enbl_dst: with --learner full-prec the teacher's weights are needed, --dst_checkpoint or "
                 "--init_checkpoint"
             )
-        return teacher or self.net
+        return start if named is None else named
+
+    def result(self, net: nn.Module) -> str:
+        return "trained" if steps_of(net) else "dense"
 
     def trained_net(self) -> nn.Module:
-        if not self.load_dense():
+        given = self.run.config.net.init_checkpoint
+        same = not given or given == workdir.saved_flags(self.run.config).get("init_checkpoint")
+        if same and self.artifact.exists():
+            return super().trained_net()
+        net = load_start(self.run)
+        if net is None:
             raise UserError(
-                f"--workdir={self.workdir}: holds no trained network; train one first (--exec_mode train) or "
+                f"--workdir={self.run.workdir}: holds no trained network; train one first (--exec_mode train) or "
                 "give --init_checkpoint"
             )
-        return self.net
+        return net

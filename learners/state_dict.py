@@ -1,4 +1,4 @@
-"""Weights of a full-precision network: read from anybody's state dict, saved for the next run."""
+"""Weights of a network: read from anybody's state dict or from what this project saved, kept for the next run."""
 
 import importlib.util
 import io
@@ -13,6 +13,7 @@ from pocketprune.common.errors import UserError
 from pocketprune.common.files import read_tensors, write_atomically
 from pocketprune.common.kinds import refuse_other_kinds
 from pocketprune.common.registry import one_line
+from pocketprune.deploy.artifacts import is_artifact, restore
 
 # Where training scripts put it, beside their optimiser's state and the like.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "ema")
@@ -20,14 +21,35 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "net.")  # left by wrappers: Data
 SHOWN = 4  # differing keys named in a message
 
 
+def load_net(net: nn.Module, path: Path, *, source: str, flag: str = "--net") -> nn.Module:
+    """Return the network of a file: `net` itself, filled from a state dict, or what `pocketprune.save` wrote.
+
+    See `load_into` for the rest; a network that was saved may be pruned, and is then a network of its own.
+    """
+    content = _read(path, source)
+    if is_artifact(content):
+        return restore(content, net, source)
+    _fill(net, content, source, flag)
+    return net
+
+
 def load_into(net: nn.Module, path: Path, *, source: str, flag: str = "--net") -> None:
     """Fill `net` from a state dict file (.pt, .pth, .safetensors), without executing code from it.
 
-    Raises UserError, opened by `source`, for a file that is missing, damaged or no state dict, for one of another
-    architecture than `flag` names, with the keys that differ, and for tensors that are not floating-point where the
-    network's are. The network is then unchanged.
+    Args:
+        source: how the message of an error begins.
+        flag: the flag that names the architecture.
+
+    Raises:
+        UserError: the file is missing, damaged or no state dict, or of another architecture, with the keys that
+            differ, or its tensors are not floating-point where the network's are. The network is then
+            unchanged.
     """
-    tensors = _unprefixed(_tensors(_read(path, source), source), net.state_dict())
+    _fill(net, _read(path, source), source, flag)
+
+
+def _fill(net: nn.Module, content: Any, source: str, flag: str) -> None:
+    tensors = _unprefixed(_tensors(content, source), net.state_dict())
     if not tensors:
         raise UserError(f"{source}: holds no state dict (names of parameters with their tensors)")
     refuse_other_kinds(tensors, net.state_dict(), source)
@@ -45,7 +67,7 @@ def save(path: Path, net: nn.Module) -> None:
 
 
 def _read(path: Path, source: str) -> Any:
-    """A file's content, on the CPU."""
+    """Return a file's content, on the CPU."""
     if path.suffix != ".safetensors" or not path.is_file():
         return read_tensors(path, source=source)
     if importlib.util.find_spec("safetensors") is None:
@@ -61,12 +83,12 @@ def _read(path: Path, source: str) -> Any:
 
 
 def _tensors(content: Any, source: str) -> dict[str, Tensor]:
-    """The state dict in a file's content, out of its wrappers; empty if there is none.
+    """Return the state dict in a file's content, out of its wrappers; empty if there is none.
 
     What is no tensor in it (an epoch, a hyperparameter) is left out.
     """
     while isinstance(content, Mapping):
-        if content.get("format") == "pocketprune":
+        if is_artifact(content):
             raise UserError(f"{source}: a pruned network; expected is the state dict of a dense one")
         inner = next((content[name] for name in WRAPPERS if isinstance(content.get(name), Mapping)), None)
         inner = inner or _only_state_dict(content)
@@ -79,14 +101,14 @@ def _tensors(content: Any, source: str) -> dict[str, Tensor]:
 
 
 def _only_state_dict(content: Mapping[Any, Any]) -> Mapping[str, Tensor] | None:
-    """The one mapping of tensors among a file's entries, whatever its name; None among tensors, or several."""
+    """Return the one mapping of tensors among a file's entries, whatever its name; None among tensors, or several."""
     values = list(content.values())
     inner = [v for v in values if isinstance(v, Mapping) and v and all(isinstance(t, Tensor) for t in v.values())]
     return inner[0] if len(inner) == 1 and not any(isinstance(v, Tensor) for v in values) else None
 
 
 def _unprefixed(tensors: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors without the prefixes that all of their names share and the network's own names do not."""
+    """Return the tensors without the prefixes that all of their names share and the network's own names do not."""
     for _ in PREFIXES:  # they may be nested in any order
         for prefix in PREFIXES:
             own = any(name.startswith(prefix) for name in expected)
@@ -96,7 +118,7 @@ def _unprefixed(tensors: dict[str, Tensor], expected: Mapping[str, Tensor]) -> d
 
 
 def _differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
-    """The keys and shapes that differ, in words; empty where they agree."""
+    """Return in words which keys and shapes differ; empty where they agree."""
     counter = "num_batches_tracked"  # absent from old files, and of no effect on the outputs
     missing = [name for name in expected if name not in found and not name.endswith(counter)]
     extra = [name for name in found if name not in expected]

@@ -3,23 +3,25 @@
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from config import Config
-from datasets import Dataset
 from learners import state_dict
+from learners.context import RunContext
 from nets import create_net
 from pocketprune.common.errors import UserError
 from pocketprune.common.modes import evaluation_mode
 
 
-def named_teacher(config: Config, dataset: Dataset, example: Tensor) -> nn.Module | None:
-    """The network of --dst_checkpoint, on the example's device; None where none is named.
+def named_teacher(run: RunContext) -> nn.Module | None:
+    """Return the network of --dst_checkpoint, on the run's device; None where none is asked for or named.
 
-    Raises UserError for --dst_net without --dst_checkpoint, for a checkpoint that does not fit, and for a network
-    whose outputs for `example` (b, C, H, W) are not (b, classes).
+    Raises:
+        UserError: --dst_net without --dst_checkpoint, a checkpoint that does not fit, or a network whose outputs for
+            b images are not (b, classes).
     """
-    flags, net = config.distillation, config.net
+    flags, net, dataset = run.config.distillation, run.config.net, run.dataset
+    if not flags.enbl_dst:
+        return None
     if not flags.dst_checkpoint:
         if flags.dst_net or flags.dst_resnet_size:
             raise UserError("--dst_net and --dst_resnet_size: need the teacher's weights, --dst_checkpoint")
@@ -34,13 +36,13 @@ def named_teacher(config: Config, dataset: Dataset, example: Tensor) -> nn.Modul
         mobilenet_depth_mult=net.mobilenet_depth_mult,
     )
     path = Path(flags.dst_checkpoint)
-    state_dict.load_into(teacher, path, source=f"--dst_checkpoint={path}", flag="--dst_net")
-    teacher = teacher.to(example.device)
+    teacher = state_dict.load_net(teacher, path, source=f"--dst_checkpoint={path}", flag="--dst_net").to(run.device)
     with evaluation_mode(teacher), torch.no_grad():
-        shape = tuple(teacher(example).shape)
-    expected = (len(example), dataset.num_classes)
+        shape = tuple(teacher(run.example).shape)
+    expected = (len(run.example), dataset.num_classes)
     if shape != expected:
         raise UserError(
-            f"--dst_net={flags.dst_net}: its outputs for {len(example)} images have shape {shape}, expected {expected}"
+            f"--dst_net={flags.dst_net}: its outputs for {len(run.example)} images have shape {shape}, "
+            f"expected {expected}"
         )
     return teacher

@@ -11,7 +11,7 @@ from pocketprune.training.state import TrainSettings
 
 
 def train_settings(config: Config, share: float = 1.0, device: str = "cpu") -> TrainSettings:
-    """Settings for `share` of the full schedule of the run's network, data set and flags, on a kind of device."""
+    """Return settings for `share` of the full schedule of the run's network and data set, on a kind of device."""
     train, data = config.train, config.data
     own = schedule_for(config.net.net, data.dataset)
     rate = train.lrn_rate_init or own.lrn_rate_init
@@ -38,7 +38,7 @@ def train_settings(config: Config, share: float = 1.0, device: str = "cpu") -> T
 
 
 def group_settings(config: Config, device: str = "cpu") -> TrainSettings:
-    """Settings for the training between two groups of pruned layers: a short one by Adam, or the full schedule."""
+    """Return settings for the training between two groups of layers: a short one by Adam, or the full schedule."""
     pruning = config.channel_pruning
     full = train_settings(config, config.train.nb_epochs_rat, device)
     if pruning.cp_retrain or not pruning.cp_finetune:
@@ -53,13 +53,13 @@ def group_settings(config: Config, device: str = "cpu") -> TrainSettings:
 
 
 def _channels_last(config: Config, device: str) -> bool:
-    """As asked for; by default for the networks known to work with it, where convolutions are faster with it."""
+    """Return what is asked for; by default yes, where convolutions are faster so, for networks known to train so."""
     asked = config.train.channels_last
     return config.net.net in NETS and (device == "cpu" or config.train.amp == "bf16") if asked is None else asked
 
 
 def _schedule(train: TrainConfig, own: NetSchedule) -> Schedule:
-    """The schedule that --lrn_rate_dcy names, or the network's own; both fit a training of any length."""
+    """Return the schedule that --lrn_rate_dcy names, or the network's own; both fit a training of any length."""
     steps = Piecewise(tuple(epoch / own.nb_epochs for epoch in own.decay_epochs), own.decay_rate)
     named = {"piecewise": steps, "cosine": Cosine(train.warmup), "constant": Constant()}
     return named[train.lrn_rate_dcy]

@@ -1,8 +1,10 @@
 """What a workdir remembers of a run, so that the same command goes on with it and another one is refused."""
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from config import Config, short_name
 from pocketprune.common.errors import UserError
@@ -10,7 +12,7 @@ from pocketprune.common.files import write_atomically
 from pocketprune.training.checkpoint import compare_configs
 from pocketprune.training.distributed import barrier, is_main
 
-# Flags that may differ between a run and its resumption: none of them touches what training ends with.
+# Settings that may differ between a run and its resumption: none of them touches what the run ends with.
 FREE = (
     "exec_mode", "workdir", "overwrite", "device", "threads", "latency_batch", "plot", "data_dir", "download",
     "nb_workers", "batch_size_eval", "summ_step", "save_step", "keep_checkpoints", "cp_cache_gb",
@@ -18,26 +20,41 @@ FREE = (
 SHOWN = 8  # differing flags named in a message
 
 
-def claim(config: Config, phases: Sequence[str]) -> None:
-    """Say that the workdir holds a run of these flags; with --overwrite forget the run it held.
+def claim(config: Config, settings: Sequence[str], phases: Sequence[str]) -> None:
+    """Say that the workdir holds a run of these settings; with --overwrite forget the run it held.
 
     Every learner has its own run in a workdir; a trained dense network serves all of them.
 
     Args:
-        phases: the phases whose checkpoints belong to the learner, as patterns of their names.
+        settings: the concerns of `config` that decide what the run ends with.
+        phases: patterns of the names of the checkpoints that belong to the learner.
+
     Raises:
-        UserError: it holds a run of the same learner with other flags, which are listed.
+        UserError: it holds a run of the same learner with other settings, which are listed.
     """
-    folder = config.workdir / "checkpoints"
-    path = folder / f"{short_name(config.run.learner)}.json"
     if is_main():
-        saved = _read(path)
         if config.run.overwrite:
-            discard(folder, phases)
-        elif saved is not None:
-            _refuse_other(config, saved)
-        write_atomically(path, (json.dumps(config.as_dict(), indent=2) + "\n").encode())
+            discard(config.workdir / "checkpoints", phases)
+        else:
+            _refuse_other(config, settings)
+        write_atomically(_flags_path(config), (json.dumps(config.as_dict(), indent=2) + "\n").encode())
     barrier()
+
+
+def saved_flags(config: Config) -> dict[str, Any]:
+    """Return the flags that the workdir's run of this learner was started with; none where there was no run.
+
+    Raises:
+        UserError: the file that holds them cannot be read.
+    """
+    path = _flags_path(config)
+    try:
+        flags = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); --overwrite starts over") from None
+    return flags if isinstance(flags, dict) else {}
 
 
 def discard(folder: Path, phases: Sequence[str]) -> None:
@@ -47,8 +64,16 @@ def discard(folder: Path, phases: Sequence[str]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _refuse_other(config: Config, saved: dict) -> None:
-    lines = compare_configs(saved, config.as_dict(), ignore=FREE, prefix="--")
+def _flags_path(config: Config) -> Path:
+    return config.workdir / "checkpoints" / f"{short_name(config.run.learner)}.json"
+
+
+def _refuse_other(config: Config, settings: Sequence[str]) -> None:
+    """Raise UserError where the workdir's run of this learner has other values of these settings."""
+    if not _flags_path(config).exists():
+        return
+    saved, now = saved_flags(config), _declared(config, settings)
+    lines = compare_configs({name: saved[name] for name in now if name in saved}, now, ignore=FREE, prefix="--")
     if lines:
         more = f"; and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
         raise UserError(
@@ -57,12 +82,7 @@ def _refuse_other(config: Config, saved: dict) -> None:
         )
 
 
-def _read(path: Path) -> dict | None:
-    """The flags a run was started with; None where there was none."""
-    try:
-        flags = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); --overwrite starts over") from None
-    return flags if isinstance(flags, dict) else {}
+def _declared(config: Config, settings: Sequence[str]) -> dict[str, Any]:
+    """Return flag name -> value for the fields of these concerns."""
+    concerns = [dataclasses.asdict(getattr(config, name)) for name in settings]
+    return {name: value for concern in concerns for name, value in concern.items()}

@@ -133,7 +133,6 @@ def _halved(y: Tensor) -> Tensor:
 NETS: dict[str, tuple[Callable[[], Any], str]] = {
     "a function": (lambda: torch.relu, "net: .* given; a torch.nn.Module is accepted"),
     "a class": (lambda: nn.Linear, "net: type given; a torch.nn.Module is accepted"),
-    "pruned already": (lambda: thinned(plain()), "net: this Sequential was pruned already; give the dense network"),
     "frozen": (_frozen, "is a TorchScript module; the Python module it was made from is accepted"),
     "scripted": (lambda: torch.jit.script(plain()), "is a TorchScript module"),
     "quantised": (_quantised, r"net: layer '6' \(Linear\) is quantised; prune the floating-point network first"),
@@ -183,6 +182,11 @@ FILES: dict[str, Case] = {
     "a pickle": _file(lambda _: pickle.dumps(Code()), "net.pt: damaged, or not a file of tensors"),
     "text": _file(lambda _: b"no network", "net.pt: damaged, or not a file of tensors"),
     "none": (plain, lambda net, folder: pocketprune.load(folder / "none.pt", net), "none.pt: no such file"),
+    "into a pruned network": (
+        lambda: thinned(plain()),
+        _file(lambda data: data, "")[1],
+        "was pruned already; the dense",
+    ),
     "of another network": (lambda: plain(width=9), _file(lambda data: data, "")[1], "is of another architecture than"),
     "no network to save": (plain, lambda _, f: pocketprune.save(f / "net.pt", None), "net: NoneType given"),
     "no network to export": (plain, lambda _, f: pocketprune.export_pt2(f / "net.pt2", None, X), "net: NoneType given"),

@@ -1,7 +1,7 @@
-"""--cp_prune_option auto: search preserve ratios under a budget, watch it, survive being killed, prune the finalists.
+"""--cp_prune_option auto: search preserve ratios under a budget, resumable, and choose among the finalists.
 
 What a search knows it writes to the workdir: `search.csv` (every roll-out), `sensitivity.csv` and `sensitivity.png`
-(reused by a search for another budget), `latency.json`, and checkpoints to go on from.
+(used again by a search for another budget), `latency.json`, and checkpoints to go on from.
 """
 
 import math
@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from config import Config
-from learners.base import Learner
 from learners.channel.options import pruning_options
-from learners.channel.search_watch import SearchWatch, draw_sensitivity, save_picture
+from learners.channel.search_watch import SearchWatch
+from learners.context import RunContext
 from learners.reporting.progress import ProgressBar
+from learners.reporting.search_pictures import draw_sensitivity, save_picture
 from pocketprune.channel_pruning.searching.environment import PruningEnvironment
 from pocketprune.channel_pruning.searching.layer_latency import LatencyCost
 from pocketprune.channel_pruning.searching.parallel import scorer
@@ -35,28 +36,31 @@ from pocketprune.search import (
 )
 from pocketprune.search.ddpg import check_rollouts
 from pocketprune.search.finalists import decide, finalists
+from pocketprune.structure.channel_groups import Structure
 from pocketprune.training.distributed import barrier, gather_objects, is_main, world_size
 
 Prune = Callable[[Sequence[float]], nn.Module]
 
 
 class RatioSearch:
-    """The search of one run; under several processes they share its work."""
+    """The search of a run; several processes share its work."""
 
-    def __init__(self, learner: Learner) -> None:
-        self.learner, self.config, self.workdir = learner, learner.config, learner.workdir
+    def __init__(self, context: RunContext) -> None:
+        self.context, self.config, self.workdir = context, context.config, context.workdir
         self.settings = search_settings(self.config)
 
-    def run(self, net: nn.Module, calibration: Sequence[Tensor], prune: Prune) -> list[float]:
-        """The preserve ratios, one per layer of the ratio list, of the best network found on the budget.
+    def run(self, net: Structure, calibration: Sequence[Tensor], prune: Prune) -> list[float]:
+        """Return the preserve ratios, one per layer of the ratio list, of the best network found on the budget.
 
         Args:
+            net: the dense network, analysed.
             calibration: batches of training images (this process's), as the pruning itself uses them.
-            prune: the network pruned to such ratios, as at the end.
+            prune: ratios -> the network pruned to them, as at the end of the run.
+
         Raises:
             UserError: a budget out of reach, too few held-out images, a sensitivity table of another network.
         """
-        checkpoints = self.learner.checkpoints("search_result")
+        checkpoints = self.context.checkpoints("search_result")
         if (done := checkpoints.latest()) is not None:
             return done.state["ratios"]
         ratios = self._run(net, calibration, prune)
@@ -64,13 +68,13 @@ class RatioSearch:
             checkpoints.save({"ratios": ratios}, 1)
         return ratios
 
-    def _run(self, net: nn.Module, calibration: Sequence[Tensor], prune: Prune) -> list[float]:
+    def _run(self, net: Structure, calibration: Sequence[Tensor], prune: Prune) -> list[float]:
         flags = self.config.search
         with ProgressBar() as bar:
             env = self._environment(net, calibration, bar)
         budget = Budget(flags.cp_budget, flags.cp_preserve_ratio, ceiling=flags.cp_reward_policy == "flops")
         problem = Problem(env, budget)
-        self.learner.say("\n".join([f"Search: {flags.cp_search} for {budget.share:.1%} of {budget.kind}",
+        self.context.say("\n".join([f"Search: {flags.cp_search} for {budget.share:.1%} of {budget.kind}",
                             *problem.profile().lines()]))  # fmt: skip
         problem.check_reachable()
         settings = self.settings
@@ -79,11 +83,11 @@ class RatioSearch:
             settings = replace(settings, start=first.values)
         found = self._search(env, problem, flags.cp_search, settings, name="search")
         if abs(found.share - budget.share) > budget.tolerance and not budget.ceiling:
-            self.learner.say(f"No counts meet the budget more closely than {found.share:.2%}")
+            self.context.say(f"No counts meet the budget more closely than {found.share:.2%}")
         counts = self._choose(env, problem, found, prune)
         return env.ratios(counts)
 
-    def _environment(self, net: nn.Module, calibration: Sequence[Tensor], bar: ProgressBar) -> PruningEnvironment:
+    def _environment(self, net: Structure, calibration: Sequence[Tensor], bar: ProgressBar) -> PruningEnvironment:
         run = self.config.run
         latency = None
         if self.config.search.cp_budget == "latency":
@@ -104,7 +108,7 @@ class RatioSearch:
 
     def _held_out(self, device: torch.device) -> list[tuple[Tensor, Tensor]]:
         wanted, size = self.config.search.cp_nb_smpls_search, self.config.data.batch_size_eval
-        batches = self.learner.dataset.val.batches(size, seed=self.config.run.seed, shuffle=True)
+        batches = self.context.dataset.val.batches(size, seed=self.config.run.seed, shuffle=True)
         found, images = [], 0
         for x, labels in islice(batches, math.ceil(wanted / size)):
             found.append((x[: wanted - images].to(device), labels[: wanted - images].to(device)))
@@ -114,8 +118,8 @@ class RatioSearch:
     def _search(
         self, env: PruningEnvironment, problem: Problem, method: str, settings: SearchSettings, *, name: str
     ) -> SearchResult:
-        """One search, gone on with where it was interrupted."""
-        checkpoints = self.learner.checkpoints(name)
+        """Search, or go on with a search that was interrupted."""
+        checkpoints = self.context.checkpoints(name)
         found = checkpoints.latest()
         resume = None if found is None else found.state
 
@@ -123,7 +127,7 @@ class RatioSearch:
             checkpoints.save(state, len(state["history"]))
 
         table = self._table(resume)
-        watch = SearchWatch(self.learner.recorder, problem, name)
+        watch = SearchWatch(self.context.recorder, problem, name)
         barrier()  # every process has read what the first one will overwrite
         with watch:
             result = search(
@@ -143,14 +147,14 @@ class RatioSearch:
                 ),
             )
         watch.finish(result)
-        self.learner.say(
+        self.context.say(
             f"{method}: {len(result.history)} roll-outs in {result.seconds:.0f} s; best on the held-out images "
             f"{result.score.accuracy:.2%} at {result.share:.2%} of {problem.budget.kind}"
         )
         return result
 
     def _choose(self, env: PruningEnvironment, problem: Problem, found: SearchResult, prune: Prune) -> Values:
-        """Prune the best few and the uniform network as in earnest; the best of them on the held-out images."""
+        """Prune the best few and the uniform network as at the end. Return the best of them on the held-out images."""
         if len(finalists(problem, found)) == 1:
             return found.values
 
@@ -160,26 +164,28 @@ class RatioSearch:
 
         counts, scored = decide(problem, found, score)
         shown = ", ".join(f"{score.accuracy:.2%}" for _, score in scored)
-        self.learner.say(f"Finalists, pruned in earnest: {shown} on the held-out images (the last one: uniform)")
+        self.context.say(
+            f"Finalists, pruned as at the end of the run: {shown} on the held-out images (the last one: uniform)"
+        )
         return counts
 
     def _table(self, resume: dict[str, Any] | None) -> SensitivityTable | None:
-        """The sensitivity table of an earlier search; an interrupted one goes on with what it had."""
+        """Return the sensitivity table of an earlier search; None where an interrupted search had begun without."""
         path = self.workdir / "sensitivity.csv"
         if not path.exists() or (resume is not None and not resume["identity"]["reused sensitivity table"]):
             return None
-        self.learner.say(f"Sensitivities: from {path}")
+        self.context.say(f"Sensitivities: from {path}")
         return SensitivityTable.load(path)
 
     def _keep_table(self, table: SensitivityTable) -> None:
         table.save(self.workdir / "sensitivity.csv")
         picture = draw_sensitivity(table)
         save_picture(self.workdir / "sensitivity.png", picture)
-        self.learner.recorder.image("search/sensitivity", picture, 0)
+        self.context.recorder.image("search/sensitivity", picture, 0)
 
 
 def search_settings(config: Config) -> SearchSettings:
-    """The flags as the search takes them. Raises UserError for roll-outs below the warm-up."""
+    """Return the flags as the search takes them. Raises UserError for roll-outs below the warm-up."""
     flags = config.search
     agent = DdpgSettings(**{f.name: getattr(config.ddpg, f"ddpg_{f.name}") for f in fields(DdpgSettings)})
     settings = SearchSettings(

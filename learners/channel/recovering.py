@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from learners.base import Learner
+from learners.context import RunContext
+from learners.measuring import Row, accuracy
+from learners.pruning import calibration_batches
 from learners.reporting.progress import ProgressBar
 from pocketprune.channel_pruning.recovery import reconstruct_blocks
 from pocketprune.common.errors import UserError
@@ -16,12 +17,16 @@ from pocketprune.training.distributed import is_main
 FORMAT = 1  # of a checkpoint; to be raised when what is saved changes
 
 
-def recover(learner: Learner, net: nn.Module, dense: nn.Module) -> dict[str, dict[str, float]]:
-    """Carry out in place the steps that the flags ask for: name of the step -> accuracy, loss and seconds."""
-    steps = _steps(learner, net, dense)
-    checkpoints = learner.checkpoints("recover")
+def recover(run: RunContext, net: nn.Module, dense: nn.Module) -> dict[str, Row]:
+    """Recover a pruned network in place, by the steps that the flags ask for.
+
+    Returns:
+        name of the step -> accuracy and loss after it, and its seconds.
+    """
+    steps = _steps(run, net, dense)
+    checkpoints = run.checkpoints("recover")
     found = checkpoints.latest() if steps else None
-    rows: dict[str, dict[str, float]] = {}
+    rows: dict[str, Row] = {}
     if found is not None:
         if found.state.get("format") != FORMAT:
             raise UserError(f"{found.path}: of another version of this program; --overwrite starts over")
@@ -31,24 +36,24 @@ def recover(learner: Learner, net: nn.Module, dense: nn.Module) -> dict[str, dic
         if name in rows:
             continue
         began = time.perf_counter()
-        with learner.timed("prune"):
+        with run.timed("prune"):
             work()
         seconds = time.perf_counter() - began
-        rows[name] = learner.accuracy(net) | {"seconds": seconds}
+        rows[name] = accuracy(run, net) | {"seconds": seconds}
         if is_main():
             checkpoints.save({"format": FORMAT, "net": net.state_dict(), "rows": rows}, len(rows))
     return rows
 
 
-def _steps(learner: Any, net: nn.Module, dense: nn.Module) -> dict[str, Callable[[], object]]:
-    """Name -> what to do, in order."""
-    flags = learner.config.channel_pruning
+def _steps(run: RunContext, net: nn.Module, dense: nn.Module) -> dict[str, Callable[[], object]]:
+    """Return the steps asked for: name -> what to do, in order."""
+    flags = run.config.channel_pruning
     steps: dict[str, Callable[[], object]] = {}
     if not (flags.cp_bn_reestimate or flags.cp_block_steps):
         return steps
-    batches: list[Tensor] = learner.calibration_batches()
+    batches = calibration_batches(run)
 
-    def blocks() -> None:
+    def reconstruct() -> None:
         with ProgressBar() as bar:
             reconstruct_blocks(
                 net, dense, batches, steps=flags.cp_block_steps, lrn_rate=flags.cp_block_lrn_rate, progress=bar
@@ -57,5 +62,5 @@ def _steps(learner: Any, net: nn.Module, dense: nn.Module) -> dict[str, Callable
     if flags.cp_bn_reestimate:
         steps["batch norms re-estimated"] = lambda: reestimate_batch_norm(net, batches)
     if flags.cp_block_steps:
-        steps["blocks reconstructed"] = blocks
+        steps["blocks reconstructed"] = reconstruct
     return steps

@@ -1,18 +1,18 @@
 """Channels per layer for TensorBoard: numbers, distributions, and dense against kept as bars."""
 
-import importlib.util
 from collections.abc import Sequence
 
 import numpy as np
 
 from pocketprune import LayerResult
+from pocketprune.common.figures import has_plots, new_figure, pixels
 from pocketprune.training.metrics import Recorder
 
 DENSE, KEPT, PAPER = (200, 205, 212), (38, 98, 166), (255, 255, 255)
 
 
 def record_layers(recorder: Recorder, layers: Sequence[LayerResult]) -> None:
-    """Kept ratio and reconstruction error as curves over the layers' index, their distributions, a picture."""
+    """Record kept ratio and reconstruction error over the layers' index, their distributions, and a picture."""
     curves = {
         "kept_ratio": {layer.index: layer.kept / layer.channels for layer in layers},
         "error_without_refit": {layer.index: layer.error_before for layer in layers},
@@ -28,12 +28,12 @@ def record_layers(recorder: Recorder, layers: Sequence[LayerResult]) -> None:
 
 
 def draw_layers(layers: Sequence[LayerResult]) -> np.ndarray:
-    """Dense (pale) against kept (dark) input channels, a bar for each layer: (H, W, 3), uint8."""
-    return _plot(layers) if importlib.util.find_spec("matplotlib") else _bars(layers)
+    """Draw dense (pale) against kept (dark) input channels, a bar for each layer: (H, W, 3), uint8."""
+    return _plot(layers) if has_plots() else _bars(layers)
 
 
 def _bars(layers: Sequence[LayerResult], height: int = 200, width: int = 14, gap: int = 6) -> np.ndarray:
-    """The bars alone, where no plotting library is installed."""
+    """Draw the bars alone, where matplotlib is not installed."""
     picture = np.full((height + 2 * gap, gap + len(layers) * (width + gap), 3), PAPER, dtype=np.uint8)
     tallest = max(layer.channels for layer in layers)
     floor = height + gap
@@ -45,12 +45,8 @@ def _bars(layers: Sequence[LayerResult], height: int = 200, width: int = 14, gap
 
 
 def _plot(layers: Sequence[LayerResult]) -> np.ndarray:
-    """The bars with axes and layer names."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(max(5.0, 0.35 * len(layers) + 1), 4.0), dpi=100, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    """Draw the bars with axes and layer names."""
+    figure = new_figure(max(5.0, 0.35 * len(layers) + 1), 4.0)
     axes = figure.add_subplot()
     positions = range(len(layers))
     for name, colour in (("channels", DENSE), ("kept", KEPT)):
@@ -60,5 +56,4 @@ def _plot(layers: Sequence[LayerResult]) -> np.ndarray:
     axes.set_xticks(positions, [layer.name for layer in layers], rotation=90, fontsize=7)
     axes.set_ylabel("input channels")
     axes.legend()
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return pixels(figure)

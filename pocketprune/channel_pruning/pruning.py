@@ -33,7 +33,6 @@ from pocketprune.graph.admission import describe_input, first_line, refuse_other
 from pocketprune.graph.tracing import ExampleInputs, TracedNet
 from pocketprune.structure.channel_groups import Structure, analyse
 from pocketprune.structure.verification import check_groups
-from pocketprune.thinning.removal import refuse_pruned
 from pocketprune.training.distributed import rank, world_size
 
 
@@ -60,13 +59,12 @@ def prune_channels(
         The pruned network in the caller's mode, its layers and costs, and the measured error of its output.
 
     Raises:
-        UserError: a target or batch that is not accepted, a network that cannot be traced or was pruned already, or a
-            state of another pruning.
+        UserError: a target or batch that is not accepted, a network that cannot be traced, or a state of
+            another pruning.
     """
     options, hooks, start = options or PruningOptions(), hooks or Hooks(), time.perf_counter()
     dense = net.traced.net if isinstance(net, Structure) else net
     refuse_others(dense)
-    refuse_pruned(dense)
     moved = _on_device(batches, dense)
     hooks.tell("tracing", 0, 1)
     structure = _analysed(net, moved[0], options)

@@ -1,55 +1,49 @@
-"""Pruned networks as files: tensors and the recipe of their shape, no code.
+"""Networks as files: their tensors and the steps that gave them their shape, no code.
 
 An artifact is what torch.save makes of a dict of tensors, numbers and strings, so that it loads with
-`weights_only=True`. The network's own code is not in it: `load` thins a dense network by the recipe and fills
-in the numbers.
+`weights_only=True`. The network's own code is not in it: `load` does the steps again to a dense network and fills in
+the numbers.
 """
 
 from __future__ import annotations
 
 import copy
-import dataclasses
 import io
-import math
 import os
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
-from pocketprune.common.devices import device_of
 from pocketprune.common.errors import UserError
 from pocketprune.common.files import read_tensors, refuse_cycles, write_atomically
 from pocketprune.common.kinds import refuse_other_kinds
+from pocketprune.common.steps import steps_of
+from pocketprune.deploy.steps import apply_steps, read_steps, write_steps
 from pocketprune.graph.admission import refuse_others
-from pocketprune.structure.channel_groups import analyse
-from pocketprune.thinning.recipes import Recipe, recipe_of
-from pocketprune.thinning.removal import rebuild, refuse_pruned
-from pocketprune.thinning.stored_recipes import check_dense, check_recipe, differences, parse_recipe
+from pocketprune.thinning.recipes import CHANNELS
+from pocketprune.thinning.stored_recipes import differences
 
-FORMAT, VERSION = "pocketprune", 1
+FORMAT, VERSION = "pocketprune", 2
 PLAIN = (bool, int, float, str, type(None))
-LARGEST = 2**28  # numbers in an example input
 
 
 def save(path: str | os.PathLike[str], net: nn.Module) -> None:
     """Write a network, pruned by this library or not at all, to one file, entirely or not at all.
 
-    The file holds the recipe of the network's shape, its tensors, which parameters are frozen and which
-    modules are in evaluation mode. The network may have been trained, moved or cast since it was pruned.
+    The file holds the network's steps, its tensors, which parameters are frozen and which modules are in evaluation
+    mode. The network may have been trained, moved or cast since it was pruned.
 
     Raises:
         UserError: the file cannot be written, or the network holds state that is no tensor.
     """
     refuse_others(net)
     net = _unwrapped(net)
-    recipe = recipe_of(net)
     content = {
         "format": FORMAT,
         "version": VERSION,
-        "recipe": None if recipe is None else dataclasses.asdict(recipe),
+        "steps": write_steps(steps_of(net)),
         "tensors": _stored(net),
         "frozen": [name for name, p in net.named_parameters(remove_duplicate=False) if not p.requires_grad],
         "evaluating": [name for name, module in net.named_modules() if not module.training],
@@ -62,7 +56,7 @@ def save(path: str | os.PathLike[str], net: nn.Module) -> None:
 
 
 def load(path: str | os.PathLike[str], dense_net: nn.Module) -> nn.Module:
-    """The network that `save` wrote, on the device of `dense_net`.
+    """Return the network that `save` wrote, on the device of `dense_net`.
 
     Args:
         dense_net: a network of the architecture that was pruned, with any weights; it stays as it is.
@@ -71,14 +65,26 @@ def load(path: str | os.PathLike[str], dense_net: nn.Module) -> nn.Module:
         UserError: the file is no artifact, damaged, truncated, from a newer version, holds code, or
             contradicts itself; or `dense_net` is of another architecture, or pruned already.
     """
-    if not isinstance(dense_net, nn.Module):
-        raise UserError(f"dense_net: {type(dense_net).__name__} given; a torch.nn.Module is accepted")
-    dense_net = _unwrapped(dense_net)
-    refuse_pruned(dense_net)
-    content = _checked(read_tensors(path), os.fspath(path))
-    recipe = parse_recipe(content["recipe"], f"{path}")
-    net = copy.deepcopy(dense_net) if recipe is None else _thinned(dense_net, recipe, f"{path}")
-    _fill(net, content["tensors"], f"{path}")
+    _refuse_pruned(dense_net)
+    return restore(read_tensors(path), dense_net, os.fspath(path))
+
+
+def is_artifact(content: Any) -> bool:
+    """Return whether a file's content was written by `save`."""
+    return isinstance(content, dict) and content.get("format") == FORMAT
+
+
+def restore(content: Any, dense_net: nn.Module, source: str) -> nn.Module:
+    """Return the network of an artifact's content; see `load`.
+
+    Args:
+        source: how the message of an error begins.
+    """
+    _refuse_pruned(dense_net)
+    content = _checked(content, source)
+    dense_net, steps = _unwrapped(dense_net), read_steps(content["steps"], source)
+    net = apply_steps(dense_net, steps, source) if steps else copy.deepcopy(dense_net)
+    _fill(net, content["tensors"], source)
     frozen, evaluating = set(content["frozen"]), set(content["evaluating"])
     for name, parameter in net.named_parameters(remove_duplicate=False):
         parameter.requires_grad_(name not in frozen)
@@ -87,8 +93,18 @@ def load(path: str | os.PathLike[str], dense_net: nn.Module) -> nn.Module:
     return net
 
 
+def _refuse_pruned(dense_net: nn.Module) -> None:
+    """Raise UserError for what is no module, and for a network that carries steps: an artifact has all of its own."""
+    if not isinstance(dense_net, nn.Module):
+        raise UserError(f"{type(dense_net).__name__} given; a torch.nn.Module is accepted", argument="dense_net")
+    if steps_of(_unwrapped(dense_net)):
+        raise UserError(
+            f"this {type(dense_net).__name__} was pruned already; the dense network is accepted", argument="dense_net"
+        )
+
+
 def _unwrapped(net: nn.Module) -> nn.Module:
-    """The network inside torch.compile's or data parallelism's wrapper."""
+    """Return the network inside torch.compile's or data parallelism's wrapper."""
     while True:
         inner = net._modules.get("_orig_mod")
         if isinstance(net, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
@@ -99,7 +115,7 @@ def _unwrapped(net: nn.Module) -> nn.Module:
 
 
 def _stored(net: nn.Module) -> dict[str, Any]:
-    """The state dict on the CPU, every tensor in memory of its own; tied tensors share one."""
+    """Return the state dict on the CPU, every tensor in memory of its own; tied tensors share one."""
     copies: dict[Any, Tensor] = {}
 
     def store(tensor: Any) -> Any:
@@ -126,8 +142,8 @@ def _refuse_others(value: Any, where: str) -> None:
 
 
 def _checked(content: Any, source: str) -> dict[str, Any]:
-    """A file's content, known to be an artifact of a version that this library reads."""
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    """Return a file's content in today's layout, known to be an artifact that this library reads."""
+    if not is_artifact(content):
         raise UserError(f"{source}: no PocketPrune artifact; a file written by pocketprune.save is accepted")
     version = content.get("version")
     if isinstance(version, int) and version > VERSION:
@@ -135,54 +151,21 @@ def _checked(content: Any, source: str) -> dict[str, Any]:
             f"{source}: written by a newer PocketPrune (artifact version {version}; this one "
             f"reads up to {VERSION}); upgrade pocketprune"
         )
+    shape = "recipe" if version == 1 else "steps"
     kinds = {"tensors": dict, "frozen": list, "evaluating": list}
     wrong = [key for key, kind in kinds.items() if not isinstance(content.get(key), kind)]
-    if version != VERSION or wrong or "recipe" not in content:
-        raise UserError(f"{source}: tampered with: {', '.join(wrong) or 'recipe or version'} malformed")
-    return content
+    if version not in (1, VERSION) or wrong or shape not in content:
+        raise UserError(f"{source}: tampered with: {', '.join(wrong) or f'{shape} or version'} malformed")
+    return content | {"steps": _first_layout(content["recipe"])} if version == 1 else content
 
 
-def _thinned(dense_net: nn.Module, recipe: Recipe, source: str) -> nn.Module:
-    """A copy of the dense network in the recipe's shape."""
-    check_dense(dense_net, recipe, source)
-    check_recipe(recipe, source)
-    device = device_of(dense_net)
-
-    def structure() -> Any:
-        return analyse(
-            dense_net, _example(recipe.example, device), attention=recipe.attention, allow_inexact=recipe.allow_inexact
-        )
-
-    try:
-        return rebuild(structure, dense_net, recipe)
-    except UserError as error:
-        raise UserError(f"{source}: {error}") from error
-    except Exception as error:  # a recipe that fits no network can fail anywhere in its application
-        raise UserError(
-            f"{source}: its recipe cannot be applied to dense_net ({type(error).__name__}: "
-            f"{' '.join(str(error).split())})"[:400]
-        ) from error
-
-
-def _example(described: Any, device: torch.device) -> Any:
-    """Example inputs of the shapes and dtypes recorded."""
-
-    def is_tensor(value: Any) -> bool:
-        return isinstance(value, dict) and set(value) == {"shape", "dtype"}
-
-    def make(value: Any) -> Any:
-        if not is_tensor(value):
-            return value
-        if math.prod(value["shape"]) > LARGEST:
-            raise UserError(f"tampered with: example inputs of {value['shape']} are too large")
-        return torch.zeros(value["shape"], dtype=getattr(torch, value["dtype"]), device=device)
-
-    args, kwargs = pytree.tree_map(make, described, is_leaf=is_tensor)
-    return tuple(args), kwargs
+def _first_layout(recipe: Any) -> list[dict[str, Any]]:
+    """Return the steps of a file of version 1, which held one recipe or None."""
+    return [] if recipe is None else [{"kind": CHANNELS, "version": 1, "data": recipe}]
 
 
 def _fill(net: nn.Module, tensors: Mapping[str, Any], source: str) -> None:
-    """Copy stored tensors, all of them, into the network, which takes over their dtypes."""
+    """Copy all stored tensors into the network, which takes over their dtypes."""
     own = net.state_dict(keep_vars=True)
     refuse_other_kinds(tensors, own, source)
     unlike = differences(

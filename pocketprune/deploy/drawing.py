@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import os
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ import numpy as np
 from torch import nn
 
 from pocketprune.common.errors import UserError
+from pocketprune.common.figures import new_figure, require_plots
 from pocketprune.common.files import write_atomically
 from pocketprune.structure.channel_groups import ChannelGroup
 from pocketprune.thinning.recipes import Recipe, recipe_of
@@ -37,16 +37,6 @@ class Row:
     label: str
     kept: np.ndarray
     stays: bool = False
-
-
-def require_plots() -> None:
-    """Check that matplotlib is installed.
-
-    Raises:
-        UserError: it is not; the message names the extra that installs it.
-    """
-    if importlib.util.find_spec("matplotlib") is None:
-        raise UserError('drawing: needs matplotlib, not installed here; pip install "pocketprune[plots]" installs it')
 
 
 def draw_groups(path: str | os.PathLike[str], groups: Sequence[ChannelGroup], pruned: nn.Module | None = None) -> None:
@@ -100,9 +90,7 @@ def _mask(size: int, kept: Sequence[int] | None) -> np.ndarray:
 
 def _figure(rows: Sequence[Row]) -> Any:
     """Draw strips of channels at the left and their numbers as bars at the right."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10.0, 1.2 + 0.22 * len(rows)), dpi=100, layout="constrained")
+    figure = new_figure(10.0, 1.2 + 0.22 * len(rows))
     strips, bars = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
     for position, row in enumerate(rows):
         _strip(strips, position, row)

@@ -17,14 +17,18 @@ from torch import Tensor, nn
 
 from pocketprune.common.errors import UserError
 from pocketprune.common.names import nearest
+from pocketprune.common.steps import steps_of
 from pocketprune.structure.channel_groups import ChannelGroup, Structure
 
-RECIPE = "_pocketprune_recipe"
+CHANNELS = "channels"
+"""The kind of the steps whose data is a recipe."""
 
 
 @dataclass
 class Recipe:
-    """What was done to a network, in terms of its own tensors; enough to do it again to the dense network.
+    """How a dense network's tensors become a thinned one's; enough to do it again.
+
+    "Dense" is the network before this thinning. A network that is thinned again has one recipe for each time.
 
     Attributes:
         kept: tensor name -> axis -> kept indices, for every tensor that became thinner.
@@ -48,9 +52,9 @@ class Recipe:
 
 
 def recipe_of(net: nn.Module) -> Recipe | None:
-    """How a network was pruned; None for one that was not."""
-    # A copy of a graph module keeps its `meta`, but none of its other attributes.
-    return getattr(net, RECIPE, None) or getattr(net, "meta", {}).get(RECIPE)
+    """Return how a network's channels were removed, the last time; None where none were."""
+    recipes = [step.data for step in steps_of(net) if step.kind == CHANNELS]
+    return recipes[-1] if recipes else None
 
 
 def check_kept(groups: Sequence[ChannelGroup], kept: Mapping[str, Sequence[int] | Tensor]) -> dict[str, list[int]]:

@@ -10,19 +10,13 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from pocketprune.common.errors import UserError
+from pocketprune.common.steps import Step, carry_steps, steps_of
 from pocketprune.graph.tracing import ExampleInputs
 from pocketprune.structure.channel_groups import Structure, analyse
 from pocketprune.structure.comparing import same_computation
 from pocketprune.structure.verification import check_groups, masked_output, random_numbers, same_output
 from pocketprune.thinning.modules import thin_modules
-from pocketprune.thinning.recipes import (
-    RECIPE,
-    Recipe,
-    check_kept,
-    recipe_for,
-    recipe_of,
-    thin_tensor,
-)
+from pocketprune.thinning.recipes import CHANNELS, Recipe, check_kept, recipe_for, thin_tensor
 from pocketprune.thinning.rewriting.graphs import removed_by, thin_graph
 
 
@@ -47,22 +41,12 @@ def remove_channels(
     Raises:
         UserError: an unknown group, one that must stay, bad indices, or a network that cannot be traced.
     """
-    refuse_pruned(net)
     structure = analyse(net, example_inputs, attention=attention, allow_inexact=allow_inexact)
     if check:
         check_groups(structure, structure.traced.example)
     chosen = check_kept(structure.groups, kept)
     exact = all(g.exact for g in structure.groups if g.name in chosen and len(chosen[g.name]) < g.size)
     return thin(structure, recipe_for(structure, chosen), exact=exact)
-
-
-def refuse_pruned(net: nn.Module) -> None:
-    """A pruned network is not pruned again: its recipe is told in terms of the dense network."""
-    if isinstance(net, nn.Module) and recipe_of(net) is not None:
-        raise UserError(
-            f"net: this {type(net).__name__} was pruned already; give the dense network "
-            "with smaller preserve ratios instead"
-        )
 
 
 def thin(
@@ -80,7 +64,9 @@ def thin(
     net, form = _proved(structure, recipe, exact)
     dense = structure.traced.net
     own = {name: tensor.detach() for name, tensor in (*dense.named_parameters(), *dense.named_buffers())}
-    return _labelled(_with_tensors(net, recipe, own | dict(tensors or {})), recipe, form)
+    recipe.form = form
+    thinned = _with_tensors(net, recipe, own | dict(tensors or {}))
+    return carry_steps(thinned, (*steps_of(dense), Step(CHANNELS, recipe)))
 
 
 def _proved(structure: Structure, recipe: Recipe, exact: bool) -> tuple[nn.Module, str]:
@@ -114,21 +100,6 @@ def _sampled_columns(recipe: Recipe, tensors: Mapping[str, Tensor]) -> dict[str,
         index = torch.as_tensor(inputs, device=tensors[name].device)
         result[name].index_copy_(1, index, tensors[name].index_select(1, index))
     return result
-
-
-def rebuild(structure_of: Any, net: nn.Module, recipe: Recipe) -> nn.Module:
-    """The thinned shape of a dense network by a stored recipe (its numbers are loaded afterwards)."""
-    if recipe.form == "module":
-        return _labelled(thin_modules(net, recipe), recipe, "module")
-    return _labelled(thin_graph(structure_of(), recipe), recipe, "graph")
-
-
-def _labelled(net: nn.Module, recipe: Recipe, form: str) -> nn.Module:
-    recipe.form = form
-    setattr(net, RECIPE, recipe)
-    if form == "graph":
-        net.meta[RECIPE] = recipe
-    return net
 
 
 def _with_tensors(net: nn.Module, recipe: Recipe, tensors: Mapping[str, Tensor]) -> nn.Module:

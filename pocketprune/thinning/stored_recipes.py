@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 
+from pocketprune.common.devices import device_of
 from pocketprune.common.errors import UserError
+from pocketprune.structure.channel_groups import analyse
+from pocketprune.thinning.modules import thin_modules
 from pocketprune.thinning.recipes import Recipe
+from pocketprune.thinning.rewriting.graphs import thin_graph
 
 SHOWN = 3
 FORMS, ATTENTION = ("module", "graph"), ("heads", "widths")
 
 
-def parse_recipe(plain: Any, source: str) -> Recipe | None:
-    """A recipe from the plain values of a file; None for the file of a network that was not pruned.
+LARGEST = 2**28  # numbers in an example input
+
+
+def parse_recipe(plain: Any, source: str) -> Recipe:
+    """Return the recipe that a file's plain values stand for.
+
+    Args:
+        source: how the message of an error begins.
 
     Raises:
         UserError: a field is missing, unknown, or of another kind.
     """
-    if plain is None:
-        return None
     fields = {field.name for field in dataclasses.fields(Recipe)}
     if not isinstance(plain, dict) or set(plain) != fields:
         raise UserError(f"{source}: tampered with: its recipe lacks fields or has unknown ones")
@@ -33,7 +44,7 @@ def parse_recipe(plain: Any, source: str) -> Recipe | None:
 
 
 def _soundness(plain: Mapping[str, Any]) -> dict[str, bool]:
-    """Whether each field of a recipe holds the kinds of values it should."""
+    """Return for each field of a recipe whether it holds the kinds of values it should."""
     kept, biases, example = plain["kept"], plain["new_biases"], plain["example"]
     return {
         "kept": isinstance(kept, dict)
@@ -60,6 +71,53 @@ def _is_numbers(value: Any) -> bool:
 
 def _is_named_numbers(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(n, str) and _is_numbers(v) for n, v in value.items())
+
+
+def apply_recipe(dense_net: nn.Module, recipe: Recipe, source: str) -> nn.Module:
+    """Return a copy of a dense network in the thinned shape; its numbers are any.
+
+    Args:
+        source: how the message of an error begins.
+
+    Raises:
+        UserError: the recipe is for another architecture, or contradicts itself.
+    """
+    check_dense(dense_net, recipe, source)
+    check_recipe(recipe, source)
+    try:
+        return _applied(dense_net, recipe)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
+    except Exception as error:  # a recipe that fits no network can fail anywhere in its application
+        raise UserError(
+            f"{source}: its recipe cannot be applied to dense_net ({type(error).__name__}: "
+            f"{' '.join(str(error).split())})"[:400]
+        ) from error
+
+
+def _applied(dense_net: nn.Module, recipe: Recipe) -> nn.Module:
+    if recipe.form == "module":
+        return thin_modules(dense_net, recipe)
+    example = _example(recipe.example, device_of(dense_net))
+    structure = analyse(dense_net, example, attention=recipe.attention, allow_inexact=recipe.allow_inexact)
+    return thin_graph(structure, recipe)
+
+
+def _example(described: Any, device: torch.device) -> Any:
+    """Return example inputs of the shapes and dtypes recorded."""
+
+    def is_tensor(value: Any) -> bool:
+        return isinstance(value, dict) and set(value) == {"shape", "dtype"}
+
+    def make(value: Any) -> Any:
+        if not is_tensor(value):
+            return value
+        if math.prod(value["shape"]) > LARGEST:
+            raise UserError(f"tampered with: example inputs of {value['shape']} are too large")
+        return torch.zeros(value["shape"], dtype=getattr(torch, value["dtype"]), device=device)
+
+    args, kwargs = pytree.tree_map(make, described, is_leaf=is_tensor)
+    return tuple(args), kwargs
 
 
 def check_dense(dense_net: nn.Module, recipe: Recipe, source: str) -> None:
@@ -95,12 +153,12 @@ def check_recipe(recipe: Recipe, source: str) -> None:
 
 
 def _is_subset(indices: Sequence[int], size: int) -> bool:
-    """Whether the indices are some of range(size), at least one, rising."""
+    """Return whether the indices are some of range(size), at least one, rising."""
     return bool(indices) and list(indices) == sorted(set(indices)) and indices[0] >= 0 and indices[-1] < size
 
 
 def differences(expected: Mapping[str, Iterable[int]], found: Mapping[str, Iterable[int]]) -> str:
-    """Names and shapes that differ, in words; empty where they agree."""
+    """Return in words which names and shapes differ; empty where they agree."""
     kinds = {
         "missing": [name for name in expected if name not in found],
         "unexpected": [name for name in found if name not in expected],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 
 import pocketprune
 from pocketprune.common.errors import UserError
+from pocketprune.common.steps import Step, carry_steps, steps_of
+from pocketprune.deploy.steps import STEPS, StepKind
 from pocketprune.thinning.recipes import recipe_of
 from tests.deploy.deployable import Halves, Residual, images, plain, refitted, thinned
 
@@ -86,7 +89,7 @@ def test_a_loaded_network_trains_and_is_saved_again(build: Callable[[], nn.Modul
     pocketprune.save(str(tmp_path / "b.pt"), copy.deepcopy(again))
     assert_same(pocketprune.load(tmp_path / "b.pt", dense), again)
     with pytest.raises(UserError, match="pruned already"):
-        pocketprune.remove_channels(again, images(), {})
+        pocketprune.load(tmp_path / "b.pt", again)
 
 
 @pytest.mark.parametrize("build", [plain, Halves])
@@ -109,6 +112,98 @@ def test_a_network_that_was_not_pruned_is_saved_as_it_is(tmp_path: Path) -> None
     loaded = pocketprune.load(tmp_path / "net.pt", plain())
     assert_same(loaded, net)
     assert recipe_of(loaded) is None
+    assert steps_of(loaded) == ()
+
+
+def coupled(dense: nn.Module) -> nn.Module:
+    options = {"preserve_ratio": 0.5, "points_per_layer": 0, "shared_input": "couple"}
+    return pocketprune.prune_channels(dense, [images(16)], **options).net
+
+
+TWICE: dict[str, tuple[Callable[[], nn.Module], list[Callable[[nn.Module], nn.Module]]]] = {
+    "module, module": (plain, [thinned, thinned]),
+    "graph, graph": (Halves, [thinned, thinned]),
+    "new biases, module": (plain, [refitted, thinned]),
+    "samplers, graph": (Residual, [refitted, coupled]),
+    "a shared input, samplers": (Residual, [coupled, refitted]),
+    "three times": (plain, [thinned, refitted, thinned]),
+}
+
+
+@pytest.mark.parametrize("case", TWICE)
+def test_a_network_is_pruned_again_and_all_steps_are_saved(case: str, tmp_path: Path) -> None:
+    build, prunings = TWICE[case]
+    torch.manual_seed(0)
+    nets = [build()]
+    for prune in prunings:
+        before = snapshot(nets[-1])
+        nets.append(trained(prune(nets[-1].eval())))
+        assert all(torch.equal(before[name], t) for name, t in nets[-2].state_dict().items())
+    sizes = [sum(p.numel() for p in net.parameters()) for net in nets]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(set(sizes)) == len(sizes)
+    last = nets[-1]
+    for copied in (last, copy.deepcopy(last)):
+        assert [step.kind for step in steps_of(copied)] == ["channels"] * len(prunings)
+        assert recipe_of(copied) == steps_of(copied)[-1].data
+        pocketprune.save(tmp_path / "net.pt", copied)
+        loaded = pocketprune.load(tmp_path / "net.pt", build())
+        assert_same(loaded, last)
+        assert steps_of(loaded) == steps_of(last)
+
+
+@pytest.mark.parametrize("build", [plain, Halves])
+def test_thinning_a_thinned_network_again_is_exact(build: Callable[[], nn.Module]) -> None:
+    """Two removals equal the one that keeps what both keep."""
+    torch.manual_seed(0)
+    dense = build().eval()
+    groups = [g for g in pocketprune.find_channel_groups(dense, images()) if g.prunable]
+    twice = thinned(thinned(dense))
+    once = pocketprune.remove_channels(dense, images(), {g.name: range(2, g.size) for g in groups})
+    torch.testing.assert_close(outputs(twice), outputs(once))
+
+
+def test_a_file_of_version_1_is_loaded(tmp_path: Path) -> None:
+    """Its layout held one recipe, or None, in place of steps."""
+    for number, net in enumerate((trained(refitted(plain())), trained(plain()))):
+        recipe = recipe_of(net)
+        torch.save(
+            {
+                "format": "pocketprune",
+                "version": 1,
+                "recipe": None if recipe is None else dataclasses.asdict(recipe),
+                "tensors": dict(net.state_dict()),
+                "frozen": ["0.weight"],
+                "evaluating": [name for name, module in net.named_modules() if not module.training],
+            },
+            tmp_path / f"{number}.pt",
+        )
+        loaded = pocketprune.load(tmp_path / f"{number}.pt", plain())
+        assert_same(loaded, net)
+        assert recipe_of(loaded) == recipe
+        assert [name for name, p in loaded.named_parameters() if not p.requires_grad] == ["0.weight"]
+
+
+def test_a_kind_of_step_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step of another kind is stacked on channels; a program without that kind says that it is older."""
+
+    def scale(net: nn.Module, factor: float, source: str) -> nn.Module:
+        assert source.endswith("net.pt")
+        return nn.Sequential(*copy.deepcopy(net), nn.Hardtanh(-factor, factor))
+
+    dense, small = plain(), thinned(plain())
+    kind = StepKind(1, write=lambda data: {"factor": data}, read=lambda plain, _: plain["factor"], apply=scale)
+    monkeypatch.setitem(STEPS, "scaled", kind)
+    net = carry_steps(scale(small, 0.5, "net.pt"), (*steps_of(small), Step("scaled", 0.5)))
+    pocketprune.save(tmp_path / "net.pt", net)
+    loaded = pocketprune.load(tmp_path / "net.pt", dense)
+    assert_same(loaded, net)
+    assert [step.kind for step in steps_of(loaded)] == ["channels", "scaled"]
+    monkeypatch.delitem(STEPS, "scaled")
+    with pytest.raises(
+        UserError, match=r"written by a newer PocketPrune \(a step 'scaled' of version 1; .*channels up"
+    ):
+        pocketprune.load(tmp_path / "net.pt", dense)
 
 
 def test_tied_weights_stay_tied(tmp_path: Path) -> None:
@@ -142,7 +237,8 @@ def test_the_file_holds_tensors_and_plain_values_only(tmp_path: Path) -> None:
     net = thinned(Halves())
     pocketprune.save(tmp_path / "net.pt", net)
     content = torch.load(tmp_path / "net.pt", weights_only=True)
-    assert (content["format"], content["version"]) == ("pocketprune", 1)
+    assert (content["format"], content["version"]) == ("pocketprune", 2)
+    assert [(step["kind"], step["version"]) for step in content["steps"]] == [("channels", 1)]
     sizes = sum(t.numel() * t.element_size() for t in content["tensors"].values())
     assert sizes == sum(t.numel() * t.element_size() for t in net.state_dict().values())
 

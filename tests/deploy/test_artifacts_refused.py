@@ -93,12 +93,21 @@ def test_a_newer_version_is_told(saved: Path) -> None:
 
 
 def _set(*path: Any, to: Any) -> Callable[[dict[str, Any]], None]:
+    """Put a value somewhere into a file's content; "recipe" is its place in either version."""
+
     def change(content: dict[str, Any]) -> None:
+        if path[0] == "recipe" and "steps" in content:
+            _set("steps", 0, "data", *path[1:], to=to)(content)
+            return
         for key in path[:-1]:
             content = content[key]
         content[path[-1]] = to
 
     return change
+
+
+def _as_version_1(content: dict[str, Any]) -> None:
+    content.update(version=1, recipe=content.pop("steps")[0]["data"])
 
 
 TAMPERED: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
@@ -107,7 +116,7 @@ TAMPERED: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "unexpected tensor": (_set("tensors", "new", to=torch.zeros(1)), "1 unexpected: new"),
     "tensors of another kind": (_set("tensors", to=[]), "tensors malformed"),
     "a tensor that is none": (_set("tensors", "6.bias", to=3), "1 missing: 6.bias"),
-    "no recipe": (lambda c: c.pop("recipe"), "recipe or version malformed"),
+    "no recipe": (lambda c: c.pop("steps" if "steps" in c else "recipe"), " or version malformed"),
     "recipe of another kind": (_set("recipe", to=7), "lacks fields or has unknown ones"),
     "unknown field": (_set("recipe", "hook", to="x"), "lacks fields or has unknown ones"),
     "malformed field": (_set("recipe", "kept", to={"0.weight": [1, 2]}), "malformed kept"),
@@ -133,9 +142,34 @@ TAMPERED |= {
 }
 
 
+@pytest.mark.parametrize("version", [1, artifacts.VERSION])
 @pytest.mark.parametrize("case", TAMPERED)
-def test_a_tampered_artifact_is_refused(case: str, saved: Path) -> None:
+def test_a_tampered_artifact_is_refused(case: str, version: int, saved: Path) -> None:
     change, words = TAMPERED[case]
+    if version == 1:
+        rewrite(saved, _as_version_1)
+    message = refusal(rewrite(saved, change), plain())
+    assert message.startswith(f"{saved}: ")
+    assert words in message
+
+
+STEPS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "no list": (_set("steps", to={}), "tampered with: its steps are malformed"),
+    "no entry": (_set("steps", 0, to=7), "tampered with: its steps are malformed"),
+    "unknown key": (_set("steps", 0, "hook", to="x"), "tampered with: its steps are malformed"),
+    "no kind": (_set("steps", 0, "kind", to=None), "tampered with: its steps are malformed"),
+    "no version": (_set("steps", 0, "version", to="1"), "tampered with: its steps are malformed"),
+    "version 0": (_set("steps", 0, "version", to=0), "tampered with: its steps are malformed"),
+    "newer step": (_set("steps", 0, "version", to=2), "newer PocketPrune (a step 'channels' of version 2; this one"),
+    "unknown step": (_set("steps", 0, "kind", to="int9"), "newer PocketPrune (a step 'int9' of version 1; this one"),
+    "a step twice": (lambda c: c["steps"].append(c["steps"][0]), "another architecture than"),
+    "no version of the file": (_set("version", to=None), "steps or version malformed"),
+}
+
+
+@pytest.mark.parametrize("case", STEPS)
+def test_tampered_steps_are_refused(case: str, saved: Path) -> None:
+    change, words = STEPS[case]
     message = refusal(rewrite(saved, change), plain())
     assert message.startswith(f"{saved}: ")
     assert words in message

@@ -13,7 +13,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import SummaryWriter
 
 import run
-from learners import base as learner
+from learners import measuring
 from nets import create_net
 from pocketprune.common import files
 from pocketprune.common.files import read_tensors
@@ -25,7 +25,7 @@ SMALL += ["--latency_batch=1", "--save_step=4", "--cp_uniform_preserve_ratio=0.5
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(learner, "LATENCY_SECONDS", 0.01)
+    monkeypatch.setattr(measuring, "LATENCY_SECONDS", 0.01)
 
 
 def _run(workdir: Path, *flags: str) -> int:
@@ -171,7 +171,7 @@ def test_sigterm_between_the_phases_ends_the_run_in_a_line(
 ) -> None:
     before = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patched:
-        patched.setattr(learner, "evaluate", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+        patched.setattr(measuring, "evaluate", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
         assert _run(tmp_path, f"--init_checkpoint={weights}", "--nb_epochs_rat=0") == 143
     assert capsys.readouterr().err == "stopped: SIGTERM came; the same command resumes from what is saved\n"
     assert signal.getsignal(signal.SIGTERM) is before

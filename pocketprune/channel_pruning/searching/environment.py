@@ -29,7 +29,6 @@ from pocketprune.search.interface import Score
 from pocketprune.structure.channel_groups import Structure, analyse
 from pocketprune.structure.cost_model import CostModel
 from pocketprune.structure.verification import check_groups
-from pocketprune.thinning.removal import refuse_pruned
 from pocketprune.training.batch_norm import reestimate_batch_norm
 from pocketprune.training.distributed import gather_objects, world_size
 
@@ -53,7 +52,7 @@ class PruningEnvironment:
         latency: prices counts in milliseconds, for budget="latency".
 
     Raises:
-        UserError: a network that cannot be traced or was pruned already, or fewer than 50 held-out images.
+        UserError: a network that cannot be traced, or fewer than 50 held-out images.
     """
 
     def __init__(
@@ -69,7 +68,6 @@ class PruningEnvironment:
     ) -> None:
         options, progress = options or PruningOptions(), progress or (lambda *_: None)
         dense = net.traced.net if isinstance(net, Structure) else net
-        refuse_pruned(dense)
         if not len(calibration) or not len(calibration[0]):
             raise UserError("empty; at least one batch of images is needed", argument="calibration")
         self._norm_images = _first(calibration, NORM_IMAGES, options.together).split(NORM_BATCH)

@@ -11,7 +11,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import run
-from learners.channel.search_watch import SearchWatch, draw_cloud, draw_ratios, draw_sensitivity
+from learners.channel.search_watch import SearchWatch
 from nets import create_net
 
 FLAGS = (
@@ -136,23 +136,3 @@ def test_bad_input_is_told_in_one_line(
 ) -> None:
     assert words in _refusal(capsys, weights, tmp_path, *flags)
     assert not (tmp_path / "ratio.list").exists()
-
-
-def test_pictures_need_no_plotting_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pocketprune.search import Rollout, SensitivityTable
-    from pocketprune.search.table import Sensitivity
-
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    rollout = Rollout(0, "rollout", (4, 2), 0.8, 0.5, 0.2, 100.0, 0.5, 0.8)
-    dense = Sensitivity("(dense)", 0, 0, 0.0, 0.9, 0.3, 0.0)
-    lines = (Sensitivity("a", 8, 4, 0.1, 0.8, 0.5, 0.2), Sensitivity("b", 8, 2, 0.3, 0.6, 1.0, 0.7))
-    table = SensitivityTable(dense, lines)
-    pictures = [
-        draw_ratios(["a", "b"], torch.tensor([[0.5, 1.0]]).numpy()),
-        draw_cloud([rollout, rollout], "macs"),
-        draw_sensitivity(table),
-    ]
-    for picture in pictures:
-        assert picture.ndim == 3
-        assert str(picture.dtype) == "uint8"
-        assert picture.min() < 255

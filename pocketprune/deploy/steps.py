@@ -1,0 +1,86 @@
+"""The steps of a saved network: for each kind, how it is written, read and done again."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from pocketprune.common.errors import UserError
+from pocketprune.common.steps import Step, carry_steps, steps_of
+from pocketprune.thinning.recipes import CHANNELS
+from pocketprune.thinning.stored_recipes import apply_recipe, parse_recipe
+
+
+@dataclass(frozen=True)
+class StepKind:
+    """How one kind of step is stored.
+
+    Attributes:
+        version: of the plain data; raised when `write` changes.
+        write: a step's data -> plain values and tensors.
+        read: (plain values, how a message begins) -> the step's data; raises UserError for what is malformed.
+        apply: (network, data, how a message begins) -> a copy of the network with the step done again, its numbers
+            any; raises UserError where the data do not fit the network.
+    """
+
+    version: int
+    write: Callable[[Any], Any]
+    read: Callable[[Any, str], Any]
+    apply: Callable[[nn.Module, Any, str], nn.Module]
+
+
+STEPS: dict[str, StepKind] = {
+    CHANNELS: StepKind(1, write=dataclasses.asdict, read=parse_recipe, apply=apply_recipe),
+}
+
+
+def write_steps(steps: Iterable[Step]) -> list[dict[str, Any]]:
+    """Return steps as plain values and tensors."""
+    return [{"kind": s.kind, "version": STEPS[s.kind].version, "data": STEPS[s.kind].write(s.data)} for s in steps]
+
+
+def read_steps(entries: Any, source: str) -> list[Step]:
+    """Return the steps that a file's plain values stand for.
+
+    Args:
+        source: how the message of an error begins.
+
+    Raises:
+        UserError: a step is malformed, or of a kind or version that is not known here.
+    """
+    if not isinstance(entries, list) or not all(map(_is_entry, entries)):
+        raise UserError(f"{source}: tampered with: its steps are malformed")
+    return [_read_step(entry, source) for entry in entries]
+
+
+def apply_steps(net: nn.Module, steps: Iterable[Step], source: str) -> nn.Module:
+    """Return a copy of a network with all steps done again, which it then carries; its numbers are any."""
+    for step in steps:
+        before = steps_of(net)
+        net = carry_steps(STEPS[step.kind].apply(net, step.data, source), (*before, step))
+    return net
+
+
+def _is_entry(entry: Any) -> bool:
+    return (
+        isinstance(entry, dict)
+        and set(entry) == {"kind", "version", "data"}
+        and isinstance(entry["kind"], str)
+        and type(entry["version"]) is int
+        and entry["version"] >= 1
+    )
+
+
+def _read_step(entry: dict[str, Any], source: str) -> Step:
+    kind, version = entry["kind"], entry["version"]
+    if kind not in STEPS or version > STEPS[kind].version:
+        known = ", ".join(f"{name} up to version {known.version}" for name, known in STEPS.items())
+        raise UserError(
+            f"{source}: written by a newer PocketPrune (a step '{kind}' of version {version}; this one reads {known}); "
+            "upgrade pocketprune"
+        )
+    return Step(kind, STEPS[kind].read(entry["data"], source))

@@ -28,7 +28,8 @@ class ChannelGroup:
         name: path of the first layer that writes it (with a number where that layer writes several groups).
         size: channels in the group.
         prunable: whether they can be removed; `reason` says why not, naming the node.
-        exact: False where a normalisation mixes the channels, so that removal changes its statistics.
+        exact: False where statistics are taken over the channels, so that removal changes them; `inexact_reason` says
+            where, naming the node.
         channels: per channel, its slices `(tensor, axis, index)`.
         producers, consumers: names of the weights that write and read it, in forward order.
         products: operators that read it without a weight (the scores of an attention, a sum over channels).
@@ -44,12 +45,15 @@ class ChannelGroup:
     consumers: tuple[str, ...]
     classes: tuple[int, ...] = field(default=(), repr=False)
     products: tuple[str, ...] = ()
+    inexact_reason: str = ""
 
     def __str__(self) -> str:
         """One line for people: size, what writes and reads it, and why it stays if it does."""
         channels = f"{self.size} channel{'s' if self.size > 1 else ''}"
         readers = _listed((*self.consumers, *self.products)) or "nothing"
-        notes = ("" if self.exact else "  [inexact]") + ("" if self.prunable else f"  [stays: {self.reason}]")
+        notes = ("" if self.exact else f"  [inexact: {self.inexact_reason}]") + (
+            "" if self.prunable else f"  [stays: {self.reason}]"
+        )
         return f"{self.name}: {channels}, {_listed(self.producers)} -> {readers}{notes}"
 
     def slices(self, channels: Sequence[int]) -> dict[tuple[str, int], list[int]]:
@@ -171,12 +175,13 @@ def _named(name: str, group: Group) -> ChannelGroup:
         size=len(group.classes),
         prunable=not group.reason,
         reason=group.reason,
-        exact=group.exact,
+        exact=not group.inexact,
         channels=tuple(tuple(pieces) for pieces in group.channels),
         producers=_names(group.producers),
         consumers=_names(readers),
         classes=tuple(group.classes),
         products=_names(products),
+        inexact_reason=group.inexact,
     )
 
 

@@ -103,7 +103,7 @@ class Group:
     Attributes:
         classes: their labels, in the order of the first producer's channels. channels: the slices of each.
         producers, readers: what writes and reads them, in forward order.
-        reason: why they must stay, or "". exact: whether no statistics change when some go.
+        reason: why they must stay, or "". inexact: which statistics change when some go, or "".
     """
 
     classes: list[int]
@@ -111,7 +111,7 @@ class Group:
     producers: list[Contraction]
     readers: list[Contraction]
     reason: str
-    exact: bool
+    inexact: str
 
 
 def find_groups(state: State, values: dict[fx.Node, Any], classes: np.ndarray, parts: np.ndarray) -> list[Group]:
@@ -125,7 +125,7 @@ class _Finder:
         self.writes, self.reads = self._roles(False), self._roles(True)
         self.slices = {c: p for c, p in state.identities.slices(classes, self.writes).items() if p}
         self.reasons = state.identities.pin_reasons(classes)
-        self.inexact = {int(c) for ids in state.identities.inexact for c in np.unique(classes[ids])}
+        self.inexact = state.identities.inexact_reasons(classes)
         self.first = self._first_positions()
 
     def _roles(self, reading: bool) -> dict[int, list[int]]:
@@ -177,7 +177,7 @@ class _Finder:
             [self.layers[n] for n in self.writes[labels[0]]],
             [self.layers[n] for n in self.reads.get(labels[0], [])],
             reason,
-            labels[0] not in self.inexact,
+            self.inexact.get(labels[0], ""),
         )
 
 

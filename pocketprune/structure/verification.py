@@ -51,6 +51,7 @@ def masked_output(
         tensors: replacements for the network's parameters and buffers, by name.
     """
     gone = torch.from_numpy(removed[structure.classes])
+    readers = {layer.node for layer in (*structure.contractions, *structure.products)}
     originals: dict[fx.Node, Any] = {}
 
     def around(node: fx.Node, env: Env) -> None:
@@ -58,7 +59,7 @@ def masked_output(
             if source in env:
                 env[source] = unmasked
         originals.clear()
-        if operator_name(node) not in READERS:
+        if operator_name(node) not in READERS or node not in readers:
             return
         for source in node.all_input_nodes:
             value = structure.values.get(source)

@@ -7,30 +7,60 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
+from pocketprune.common.modes import evaluation_mode
 from pocketprune.thinning.recipes import Recipe, thin_tensor
 from pocketprune.thinning.samplers import add_sampler
 
 
 def thin_modules(net: nn.Module, recipe: Recipe) -> nn.Module:
     """A copy of the network with thinner tensors, its modules' declared widths adjusted, samplers in place."""
-    thin = copy.deepcopy(net)
+    thin = copied_module(net)
     kept = {id(_tensor(thin, name)): axes for name, axes in recipe.kept.items()}
     thinner: dict[int, Tensor] = {}
-    for module in thin.modules():
-        rows = kept.get(id(getattr(module, "weight", None)), {}).get(0)
+    rows = {module: kept.get(id(_stored_weight(module)), {}).get(0) for module in thin.modules()}
+    for module in rows:
         for table in (module._parameters, module._buffers):
             for key, tensor in table.items():
                 if id(tensor) in kept:
                     table[key] = thinner.setdefault(id(tensor), _thin_like(tensor, kept[id(tensor)]))
-        adjust_widths(module, rows)
+    _recompute_weights(thin)
+    for module in rows:
+        adjust_widths(module, rows[module])
     for name in recipe.new_biases:
         layer = thin.get_submodule(name)
         layer.bias = nn.Parameter(layer.weight.new_zeros(layer.weight.shape[0]))
     for name, inputs in recipe.samplers.items():
         add_sampler(thin.get_submodule(name.removesuffix(".weight")), inputs)
     return thin
+
+
+def copied_module(net: nn.Module) -> nn.Module:
+    """A copy of a network, also of one that keeps computed tensors as attributes, which Python's deepcopy refuses."""
+    held = [t for module in net.modules() for t in vars(module).values() if isinstance(t, Tensor) and t.grad_fn]
+    return copy.deepcopy(net, {id(t): t.detach().clone() for t in held})
+
+
+def _stored_weight(module: nn.Module) -> Tensor | None:
+    """The parameter that a module's weight is, or is computed from."""
+    stored = [module._parameters.get(name) for name in ("weight", "weight_v", "weight_orig")]
+    if parametrize.is_parametrized(module, "weight"):
+        stored += sorted(module.parametrizations["weight"].parameters(recurse=False), key=Tensor.numel, reverse=True)
+    return next((tensor for tensor in stored if tensor is not None), None)
+
+
+def _recompute_weights(net: nn.Module) -> None:
+    """Make anew, of the thinner tensors, the weights that torch's older reparametrisations keep as attributes."""
+    with torch.no_grad(), evaluation_mode(net):
+        for module in net.modules():
+            for hook in module._forward_pre_hooks.values():
+                if isinstance(hook, (WeightNorm, SpectralNorm)):
+                    hook(module, None)
 
 
 def _tensor(net: nn.Module, name: str) -> Tensor:

@@ -23,7 +23,7 @@ SECTIONS = dict(
         r"^## (.+?)\n(.*?)(?=^## |\Z)", (ROOT / "docs/operators.md").read_text("utf-8"), re.DOTALL | re.MULTILINE
     )
 )
-NETWORKS = ("admission.py", "tracing.py", "purifying.py", "removal.py", "moving.py", "sampling.py")
+NETWORKS = ("admission.py", "tracing.py", "purifying.py", "removal.py", "moving.py", "samplers.py")
 """Modules whose errors are about networks."""
 
 
@@ -52,8 +52,9 @@ def literals(node: ast.expr) -> list[str]:
 
 
 def raised(name: str) -> set[str]:
-    """The messages of the errors that a module of the structure raises."""
-    tree = ast.parse((ROOT / "pocketprune/structure" / name).read_text("utf-8"))
+    """The messages of the errors that a module of the engine raises."""
+    (path,) = (ROOT / "pocketprune").rglob(name)
+    tree = ast.parse(path.read_text("utf-8"))
     told = [n.args[0] for n in ast.walk(tree) if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "UserError"]
     told += [
         n.value

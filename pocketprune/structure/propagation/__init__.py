@@ -27,6 +27,7 @@ from pocketprune.structure.propagation.rules import (
     identified_in,
     opaque_result,
 )
+from pocketprune.structure.propagation.statistics import mix_statistics_of_weights
 from pocketprune.structure.propagation.values import Identified, Identities, Slice, varying
 
 __all__ = ["REFUSALS", "RULES", "Contraction", "Identified", "Identities", "Slice", "State", "propagate", "varying"]
@@ -60,6 +61,7 @@ RULES: dict[str, Rule] = {
     ),
     **_table(("layer_norm", "native_layer_norm", "rms_norm"), normalisation.layer_norm),
     **_table(("group_norm", "native_group_norm"), normalisation.group_norm),
+    **_table(("_weight_norm", "_weight_norm_interface"), normalisation.weight_norm),
     **_table(reduction.REDUCTION, reduction.reduction),
     **_table(reduction.SPATIAL, reduction.spatial),
     **_table(reduction.ALONG_ONE_AXIS, reduction.along_one_axis),
@@ -69,7 +71,7 @@ RULES: dict[str, Rule] = {
     ),
     "linear": contraction.linear,
     "embedding": contraction.embedding,
-    **_table(("matmul", "mm", "bmm", "mv", "dot"), products.matmul),
+    **_table(("matmul", "mm", "bmm", "mv", "dot", "vdot"), products.matmul),
     **_table(("addmm", "baddbmm"), products.added_product),
     "einsum": products.einsum,
     "scaled_dot_product_attention": products.attention,
@@ -93,6 +95,7 @@ def propagate(
     values = _placeholders(traced, state)
     for node in traced.call_nodes():
         values[node] = _value(state, node, values)
+    mix_statistics_of_weights(state, values)
     for value in identified_in(fx.map_arg(traced.output_node.args, values.__getitem__)):
         for facet in value.facets:
             state.identities.pin(facet, "network output")

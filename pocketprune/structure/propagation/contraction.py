@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from pocketprune.structure.propagation.rules import Contraction, State, argument, opaque_result, origin_of
+from pocketprune.structure.propagation.rules import ConstantSum, Contraction, State, argument, opaque_result, origin_of
 from pocketprune.structure.propagation.values import Identified, along_axis, varying, vector
 
 
@@ -29,6 +29,15 @@ def meet(
         state.refuse(node, first, "read", other=origin_of(values[1]))
     elif second is not None:
         state.refuse(node, second, "read", other=origin_of(values[0]))
+
+
+def note_operands(state: State, node: fx.Node, values: tuple[Identified, Identified], inputs: Tensor | None) -> None:
+    """Remember what a layer multiplies by; of a layer that reads constants, that it sums over their channels."""
+    source, weight = node.args[:2]
+    state.weights.append(weight)
+    if inputs is not None and all(value.constant for value in values):
+        sources = (source,) if weight in state.tensor_of_node else (source, weight)  # its own weight is no statistic
+        state.sums.append(ConstantSum(node, inputs, sources))
 
 
 def weight_name(state: State, arg: Any) -> tuple[str | None, bool]:
@@ -76,6 +85,7 @@ def convolution(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict
         transposed,
     )
     outputs, carrier = _outputs(state, layer, source.shape[axis])
+    note_operands(state, node, layer.values, layer.inputs)
     if isinstance(bias, Identified):
         meet(state, node, outputs, along(state, bias, 0), (opaque_result(node), bias))
     tensor, plain = weight_name(state, node.args[1])
@@ -154,6 +164,7 @@ def linear(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str,
     inputs, columns = along(state, source, last), along(state, weight, weight.dim - 1)
     rows = along(state, weight, 0) if weight.dim > 1 else None
     meet(state, node, inputs, columns, (source, weight))
+    note_operands(state, node, (source, weight), inputs)
     if isinstance(bias, Identified):
         meet(state, node, rows, along(state, bias, 0), (opaque_result(node), bias))
     tensor, plain = weight_name(state, node.args[1])

@@ -173,9 +173,9 @@ def move(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, A
         results += _new_axes(state, source.shape, made.shape)
     if isinstance(made, tuple):
         for position, part in enumerate(made):
-            part.facets = _live(state, node, [r[position] for r in results])
+            part.facets = _live(state, node, [r[position] for r in results], source.constant)
     else:
-        made.facets = _live(state, node, results)
+        made.facets = _live(state, node, results, source.constant)
     return made
 
 
@@ -191,10 +191,11 @@ def _new_axes(state: State, before: tuple[int, ...], after: tuple[int, ...]) -> 
     return facets
 
 
-def _live(state: State, node: fx.Node, facets: list[Tensor]) -> list[Tensor]:
+def _live(state: State, node: fx.Node, facets: list[Tensor], constant: bool) -> list[Tensor]:
     """Facets after a move; where two come to share an axis, all that varies along it stays.
 
-    An axis made by repeating yields to the channels that it is merged with.
+    An axis made by repeating yields to the channels that it is merged with. Of a weight laid flat the first axis keeps
+    its channels: a kernel's taps yield to the channels before them.
     """
     facets = [compress(facet) for facet in facets]
     clashing = {
@@ -207,10 +208,23 @@ def _live(state: State, node: fx.Node, facets: list[Tensor]) -> list[Tensor]:
     if given:
         for i in given:
             state.refuse(node, facets[i], "overlap")
-        return _live(state, node, [f for i, f in enumerate(facets) if i not in given])
+        return _live(state, node, [f for i, f in enumerate(facets) if i not in given], constant)
+    if constant and clashing:
+        clashing -= _first_along_their_axes(facets)
     for i in clashing:
         state.refuse(node, facets[i], "overlap")
     return [state.identities.told_apart(facet) for i, facet in enumerate(facets) if i not in clashing]
+
+
+def _first_along_their_axes(facets: list[Tensor]) -> set[int]:
+    """The facets, by place, none of whose axes an earlier one of them varies along."""
+    first: set[int] = set()
+    taken: set[int] = set()
+    for i, facet in enumerate(facets):
+        if not taken & set(varying(facet)):
+            first.add(i)
+            taken |= set(varying(facet))
+    return first
 
 
 def _unknown_index(

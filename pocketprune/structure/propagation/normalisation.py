@@ -18,13 +18,26 @@ def per_channel(value: Identified, rank: int, axis: int) -> Identified:
 
 
 def batch_norm(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """One parameter a channel, channels do not mix."""
+    """One parameter a channel, channels do not mix; statistics taken on the spot mix what lies along other axes."""
     source: Identified = args[0]
     vectors = [v for v in identified_in((args[1:], kwargs)) if v.dim == 1]
     axis = 1 if source.dim > 1 else 0
+    if _takes_statistics(node, args, kwargs):
+        others = tuple(d for d in range(source.dim) if d != axis)
+        facets = [across_statistics(state, node, facet, others) for facet in source.facets]
+        source = Identified(source.shape, facets, constant=source.constant, origin=source.origin)
     return with_extras(
         node, unite_elementwise(state, node, [source, *[per_channel(v, source.dim, axis) for v in vectors]])
     )
+
+
+_ON_THE_SPOT = ("training", "use_input_stats")
+"""Arguments by which a normalisation is told to use the statistics of what it is given."""
+
+
+def _takes_statistics(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    declared = {a.name for a in node.target._schema.arguments}
+    return any(bool(argument(node, args, kwargs, name)) for name in _ON_THE_SPOT if name in declared)
 
 
 def layer_norm(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -44,11 +57,19 @@ def across_statistics(state: State, node: fx.Node, facet: Tensor, axes: range | 
     left = apart_from(state.identities, facet, axes)  # e.g. a norm within each head: the head goes as a whole
     if left is not None:
         return left
-    if state.allow_inexact:
-        state.identities.mark_inexact(facet)
-    else:
-        state.refuse(node, facet, "statistics")
+    state.mix(node, facet)
     return facet
+
+
+def weight_norm(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A direction over its norm, times a length: the norm mixes what lies along all axes but `dim` (-1: along all)."""
+    direction: Identified = args[0]
+    length: Identified = args[1]
+    dim = argument(node, args, kwargs, "dim")
+    axes = tuple(d for d in range(direction.dim) if d != dim)
+    facets = [across_statistics(state, node, facet, axes) for facet in direction.facets]
+    scaled = Identified(direction.shape, facets, constant=direction.constant)
+    return with_extras(node, unite_elementwise(state, node, [scaled, length]))
 
 
 def group_norm(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -71,10 +92,9 @@ def group_norm(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[
 
 
 def _tie_groups(state: State, node: fx.Node, grouped: Tensor, groups: int) -> None:
-    if state.allow_inexact:
-        state.identities.mark_inexact(grouped)
-        tie(state.identities, grouped, (1,))
-    elif groups == 1:
-        state.refuse(node, grouped, "statistics")
+    if state.allow_inexact or groups == 1:
+        state.mix(node, grouped)
+        if state.allow_inexact:
+            tie(state.identities, grouped, (1,))
     else:
         tie(state.identities, grouped, (2,))

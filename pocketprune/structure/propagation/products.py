@@ -9,7 +9,14 @@ from torch import Tensor, fx
 
 from pocketprune.structure.propagation.contraction import meet, weight_name
 from pocketprune.structure.propagation.elementwise import unite_elementwise
-from pocketprune.structure.propagation.rules import Contraction, State, argument, identified_in, opaque_result
+from pocketprune.structure.propagation.rules import (
+    ConstantSum,
+    Contraction,
+    State,
+    argument,
+    identified_in,
+    opaque_result,
+)
 from pocketprune.structure.propagation.values import Identified, along_axis, varying, vector
 
 _LETTERS = "abcdefgh"
@@ -41,9 +48,12 @@ def _record(state: State, node: fx.Node, sides: tuple[_Side, _Side], out: str, f
     """A product with a constant is a layer: consumer and producer. Other products only read."""
     summed = [ids for label, ids in found.items() if label not in out]
     weights = [side for side in sides if side.value.constant]
+    if len(weights) == 2:
+        state.sums += [ConstantSum(node, ids, (sides[0].node, sides[1].node)) for ids in summed]
     tensor, plain, source = None, True, sides[0].node
     free: list[Tensor] = []
     if len(weights) == 1:
+        state.weights.append(weights[0].node)
         (tensor, plain), data = weight_name(state, weights[0].node), sides[sides[0] is weights[0]]
         source = data.node
         free = [ids for label, ids in found.items() if label in out and label not in data.labels]

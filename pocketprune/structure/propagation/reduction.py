@@ -7,10 +7,18 @@ from typing import Any
 from torch import Tensor, fx
 
 from pocketprune.structure.propagation.normalisation import across_statistics
-from pocketprune.structure.propagation.rules import Contraction, State, argument, flat_axes, opaque_result
+from pocketprune.structure.propagation.rules import (
+    ConstantSum,
+    Contraction,
+    State,
+    argument,
+    flat_axes,
+    opaque_result,
+)
 from pocketprune.structure.propagation.values import Identified, apart_from, compress, core, tie, varying
 
 STATISTICS = frozenset(["mean", "var", "std", "var_mean", "std_mean"])
+PLACES = frozenset(["argmax", "argmin"])
 SUMS = frozenset(["sum", "linalg_vector_norm", "norm", "nansum"])
 REDUCTION = (
     STATISTICS
@@ -95,7 +103,8 @@ def reduction(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[s
     dims = argument(node, args, kwargs, "dim") if "dim" in names else None
     axes = flat_axes(dims, source.dim)
     keep = bool(argument(node, args, kwargs, "keepdim")) if "keepdim" in names else False
-    facets = [f for facet in source.facets if (f := _reduced(state, node, facet, axes, keep)) is not None]
+    reduced = [_reduced(state, node, facet, axes, keep, source.constant) for facet in source.facets]
+    facets = [facet for facet in reduced if facet is not None]
     result = opaque_result(node)
     for value in result if isinstance(result, tuple) else (result,):
         if isinstance(value, Identified) and len(value.shape) == (source.dim if keep else source.dim - len(axes)):
@@ -103,16 +112,22 @@ def reduction(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[s
     return result
 
 
-def _reduced(state: State, node: fx.Node, facet: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor | None:
+def _reduced(
+    state: State, node: fx.Node, facet: Tensor, axes: tuple[int, ...], keep: bool, constant: bool
+) -> Tensor | None:
+    """One facet after the reduction; None where it has no axis left."""
     name = node.target._schema.name.split("::")[1]
+    statistic = name in STATISTICS or (constant and name not in PLACES)
     mixed = set(axes) & set(varying(facet))
     apart = set(varying(facet)) - mixed
     if mixed and name in SUMS and (not apart or state.attention == "widths") and _counts_zeros_as_nothing(node):
         facet = tie(state.identities, facet, apart)  # a removed channel adds nothing: the sum reads it like a layer
         state.contractions.append(Contraction(node, "product", node.args[0], None, None, core(facet), None))
+        if constant:
+            state.sums.append(ConstantSum(node, core(facet), (node.args[0],)))
         return None
     if mixed and not apart:
-        if name in STATISTICS:
+        if statistic:
             across_statistics(state, node, facet, axes)
         else:
             state.refuse(node, facet, "mixed")
@@ -158,15 +173,19 @@ def along_one_axis(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: d
     names = {a.name for a in node.target._schema.arguments}
     axis = (argument(node, args, kwargs, "dim") if "dim" in names else -1) % max(source.dim, 1)
     passing = []
+    shares = source.constant and node.target._schema.name.endswith("softmax")
+    result = opaque_result(node)
     for facet in source.facets:
         left = apart_from(state.identities, facet, (axis,))
         if left is not None:
             passing.append(left)
+        elif shares and axis in varying(facet):  # weights that add up to one: a statistic of them
+            state.mix(node, facet)
+            result.facets.append(facet)
         else:
             state.refuse(node, facet, "mixed")
-    result = opaque_result(node)
     for value in result if isinstance(result, tuple) else (result,):
         if len(value.shape) == source.dim:
             index = tuple(slice(0, 1) if d == axis else slice(None) for d in range(source.dim))
-            value.facets = [f[index].expand(value.shape) for f in passing]
+            value.facets += [f[index].expand(value.shape) for f in passing]
     return result

@@ -12,10 +12,12 @@ from torch import Tensor, fx
 from pocketprune.graph.tracing import concrete_shape, describe
 from pocketprune.structure.propagation.values import Identified, Identities
 
+STATISTICS_MIX = "its statistics mix these channels"
+
 REFUSALS = {
     "unknown": "this operator is not known to keep channels apart",
     "mixed": "it mixes these channels",
-    "statistics": "its statistics mix these channels (allow_inexact=True removes them all the same)",
+    "statistics": f"{STATISTICS_MIX} (allow_inexact=True removes them all the same)",
     "combined": "combined with {other}, which cannot be thinned alike",
     "joined": "joined along another axis with {other}, which cannot be thinned alike",
     "read": "read together with {other}, which cannot be thinned alike",
@@ -57,6 +59,15 @@ class Contraction:
     plain: bool = True
 
 
+@dataclass(frozen=True)
+class ConstantSum:
+    """A node that sums over channels (`ids`) of constants, `sources` among them."""
+
+    node: fx.Node
+    ids: Tensor
+    sources: tuple[fx.Node, ...]
+
+
 @dataclass
 class State:
     """What a rule may read and write.
@@ -65,6 +76,8 @@ class State:
         contractions: what reads and writes channels, in forward order.
         tensor_of_node: placeholder -> name of its parameter or buffer.
         repeated: identities along axes made by repeating one element.
+        weights: what the contractions multiply activations by.
+        sums: over channels of constants; which of them are statistics of a weight is known at the end.
     """
 
     identities: Identities
@@ -73,6 +86,8 @@ class State:
     contractions: list[Contraction] = field(default_factory=list)
     tensor_of_node: dict[fx.Node, str] = field(default_factory=dict)
     repeated: set[int] = field(default_factory=set)
+    weights: list[fx.Node] = field(default_factory=list)
+    sums: list[ConstantSum] = field(default_factory=list)
 
     def reason(self, node: fx.Node, why: str, **words: str) -> str:
         """A refusal in words, naming the node."""
@@ -81,6 +96,13 @@ class State:
     def refuse(self, node: fx.Node, facet: Tensor, why: str, **words: str) -> None:
         """Pin a facet's identities."""
         self.identities.pin(facet, self.reason(node, why, **words))
+
+    def mix(self, node: fx.Node, facet: Tensor) -> None:
+        """A statistic over these channels changes when some go: they stay, unless inexact removal is asked for."""
+        if self.allow_inexact:
+            self.identities.mark_inexact(facet, f"{describe(node)}: {STATISTICS_MIX}")
+        else:
+            self.refuse(node, facet, "statistics")
 
     def opaque(self, node: fx.Node, values: list[Identified], why: str, **words: str) -> Any:
         """Pin everything a node touches; its value carries no identities."""

@@ -62,7 +62,7 @@ class Identities:
 
     def __init__(self) -> None:
         self.count = 1  # identity 0 is "nothing": zeros that an operator pads with unite with nothing
-        self.inexact: list[np.ndarray] = []
+        self._inexact: list[tuple[np.ndarray, str]] = []
         self._pairs: list[np.ndarray] = []  # columns: identity, identity, event and place in it
         self._events = 0
         self._pins: list[tuple[np.ndarray, str]] = []
@@ -140,9 +140,9 @@ class Identities:
         """None of these identities can be removed."""
         self._pins.append((np.unique(core(ids).numpy()), reason))
 
-    def mark_inexact(self, ids: Tensor) -> None:
+    def mark_inexact(self, ids: Tensor, reason: str) -> None:
         """Removing these changes statistics that other channels are normalised with."""
-        self.inexact.append(np.unique(core(ids).numpy()))
+        self._inexact.append((np.unique(core(ids).numpy()), reason))
 
     def classes(self) -> np.ndarray:
         """Class label of every identity."""
@@ -167,11 +167,11 @@ class Identities:
 
     def pin_reasons(self, classes: np.ndarray) -> dict[int, str]:
         """class -> why it must stay (the first reason given)."""
-        reasons: dict[int, str] = {}
-        for ids, reason in self._pins:
-            for label in np.unique(classes[ids]):
-                reasons.setdefault(int(label), reason)
-        return reasons
+        return _first_reasons(self._pins, classes)
+
+    def inexact_reasons(self, classes: np.ndarray) -> dict[int, str]:
+        """class -> which statistics change when it goes (the first reason given)."""
+        return _first_reasons(self._inexact, classes)
 
     def slices(self, classes: np.ndarray, wanted: Iterable[int]) -> dict[int, list[Slice]]:
         """wanted class -> the tensor slices that go with it."""
@@ -188,6 +188,15 @@ class Identities:
     def axes(self) -> list[tuple[int, int, str, int]]:
         """(first identity, size, tensor name, axis) of every tensor axis."""
         return self._axes
+
+
+def _first_reasons(given: Iterable[tuple[np.ndarray, str]], classes: np.ndarray) -> dict[int, str]:
+    """class -> the first reason given for one of its identities."""
+    reasons: dict[int, str] = {}
+    for ids, reason in given:
+        for label in np.unique(classes[ids]):
+            reasons.setdefault(int(label), reason)
+    return reasons
 
 
 def along_axis(ids: Tensor, shape: Sequence[int], axis: int) -> Tensor:

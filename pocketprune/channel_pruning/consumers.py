@@ -14,6 +14,7 @@ from pocketprune.common.errors import UserError
 from pocketprune.graph.branches import following_norm, norm_scale
 from pocketprune.graph.sweep import Sweep
 from pocketprune.graph.tracing import TracedNet, operator_name
+from pocketprune.numerics.evidence import ConsumerSlice
 from pocketprune.numerics.moments import Moments
 from pocketprune.numerics.reconstruction import expand_blocks, refit, relative_error
 from pocketprune.structure.cost_model import Decision
@@ -158,6 +159,11 @@ class Consumer:
         rows = expand_blocks(kept, self.block)
         biases = self.biases if self.bias_place else [torch.zeros_like(bias) for bias in self.biases]
         return [(w[rows].double(), b) for w, b in zip(self.weights, biases, strict=True)]
+
+    def slices(self, moments: list[Moments]) -> list[ConsumerSlice]:
+        """Return what a criterion reads of the layer, with these moments."""
+        parts = zip(self.weights, moments, self.output_weights, strict=True)
+        return [ConsumerSlice(weight, self.block, m, scale) for weight, m, scale in parts]
 
     def refit(self, moments: list[Moments], kept: Tensor, ridge: float) -> list[Fit]:
         """The least-squares weight and bias on the kept units."""

@@ -13,9 +13,10 @@ from pocketprune.channel_pruning.consumers import Consumer, moments_of
 from pocketprune.channel_pruning.cut import Cut
 from pocketprune.channel_pruning.plan import Plan
 from pocketprune.graph.sweep import Route, Sweep
+from pocketprune.numerics.criteria import kept_channels
+from pocketprune.numerics.evidence import ConsumerSlice, Evidence
 from pocketprune.numerics.moments import Moments
 from pocketprune.numerics.ratios import kept_count
-from pocketprune.numerics.selection import select
 from pocketprune.structure.channel_groups import ChannelGroup, Structure
 from pocketprune.structure.cost_model import whole_input
 from pocketprune.structure.layers import PrunableLayer, is_reused, layers_of, read_groups
@@ -60,16 +61,8 @@ def _kept(
     generator: torch.Generator,
 ) -> Tensor:
     """The channels of a group that all of its readers together keep."""
-    parts = [part for consumer, m in moments for part in shares_of(structure, group, consumer, m)]
-    return select(
-        selection,
-        [p[0] for p in parts],
-        [p[1] for p in parts],
-        [p[2] for p in parts],
-        count,
-        output_weights=[p[3] for p in parts],
-        generator=generator,
-    )
+    parts = [part for consumer, m in moments for part in slices_of(structure, group, consumer, m)]
+    return kept_channels(selection, Evidence(channels=group.size, consumers=parts, generator=generator), count)
 
 
 def _shares(plan: Plan) -> dict[str, float]:
@@ -103,24 +96,23 @@ def _dense_moments(
     return found
 
 
-Share = tuple[Moments, Tensor, int, Tensor | None]
-
-
-def shares_of(structure: Structure, group: ChannelGroup, consumer: Consumer, moments: list[Moments]) -> list[Share]:
-    """Return a reader's moments restricted to one group; the target is what the group itself contributes."""
+def slices_of(
+    structure: Structure, group: ChannelGroup, consumer: Consumer, moments: list[Moments]
+) -> list[ConsumerSlice]:
+    """Return what a reader reads of one group; the target is what the group itself contributes."""
     labels = structure.class_of(consumer.layer.in_ids).reshape(consumer.conv_groups, -1)
-    shares = []
-    for part, m, weight, scale in zip(labels, moments, consumer.weights, consumer.output_weights, strict=True):
-        positions = [np.flatnonzero(part == c) for c in group.classes]
+    slices = []
+    for inputs, m, weight, scale in zip(labels, moments, consumer.weights, consumer.output_weights, strict=True):
+        positions = [np.flatnonzero(inputs == c) for c in group.classes]
         if len(positions[0]) and len({len(p) for p in positions}) == 1:
-            shares.append(_share(m, weight, scale, np.stack(positions), consumer.block))
-    return shares
+            slices.append(_slice(m, weight, scale, np.stack(positions), consumer.block))
+    return slices
 
 
-def _share(moments: Moments, weight: Tensor, scale: Tensor | None, positions: np.ndarray, taps: int) -> Share:
+def _slice(moments: Moments, weight: Tensor, scale: Tensor | None, positions: np.ndarray, taps: int) -> ConsumerSlice:
     rows = torch.from_numpy(positions)[:, :, None] * taps + torch.arange(taps)
     rows = rows.reshape(-1).to(moments.A.device)
     A, W = moments.A[rows][:, rows], weight[rows].double()
     B = A @ W
     part = Moments(moments.count, moments.mean_x[rows], W.T @ moments.mean_x[rows], A, B, (W * B).sum(0))
-    return part, W, taps * positions.shape[1], scale
+    return ConsumerSlice(W, taps * positions.shape[1], part, scale)

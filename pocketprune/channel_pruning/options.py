@@ -11,7 +11,7 @@ from torch import nn
 from pocketprune.channel_pruning.results import LayerResult
 from pocketprune.common.errors import UserError
 from pocketprune.common.names import nearest
-from pocketprune.numerics.selection import METHODS
+from pocketprune.numerics.criteria import CONSUMER_CRITERIA
 from pocketprune.structure.channel_groups import ATTENTION
 from pocketprune.structure.layers import LAYERS, SHARED_INPUTS
 
@@ -61,7 +61,7 @@ class PruningOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        self._check_words("selection", METHODS)
+        self._check_words("selection", CONSUMER_CRITERIA)
         self._check_words("shared_input", SHARED_INPUTS)
         self._check_words("layers", LAYERS)
         self._check_words("refit", REFITS)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from pocketprune.channel_pruning.consumers import Consumer, Fit
+from pocketprune.numerics.criteria import kept_channels
+from pocketprune.numerics.evidence import Evidence
 from pocketprune.numerics.moments import Moments
-from pocketprune.numerics.selection import select
 
 RIDGES = (1e-6, 1e-4, 1e-2, 1.0)
 """Strengths of the pull towards the old weight that are tried, relative to the mean diagonal of the moments."""
@@ -55,17 +56,13 @@ class Solution:
 
 def choose(consumer: Consumer, moments: LayerMoments, count: int, selection: str, generator: torch.Generator) -> Tensor:
     """Return the units (count,) of a consumer's input to keep, by a criterion on the moments of all images."""
-    kept = select(
-        selection,
-        moments.both,
-        consumer.weights,
-        [consumer.block] * consumer.conv_groups,
-        count,
-        output_weights=consumer.output_weights,
+    evidence = Evidence(
+        channels=consumer.decision.size,
+        consumers=consumer.slices(moments.both),
         ridge=RIDGES[0],
         generator=generator,
     )
-    return kept.to(moments.both[0].A.device)
+    return kept_channels(selection, evidence, count).to(moments.both[0].A.device)
 
 
 def solve(consumer: Consumer, moments: LayerMoments, kept: Tensor, *, untouched: bool) -> Solution:

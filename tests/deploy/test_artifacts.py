@@ -116,8 +116,8 @@ def test_a_network_that_was_not_pruned_is_saved_as_it_is(tmp_path: Path) -> None
 
 
 def coupled(dense: nn.Module) -> nn.Module:
-    options = {"preserve_ratio": 0.5, "points_per_layer": 0, "shared_input": "couple"}
-    return pocketprune.prune_channels(dense, [images(16)], **options).net
+    options = pocketprune.PruningOptions(points_per_layer=0, shared_input="couple")
+    return pocketprune.prune_channels(dense, [images(16)], 0.5, options=options).net
 
 
 TWICE: dict[str, tuple[Callable[[], nn.Module], list[Callable[[nn.Module], nn.Module]]]] = {

@@ -110,6 +110,11 @@ def _as_version_1(content: dict[str, Any]) -> None:
     content.update(version=1, recipe=content.pop("steps")[0]["data"])
 
 
+def _in_itself(content: dict[str, Any]) -> None:
+    recipe = content["steps"][0]["data"] if "steps" in content else content["recipe"]
+    recipe.update(kept=recipe)
+
+
 TAMPERED: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "other shape of a tensor": (_set("tensors", "3.weight", to=torch.zeros(10, 8, 3, 3)), "of another shape: 3.weight"),
     "missing tensor": (lambda c: c["tensors"].pop("6.bias"), "1 missing: 6.bias"),
@@ -137,7 +142,7 @@ TAMPERED |= {
     for kind, tensor in odd_tensors((3, 3, 3, 3)).items()
 }
 TAMPERED |= {
-    "recipe in itself": (lambda c: c["recipe"].update(kept=c["recipe"]), "contains itself"),
+    "recipe in itself": (_in_itself, "contains itself"),
     "inputs in themselves": (_set("recipe", "example", to=inside_itself()), "contains itself"),
 }
 

@@ -13,17 +13,20 @@ from torch import Tensor
 
 from pocketprune.channel_pruning.calibration import Positions
 from pocketprune.channel_pruning.consumers import Consumer, Fit, moments_of
-from pocketprune.channel_pruning.coupling import shares_of
+from pocketprune.channel_pruning.coupling import slices_of
 from pocketprune.channel_pruning.options import PruningOptions
 from pocketprune.channel_pruning.searching.choices import Choice
 from pocketprune.graph.sweep import Route, Sweep
-from pocketprune.numerics.elimination import EliminationPath
+from pocketprune.numerics.criteria import path
+from pocketprune.numerics.evidence import Evidence
 from pocketprune.numerics.moments import Moments, all_reduce
 from pocketprune.numerics.reconstruction import damping_of, refit
 from pocketprune.structure.channel_groups import Structure
 from pocketprune.training.distributed import rank
 
 RIDGE = 1e-4  # relative to the mean diagonal of a layer's moments
+ROLLOUT_SELECTION = "obs"
+"""How roll-outs choose channels, whatever the final pruning does: one elimination gives every count and its error."""
 
 
 class LayerStatistics:
@@ -31,19 +34,7 @@ class LayerStatistics:
 
     def __init__(self, structure: Structure, choice: Choice, moments: Sequence[list[Moments]]) -> None:
         self.choice, self.moments = choice, moments
-        if choice.groups:
-            self.paths = [self._group_path(structure, number) for number in range(len(choice.groups))]
-        else:
-            consumer = choice.consumers[0]
-            self.paths = [
-                EliminationPath.from_moments(
-                    moments[0],
-                    consumer.weights,
-                    [consumer.block] * consumer.conv_groups,
-                    output_weights=consumer.output_weights,
-                    ridge=RIDGE,
-                )
-            ]
+        self.paths = [path(ROLLOUT_SELECTION, evidence) for evidence in self._evidence(structure)]
 
     def kept(self, count: int) -> list[Tensor]:
         """The units of each decision that stay, sorted LongTensors."""
@@ -65,15 +56,18 @@ class LayerStatistics:
             for m, w in zip(moments, consumer.weights, strict=True)
         ]
 
-    def _group_path(self, structure: Structure, number: int) -> EliminationPath:
-        group = self.choice.groups[number]
-        parts = [
-            part
-            for consumer, moments in zip(self.choice.consumers, self.moments, strict=True)
-            for part in shares_of(structure, group, consumer, moments)
-        ]
-        moments, weights, blocks, scales = zip(*parts, strict=True)
-        return EliminationPath.from_moments(moments, weights, blocks, output_weights=scales, ridge=RIDGE)
+    def _evidence(self, structure: Structure) -> list[Evidence]:
+        """What is known of each decision's units."""
+        if not self.choice.groups:
+            consumer = self.choice.consumers[0]
+            slices = consumer.slices(self.moments[0])
+            return [Evidence(channels=consumer.decision.size, consumers=slices, ridge=RIDGE)]
+        found = []
+        for group in self.choice.groups:
+            readers = zip(self.choice.consumers, self.moments, strict=True)
+            slices = [part for consumer, m in readers for part in slices_of(structure, group, consumer, m)]
+            found.append(Evidence(channels=group.size, consumers=slices, ridge=RIDGE))
+        return found
 
 
 def collect(

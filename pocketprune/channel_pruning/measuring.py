@@ -15,10 +15,12 @@ from pocketprune.channel_pruning.results import PruneResult
 from pocketprune.common.modes import evaluation_mode
 from pocketprune.graph.nodes import tensors_in
 from pocketprune.graph.tracing import copied, split_inputs
-from pocketprune.training.distributed import all_reduce_sum
+from pocketprune.training.distributed import gather_objects
 
 FACTOR, SLACK = 4.0, 0.1
 """An output error above FACTOR times the largest error of a layer, plus SLACK, contradicts the layers' errors."""
+SHARE, LEAST = 0.5, 0.02
+"""Where a layer writes the output, both errors are of the same thing: they may differ by SHARE, or by LEAST."""
 FALLEN = 1.0
 """At this output error a constant, the mean output, would do as well."""
 
@@ -27,21 +29,29 @@ class PruningWarning(UserWarning):
     """A pruned network may not be what its owner expects."""
 
 
-def measured(result: PruneResult, plan: Plan, calibration: Calibration) -> PruneResult:
-    """Return the result with the measured error of the thinned network's output, and warnings where it is too large.
+def measured(result: PruneResult, plan: Plan, calibration: Calibration, promised: float | None) -> PruneResult:
+    """Return the result with the measured error of the thinned network's output, and a warning where it is too large.
 
     The error is measured once, end to end, on the calibration's held-out images.
+
+    Args:
+        promised: the error on the same images of the layer that writes the output, where one does.
     """
     dense, together = plan.structure.traced.net, calibration.world > 1
     error = output_error(result.net, dense, calibration.held_out(), together=together)
-    promised = max((layer.error_after for layer in result.layers), default=0.0)
+    largest = max((layer.error_after for layer in result.layers), default=0.0)
     warnings = []
-    if not error <= FACTOR * promised + SLACK:
+    if promised is not None and not abs(error - promised) <= SHARE * promised + LEAST:
+        warnings.append(
+            f"the pruned network's output is off by {error:.3g} of its variance on held-out images, although its last "
+            f"layer is off by {promised:.3g}: part of the network does not compute what pruning took it to"
+        )
+    elif promised is None and not error <= FACTOR * largest + SLACK:
         warnings.append(
             f"the pruned network's output is off by {error:.3g} of its variance on held-out images, although no layer "
-            f"is off by more than {promised:.3g}"
+            f"is off by more than {largest:.3g}"
         )
-    elif error >= FALLEN:
+    elif not error < FALLEN:
         warnings.append(
             f"the pruned network's output is off by {error:.3g} of its variance on held-out images: too much was "
             "removed, or the calibration images are not like the ones that the network was trained on"
@@ -53,26 +63,51 @@ def measured(result: PruneResult, plan: Plan, calibration: Calibration) -> Prune
 def output_error(net: nn.Module, dense: nn.Module, batches: Iterable[Any], *, together: bool = False) -> float:
     """Return the squared difference of two networks' outputs over the variance of the dense one's.
 
-    All floating-point tensors of the output count together.
+    The variance is taken over the images, for each number of the output by itself. All floating-point tensors of the
+    output count together.
 
     Args:
         batches: inputs; each network works on a copy.
         together: whether every process brings its own batches and all are counted; to be called in each of them.
     """
-    sums = torch.zeros(4, dtype=torch.float64)
+    own = _Sums()
     with evaluation_mode(net), evaluation_mode(dense):
         for batch in batches:
             found, expected = (_outputs(each, batch) for each in (net, dense))
-            for one, other in zip(found, expected, strict=True):
-                miss = (one.double() - other.double()).square().sum()
-                part = other.double()
-                size = torch.tensor(part.numel(), dtype=torch.float64, device=part.device)
-                sums += torch.stack([miss, part.square().sum(), part.sum(), size]).cpu()
-    miss, squares, total, count = (all_reduce_sum(sums) if together else sums).tolist()
-    variance = squares - total * total / max(count, 1.0)
+            for number, (one, other) in enumerate(zip(found, expected, strict=True)):
+                own.add(number, one.double(), other.double())
+    parts = gather_objects((own.miss, own.outputs)) if together else [(own.miss, own.outputs)]
+    miss = sum(part[0] for part in parts)
+    variance = sum(_variance([part[1][key] for part in parts if key in part[1]]) for key in _keys(parts))
     if not variance > 0:
         return 0.0 if miss <= 0 else float("inf")
     return miss / variance
+
+
+class _Sums:
+    """The squared differences of outputs, and for each kind of output [sum, sum of squares, count] (3, numbers)."""
+
+    def __init__(self) -> None:
+        self.miss = 0.0
+        self.outputs: dict[tuple[int, ...], Tensor] = {}
+
+    def add(self, number: int, found: Tensor, expected: Tensor) -> None:
+        """Add output `number` of a batch."""
+        self.miss += float((found - expected).square().sum())
+        rows = expected.reshape(len(expected) if expected.dim() else 1, -1)
+        part = torch.stack([rows.sum(0), rows.square().sum(0), torch.full_like(rows[0], len(rows))]).cpu()
+        key = (number, *expected.shape[1:])
+        self.outputs[key] = self.outputs[key] + part if key in self.outputs else part
+
+
+def _keys(parts: list[tuple[float, dict[tuple[int, ...], Tensor]]]) -> set[tuple[int, ...]]:
+    return {key for _, outputs in parts for key in outputs}
+
+
+def _variance(parts: list[Tensor]) -> float:
+    """Squared distances from the means, of numbers whose sums several processes have."""
+    total, squares, count = torch.stack(parts).sum(0)
+    return float((squares - total.square() / count).sum())
 
 
 def _outputs(net: nn.Module, batch: Any) -> list[Tensor]:

@@ -80,6 +80,10 @@ class Plan:
         count = unit_count(self.counts[layer.layer.node], layer.channels, size)
         return count if count < size else None
 
+    def writes_output(self, consumer: Consumer) -> bool:
+        """Return whether a consumer writes the network's whole output."""
+        return self.structure.traced.output_node.all_input_nodes == [consumer.node]
+
     def group_ends(self) -> list[int]:
         """Return after how many stops the network is tuned: a group is complete there and another one follows."""
         listed = [stop in self.counts for stop in self.route.stops]

@@ -74,7 +74,8 @@ def prune_channels(
     calibration = Calibration(moved, rank=rank() if together else 0, world=world_size() if together else 1)
     traced = time.perf_counter()
     with torch.no_grad(), evaluation_mode(dense):
-        result = measured(PruningRun(plan, calibration, hooks).prune(), plan, calibration)
+        run = PruningRun(plan, calibration, hooks)
+        result = measured(run.prune(), plan, calibration, run.state.promised)
     _restore_modes(dense, result.net)
     result.seconds = {"trace": traced - start, "prune": time.perf_counter() - traced}
     for warning in result.warnings:

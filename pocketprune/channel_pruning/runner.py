@@ -22,6 +22,7 @@ from pocketprune.graph.sweep import Sweep
 from pocketprune.structure.channel_groups import analyse
 from pocketprune.structure.cost import count_params, traced_macs
 from pocketprune.structure.layers import PrunableLayer, layers_of
+from pocketprune.structure.verification import masked_readers
 
 
 class PruningRun:
@@ -56,20 +57,19 @@ class PruningRun:
 
     def prune_until(self, end: int) -> None:
         """Decide the layers before stop `end`."""
-        for consumer, sweep in self._undecided(end):
-            moments = self._moments(consumer, sweep)
-            kept = self._kept(consumer, moments)
-            solution = solve(consumer, moments, kept, untouched=not self.state.cut.is_refitted)
-            self._enter(consumer, solution)
-            sweep.pruned = self.state.cut.replacements(self.plan.structure)
-            self.state.done += 1
-            self._save()
+        while self.state.done < end:
+            for consumer, sweep in self._undecided(end):
+                moments = self._moments(consumer, sweep)
+                kept = self._kept(consumer, moments)
+                if self._rewinds(consumer, kept):
+                    break
+                self._solve(consumer, moments, kept)
+                sweep.pruned = self.state.cut.replacements(self.plan.structure)
+                self._save()
 
     def _undecided(self, end: int) -> Iterator[tuple[Consumer, Sweep]]:
         """Yield the layers from where the pruning is up to stop `end`; a fresh sweep first runs up to there."""
         plan, state = self.plan, self.state
-        if state.done >= end:
-            return
         pruned = state.cut.replacements(plan.structure)
         sweep = Sweep(plan.route, self.calibration.batches, cache_gb=plan.options.cache_gb, pruned=pruned)
         total = len(plan.route.stops)
@@ -85,6 +85,27 @@ class PruningRun:
             yield consumer, sweep
             if state.done == end:
                 return
+
+    def _rewinds(self, consumer: Consumer, kept: Tensor) -> bool:
+        """Return whether removing channels changes what layers up to this one read, and go back to the first of them.
+
+        It does where an operator without a weight (a sum or norm over channels) reads them before this layer. The
+        channels are then removed, and the layers from that operator on are solved again with the channels chosen.
+        """
+        name, route = consumer.layer.weight, self.plan.route
+        removal = removal_of(self.plan, consumer, kept)
+        masked = masked_readers(self.plan.structure, removal.removed) if name not in self.state.chosen else None
+        places = [route.place(reader) for reader in masked.readers] if masked is not None else []
+        if not places or min(places) > route.place(consumer.node):
+            return False
+        for stop in route.stops[: self.state.done + 1]:
+            earlier = self.plan.consumers[stop]
+            if route.place(stop) > min(places) and self.plan.unit_count(earlier) is not None:
+                units = kept if earlier is consumer else self._kept_before(earlier)
+                self.state.chosen[earlier.layer.weight] = units.tolist()
+        self.state.cut = self.state.cut.merged(removal)
+        self.state.done = sum(route.place(stop) < min(places) for stop in route.stops)
+        return True
 
     def _moments(self, consumer: Consumer, sweep: Sweep) -> LayerMoments:
         """Return a layer's moments over all processes' images."""
@@ -103,14 +124,24 @@ class PruningRun:
     def _kept(self, consumer: Consumer, moments: LayerMoments) -> Tensor:
         """Return the units that a layer keeps: its own choice, or what others have left of its input."""
         count = self.plan.unit_count(consumer)
-        if count is not None:
-            return choose(consumer, moments, count, self.plan.options.selection, self.state.choices)
-        remaining = self.state.cut.remaining_units(self.plan.structure, consumer.decision)
-        return torch.from_numpy(remaining).to(moments.both[0].A.device)
+        if count is None or consumer.layer.weight in self.state.chosen:
+            return self._kept_before(consumer)
+        return choose(consumer, moments, count, self.plan.options.selection, self.state.choices)
 
-    def _enter(self, consumer: Consumer, solution: Solution) -> None:
-        """Add a layer's solution to the cut and to the results."""
+    def _kept_before(self, consumer: Consumer) -> Tensor:
+        """Return the units that a layer keeps by earlier choices, its own included."""
+        chosen = self.state.chosen.get(consumer.layer.weight) or self.state.cut.samplers.get(consumer.layer.weight)
+        if chosen is None:
+            chosen = self.state.cut.remaining_units(self.plan.structure, consumer.decision)
+        return torch.as_tensor(chosen, device=consumer.weight_tensor.device)
+
+    def _solve(self, consumer: Consumer, moments: LayerMoments, kept: Tensor) -> None:
+        """Refit a layer on its kept units, and add that to the cut and to the results."""
+        solution = solve(consumer, moments, kept, untouched=not self.state.cut.is_refitted)
         self.state.cut = self.state.cut.merged(cut_of(self.plan, consumer, solution))
+        self.state.done += 1
+        if self.plan.writes_output(consumer):
+            self.state.promised = consumer.error(moments.held, solution.fits or consumer.dense(kept), kept)
         layer = consumer.decision.layer
         if layer.layer.node in self.plan.counts:
             result = _row(layer, consumer, solution)
@@ -133,19 +164,26 @@ class PruningRun:
             self.hooks.on_state(as_state(self.plan, self.state, self.calibration, self._identity))
 
 
-def cut_of(plan: Plan, consumer: Consumer, solution: Solution) -> Cut:
-    """Return one layer's solution as a cut."""
+def removal_of(plan: Plan, consumer: Consumer, kept: Tensor) -> Cut:
+    """Return the cut that leaves one layer its kept units, its weight as it was."""
     decision, layer = consumer.decision, consumer.decision.layer
-    removed = Cut.nothing(plan.structure).removed
-    samplers = {}
-    kept = solution.kept.cpu().numpy()
-    dropped = np.setdiff1d(np.arange(decision.size), kept)
+    removed, samplers = Cut.nothing(plan.structure).removed, {}
+    units = kept.cpu().numpy()
+    dropped = np.setdiff1d(np.arange(decision.size), units)
     if layer.way == "private":
         removed[decision.classes[dropped].ravel()] = True
     elif layer.way == "sample" and len(dropped):
-        samplers[layer.layer.weight] = kept.tolist()
-    tensors, biases = consumer.refitted(solution.kept, solution.fits) if solution.fits is not None else ({}, {})
-    return Cut(removed, samplers, tensors, biases)
+        samplers[layer.layer.weight] = units.tolist()
+    return Cut(removed, samplers)
+
+
+def cut_of(plan: Plan, consumer: Consumer, solution: Solution) -> Cut:
+    """Return one layer's solution as a cut."""
+    removal = removal_of(plan, consumer, solution.kept)
+    if solution.fits is None:
+        return removal
+    tensors, biases = consumer.refitted(solution.kept, solution.fits)
+    return replace(removal, tensors=tensors, biases=biases)
 
 
 def result_of(plan: Plan, state: PruningState) -> PruneResult:

@@ -34,7 +34,10 @@ class PruningState:
         cut: what has been decided.
         results: by node, what became of the prunable layers visited.
         done: stops decided.
+        chosen: units chosen by weight name, of stops that are solved again because their inputs changed afterwards.
         tuned: groups tuned.
+        promised: error of the network's output on the held-out images, which the layer that writes it was fitted to in
+            the end; None before that layer, or where no such layer writes the output.
         positions: draws the sampled positions; each process has its own.
         choices: the generator of random selection, the same in every process.
     """
@@ -44,7 +47,9 @@ class PruningState:
     choices: torch.Generator
     results: dict[fx.Node, LayerResult] = field(default_factory=dict)
     done: int = 0
+    chosen: dict[str, list[int]] = field(default_factory=dict)
     tuned: int = 0
+    promised: float | None = None
 
     @classmethod
     def start(cls, plan: Plan, rank: int) -> PruningState:
@@ -61,6 +66,8 @@ def as_state(plan: Plan, state: PruningState, calibration: Calibration, identity
         "of": dict(identity),
         "done": state.done,
         "tuned": state.tuned,
+        "chosen": dict(state.chosen),
+        "promised": state.promised,
         "cut": state.cut.state_dict(plan.structure),
         "results": [asdict(result) for result in state.results.values()],
         "choices": state.choices.get_state(),
@@ -88,7 +95,8 @@ def from_state(
         for row in saved["results"]:
             result = LayerResult(**{**row, "kept_index": tuple(row["kept_index"])})
             state.results[nodes[result.index]] = result
-        state.done, state.tuned = saved["done"], saved["tuned"]
+        state.done, state.tuned, state.promised = saved["done"], saved["tuned"], saved["promised"]
+        state.chosen = dict(saved["chosen"])
         state.choices.set_state(saved["choices"])
         state.positions.generator.set_state(saved["positions"][calibration.rank])
     except (KeyError, IndexError, TypeError, AttributeError) as error:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -77,10 +78,18 @@ class Route:
         place = {node: number for number, node in enumerate(order)}
         return cls(traced, tuple(order), tuple(sorted(stops, key=place.__getitem__)), branches)
 
+    def place(self, node: fx.Node) -> int:
+        """Return a node's place in the order."""
+        return self._places[node]
+
+    @cached_property
+    def _places(self) -> dict[fx.Node, int]:
+        return {node: number for number, node in enumerate(self.order)}
+
     def names_before(self, number: int) -> set[str]:
         """Return the names of the parameters and buffers that are read before stop `number`."""
         names = self.traced.tensor_names
-        nodes = self.order[: self.order.index(self.stops[number])]
+        nodes = self.order[: self.place(self.stops[number])]
         return {names[source] for node in nodes for source in node.all_input_nodes if source in names}
 
 
@@ -100,20 +109,19 @@ class Sweep:
         self.traced, self.batches = route.traced, batches
         self.pruned = pruned or Replacements()
         self.order, self.stops, self.branches = route.order, route.stops, route.branches
-        place = {node: number for number, node in enumerate(self.order)}
-        self._places = [place[stop] for stop in self.stops]
-        self._last_use = self._find_last_uses(place)
+        self._places = [route.place(stop) for stop in self.stops]
+        self._last_use = self._find_last_uses(route.place)
         self._dense, self._pruned = EnvCache(cache_gb / 2), EnvCache(cache_gb / 2)
         self._own = self.traced.named_tensors()
         self._at = -1
 
-    def _find_last_uses(self, place: dict[fx.Node, int]) -> dict[fx.Node, int]:
+    def _find_last_uses(self, place: Callable[[fx.Node], int]) -> dict[fx.Node, int]:
         last: dict[fx.Node, int] = {}
         for node in self.order:
             for source in node.all_input_nodes:
-                last[source] = max(last.get(source, -1), place[node])
+                last[source] = max(last.get(source, -1), place(node))
         for stop, branch in self.branches.items():  # a layer's target is computed from the other operand
-            last[branch.other] = max(last.get(branch.other, -1), place[stop])
+            last[branch.other] = max(last.get(branch.other, -1), place(stop))
         for source in self.traced.output_node.all_input_nodes:
             last.pop(source, None)
         return last

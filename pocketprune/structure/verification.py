@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -215,21 +215,41 @@ def same_output(net: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     return all_alike(expected, made, 1e-4)
 
 
-def masked_readers(structure: Structure, removed: np.ndarray) -> Callable[[fx.Node, fx.Node, Tensor], Tensor] | None:
-    """Return how operators that read channels without a weight see values once some channels are removed.
+@dataclass(frozen=True)
+class MaskedReaders:
+    """Operators that read channels without a weight, once some channels are removed.
 
     Such an operator (a sum or norm over channels, an attention's scores) has no columns that could be set to zero, so
     the removed channels themselves are set to zero in what it reads.
 
+    Attributes:
+        values: the identities of what each operator reads of removed channels, by operator and source.
+        gone: boolean per identity.
+    """
+
+    values: Mapping[tuple[fx.Node, fx.Node], Identified]
+    gone: Tensor
+
+    def __call__(self, reader: fx.Node, source: fx.Node, numbers: Tensor) -> Tensor:
+        """Return a source's value as the reader sees it, removed channels at zero."""
+        value = self.values.get((reader, source))
+        return numbers if value is None else _zeroed(numbers, value, self.gone)
+
+    @property
+    def readers(self) -> set[fx.Node]:
+        """The operators that see removed channels at zero."""
+        return {reader for reader, _ in self.values}
+
+
+def masked_readers(structure: Structure, removed: np.ndarray) -> MaskedReaders | None:
+    """Return the operators without a weight that read removed channels; None where there are none.
+
     Args:
         removed: boolean per class.
-
-    Returns:
-        (reader, source, value) -> the value with removed channels at zero; None where no such operator reads any.
     """
     gone = torch.from_numpy(removed[structure.classes])
     weighted = {layer.node for layer in structure.contractions}
-    masked: dict[tuple[fx.Node, fx.Node], Identified] = {}
+    found: dict[tuple[fx.Node, fx.Node], Identified] = {}
     for node in structure.traced.call_nodes():
         if operator_name(node) in READERS and node not in weighted:
             for source in node.all_input_nodes:
@@ -237,10 +257,5 @@ def masked_readers(structure: Structure, removed: np.ndarray) -> Callable[[fx.No
                 if source.op != "call_function" or not isinstance(value, Identified):
                     continue
                 if any(bool(gone[facet].any()) for facet in value.facets):
-                    masked[node, source] = value
-
-    def mask(reader: fx.Node, source: fx.Node, numbers: Tensor) -> Tensor:
-        value = masked.get((reader, source))
-        return numbers if value is None else _zeroed(numbers, value, gone)
-
-    return mask if masked else None
+                    found[node, source] = value
+    return MaskedReaders(found, gone) if found else None

@@ -21,7 +21,7 @@ from pocketprune.channel_pruning.cut import Cut
 from pocketprune.channel_pruning.options import PruningOptions
 from pocketprune.channel_pruning.searching.choices import Choice, choices_of
 from pocketprune.channel_pruning.searching.layer_latency import LatencyCost
-from pocketprune.channel_pruning.searching.scoring import HeldOut
+from pocketprune.channel_pruning.searching.scoring import judge_of
 from pocketprune.channel_pruning.searching.statistics import collect
 from pocketprune.common.errors import UserError
 from pocketprune.common.modes import evaluation_mode
@@ -45,7 +45,8 @@ class PruningEnvironment:
     Args:
         net: the dense network, or what `analyse` returned for it; it stays as it is.
         calibration: batches of training images (m, C, H, W), for the moments.
-        held_out: batches that none of the calibration images is in, for the scores; see `HeldOut`.
+        held_out: batches that none of the calibration images is in, for the scores, or a function that measures a
+            network; see `HeldOut` and `Measure`.
         budget: "macs" | "params" | "latency", the unit of `cost`.
         options: as for `prune_channels`. With `together`, each process of torch.distributed brings its own share of
             the calibration images and all of the held-out ones.
@@ -59,7 +60,7 @@ class PruningEnvironment:
         self,
         net: nn.Module | Structure,
         calibration: Sequence[Tensor],
-        held_out: Iterable[Tensor | tuple[Tensor, Tensor]],
+        held_out: Iterable[Tensor | tuple[Tensor, Tensor]] | Callable[[nn.Module], float],
         *,
         budget: str = "macs",
         options: PruningOptions | None = None,
@@ -73,7 +74,7 @@ class PruningEnvironment:
         self._norm_images = _first(calibration, NORM_IMAGES, options.together).split(NORM_BATCH)
         progress("tracing", 0, 1)
         with torch.no_grad(), evaluation_mode(dense):
-            self._held_out = HeldOut(dense, held_out)
+            self._judge = judge_of(dense, held_out)
             self.structure = net if isinstance(net, Structure) else analyse(net, calibration[0][:2])
             check_groups(self.structure, self.structure.traced.example)
             self.choices: list[Choice] = choices_of(self.structure, options.shared_input, options.channel_multiple)
@@ -145,7 +146,7 @@ class PruningEnvironment:
 
     def judge(self, net: nn.Module) -> Score:
         """Return the score of a network in evaluation mode on the held-out images."""
-        return self._held_out.judge(net)
+        return self._judge.judge(net)
 
     def _cut(self, index: int, count: int) -> Cut:
         """What one layer's count changes; the most recent are remembered."""

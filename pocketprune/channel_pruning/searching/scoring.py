@@ -1,8 +1,9 @@
-"""Held-out images: what a network's predictions on them say about it."""
+"""Judges of networks: held-out images and what a network predicts on them, or a person's own measure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -50,6 +51,43 @@ class HeldOut:
             divergence += float(functional.kl_div(found, expected, reduction="sum", log_target=True))
             images += len(labels)
         return Score(correct / images, loss / images, divergence / images)
+
+
+class Measure:
+    """A person's own measure of a network, higher being better, such as a mean average precision.
+
+    Args:
+        evaluate: called with a network in evaluation mode; returns a number.
+
+    Raises:
+        UserError: the dense network's value is no finite number.
+    """
+
+    def __init__(self, dense: nn.Module, evaluate: Callable[[nn.Module], float]) -> None:
+        self._evaluate = evaluate
+        self._dense = self._value(dense)
+        if not math.isfinite(self._dense):
+            raise UserError(
+                f"gave {self._dense} for the dense network; a finite number is accepted", argument="held_out"
+            )
+
+    def judge(self, net: nn.Module) -> Score:
+        """Return the measure as accuracy, and what the network falls short of the dense one as divergence."""
+        value = self._value(net)
+        return Score(value, -value, self._dense - value)
+
+    @torch.no_grad()
+    def _value(self, net: nn.Module) -> float:
+        value = self._evaluate(net)
+        try:
+            return float(value)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"gave {type(value).__name__}; a number is accepted", argument="held_out") from error
+
+
+def judge_of(dense: nn.Module, held_out: Any) -> HeldOut | Measure:
+    """Return the judge that held-out batches, or a function of a network, stand for."""
+    return Measure(dense, held_out) if callable(held_out) else HeldOut(dense, held_out)
 
 
 def _pair(batch: Any, number: int) -> tuple[Tensor, Tensor | None]:

@@ -28,9 +28,21 @@ _CHUNK_BYTES = {"cpu": 1 << 24, "cuda": 1 << 28}
 def conv_sums(
     x: Tensor, y: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
 ) -> Sums:
-    """Sums of x (N, C, *in) and y (N, n, *out), one to three spatial axes, over all positions; zero padding.
+    """Return the sums of a convolution over all its positions. It has one to three spatial axes and zero padding.
 
-    Columns of A are channel-major, as in ``patches``. Raises ValueError when y has not the output's shape.
+    Args:
+        x: input (N, C, *in).
+        y: targets (N, n, *out).
+        kernel: size on each spatial axis, as the next three.
+        stride: see kernel.
+        padding: see kernel.
+        dilation: see kernel.
+
+    Returns:
+        The sums; the columns of A are channel-major, as in ``patches``.
+
+    Raises:
+        ValueError: y does not have the shape of the output.
     """
     out = output_size(x.shape[2:], kernel, stride, padding, dilation)
     if y.shape[0] != x.shape[0] or tuple(y.shape[2:]) != out:
@@ -42,7 +54,7 @@ def conv_sums(
     x, y = plan.lag_first(x), plan.lag_first(y)
     step = plan.images_per_chunk(x, y)
     with full_precision(x.device):
-        for part_x, part_y in zip(x.split(step), y.split(step), strict=True):
+        for part_x, part_y in zip(torch.split(x, step), torch.split(y, step), strict=True):
             total.add(plan, plan.unfold(part_x, shift_x), _channels_last(part_y, shift_y))
     A, B, sum_x = total.assemble(plan)
     order = plan.column_order(shift_x.shape[0], x.device)
@@ -55,7 +67,7 @@ def conv_sums(
 
 @dataclass(frozen=True)
 class _Plan:
-    """Which axis is lagged; first entry of every tuple is the lag axis, the others are unfolded.
+    """Which axis is lagged. The first entry of every tuple is the lag axis; the others are unfolded.
 
     Where no axis has stride 1 and more than one tap, an axis of size 1 is put in front as the lag axis.
     """
@@ -76,7 +88,7 @@ class _Plan:
         return cls(axis, *(tuple(v[a] for a in first) for v in (kernel, stride, padding, dilation)))
 
     def lag_first(self, t: Tensor) -> Tensor:
-        """(N, C, *spatial) with the lag axis as the first spatial one."""
+        """Return (N, C, *spatial) with the lag axis as the first spatial one."""
         return t.unsqueeze(2) if self.axis is None else t.movedim(2 + self.axis, 2)
 
     def images_per_chunk(self, x: Tensor, y: Tensor) -> int:
@@ -84,7 +96,7 @@ class _Plan:
         return max(1, _CHUNK_BYTES.get(x.device.type, 1 << 24) // max(1, line * x.element_size()))
 
     def unfold(self, x: Tensor, shift: Tensor) -> Tensor:
-        """Rows (H, N * out, taps * C) of x (N, C, H, *rest) - shift, padded, the axes after H unfolded."""
+        """Return rows (H, N * out, taps * C) of x (N, C, H, *rest) - shift, padded, the axes after H unfolded."""
         size = [s + 2 * p for s, p in zip(x.shape[2:], self.padding, strict=True)]
         n, c, rest = x.shape[0], x.shape[1], range(1, len(size))
         padded = shift.new_empty(size[0], n, *size[1:], c)
@@ -108,13 +120,13 @@ class _Plan:
         return windows.reshape(size[0], n * math.prod(out), math.prod(self.kernel[1:]) * c)
 
     def column_order(self, channels: int, device: torch.device) -> Tensor:
-        """Column (tap of the lag axis, other taps, channel) for every channel-major column."""
+        """Return the column (tap of the lag axis, other taps, channel) of every channel-major column."""
         columns = torch.arange(math.prod(self.kernel) * channels, device=device)
         columns = columns.view(*self.kernel, channels).movedim(-1, 0)
         return (columns if self.axis is None else columns.movedim(1, 1 + self.axis)).flatten()
 
     def strips(self, height: int) -> Iterator[tuple[int, int, int, list[int]]]:
-        """(lag, first row, last row + 1, taps whose windows cover these rows): every strip of every lag."""
+        """Yield every strip of every lag: (lag, first row, last row + 1, taps whose windows cover these rows)."""
         for lag in range(self.kernel[0]):
             starts = [tap * self.dilation[0] for tap in range(self.kernel[0] - lag)]
             cuts = sorted({*starts, *(s + height for s in starts)})
@@ -129,14 +141,11 @@ class _Strips:
 
     def __init__(self) -> None:
         self.A: dict[tuple[int, int], Tensor] = {}
-        self.B: Tensor | float = 0.0
-        self.sum_x: Tensor | float = 0.0
-        self.sum_y: Tensor | float = 0.0
-        self.sigma: Tensor | float = 0.0
+        self.B = self.sum_x = self.sum_y = self.sigma = torch.zeros((), dtype=torch.float64)
         self.height = 0
 
     def add(self, plan: _Plan, x: Tensor, y: Tensor) -> None:
-        """x (H, rows, columns) as unfolded, y (height, rows, n) centred."""
+        """Add a chunk of images: x (H, rows, columns) as unfolded, y (height, rows, n) centred."""
         self.height = y.shape[0]
         for lag, low, high, _ in plan.strips(self.height):
             left, offset = x[low:high].flatten(0, 1), lag * plan.dilation[0]
@@ -150,12 +159,12 @@ class _Strips:
         self.sigma = self.sigma + targets.square().sum(0).double()
 
     def _windows(self, plan: _Plan, x: Tensor) -> list[Tensor]:
-        """The rows each tap of the lag axis sees."""
+        """Return the rows that each tap of the lag axis sees."""
         starts = [tap * plan.dilation[0] for tap in range(plan.kernel[0])]
         return [x[s : s + self.height] for s in starts]
 
     def assemble(self, plan: _Plan) -> tuple[Tensor, Tensor, Tensor]:
-        """A, B and the sums of x over columns (tap of the lag axis, other taps, channel)."""
+        """Return A, B and the sums of x, with columns (tap of the lag axis, other taps, channel)."""
         taps, columns, n = self.B.shape
         A = self.B.new_zeros(taps, taps, columns, columns)
         for lag, low, _, covered in plan.strips(self.height):
@@ -169,5 +178,5 @@ class _Strips:
 
 
 def _channels_last(y: Tensor, shift: Tensor) -> Tensor:
-    """y (N, n, H, *rest) - shift as (H, N * rest, n)."""
+    """Return y (N, n, H, *rest) - shift as (H, N * rest, n)."""
     return (y.permute(2, 0, *range(3, y.ndim), 1) - shift).flatten(1, -2)

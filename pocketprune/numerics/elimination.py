@@ -57,7 +57,7 @@ class EliminationPath:
 
 
 def _eliminate(consumers: list[_Consumer], channels: int) -> tuple[Tensor, Tensor]:
-    """Order of removal, and relative error for every kept count."""
+    """Return the order of removal, and the relative error for every kept count."""
     sigma = sum(k.sigma for k in consumers)
     errors = torch.ones(channels + 1, dtype=torch.float64)
     places = torch.arange(channels, device=consumers[0].moments.A.device)  # channels the arrays hold
@@ -99,7 +99,7 @@ class _Consumer:
         self._pending: list[Tensor] = []
 
     def solve(self, places: Tensor) -> float:
-        """Start afresh with the channels ``places``; returns their ridge objective."""
+        """Start afresh with the channels ``places``, and return their ridge objective."""
         rows = expand_blocks(places, self.block)
         factor, self.damping = damped_cholesky(self.moments.A[rows[:, None], rows], self.damping)
         self._P = torch.cholesky_inverse(factor)
@@ -110,13 +110,14 @@ class _Consumer:
         return self.sigma - float((self._V * pull).sum()) + self.damping * float(self._anchor.square().sum())
 
     def costs(self) -> Tensor:
-        """What dropping each channel adds to the ridge objective, (channels,)."""
+        """Return what dropping each channel adds to the ridge objective, (channels,)."""
         factor = torch.linalg.cholesky_ex(self._diagonal).L
         V = self._V.view(len(factor), self.block, -1)
-        return torch.linalg.solve_triangular(factor, V, upper=False).square().sum((1, 2))
+        half: Tensor = torch.linalg.solve_triangular(factor, V, upper=False)
+        return half.square().sum((1, 2))
 
     def drop(self, i: int) -> float:
-        """Take the channel at place i out; returns its share lambda ||W0_i||^2 of the objective's penalty."""
+        """Take the channel at place i out, and return its share lambda ||W0_i||^2 of the objective's penalty."""
         rows = slice(i * self.block, (i + 1) * self.block)
         factor = torch.linalg.cholesky_ex(self._diagonal[i]).L
         current = self._P[rows] - sum(u[:, rows].T @ u for u in self._pending)
@@ -133,7 +134,7 @@ class _Consumer:
 
     @property
     def delayed_rows(self) -> int:
-        """Rows of the update of P not yet applied."""
+        """Return how many rows of the update of P are not yet applied."""
         return len(self._pending) * self.block
 
     def apply_delayed(self, alive: Tensor) -> None:
@@ -145,7 +146,7 @@ class _Consumer:
         self._read_diagonal()
 
     def penalty(self) -> float:
-        """lambda ||V - W0||^2: what the ridge objective holds above the squared error."""
+        """Return lambda ||V - W0||^2: what the ridge objective holds above the squared error."""
         return self.damping * float((self._V - self._anchor).square().sum())
 
     def _read_diagonal(self) -> None:

@@ -49,6 +49,7 @@ class ActivationStatistics:
         return cls(values.shape[1], (values == 0).sum(1).double(), values.double().sum(1))
 
     def __add__(self, other: ActivationStatistics) -> ActivationStatistics:
+        """Return the statistics of both."""
         return ActivationStatistics(self.count + other.count, self.zeros + other.zeros, self.total + other.total)
 
 
@@ -75,6 +76,7 @@ class GradientStatistics:
         return cls(product.sum(1), product.square().sum(1), product.sum(1).square())
 
     def __add__(self, other: GradientStatistics) -> GradientStatistics:
+        """Return the statistics of both."""
         return GradientStatistics(
             self.products + other.products,
             self.squares + other.squares,
@@ -115,6 +117,7 @@ class Evidence:
     generator: torch.Generator | None = None
 
     def __post_init__(self) -> None:
+        """Check that every part has the number of channels."""
         if self.channels < 1:
             raise ValueError(f"channels must be at least 1, got {self.channels}")
         for consumer in self.consumers:

@@ -24,11 +24,22 @@ _DEAD = 1e-14  # a channel whose diagonal is below this share of the largest car
 def channel_gram(
     A: Tensor, B: Tensor, weight: Tensor, block: int, output_weight: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The Lasso's Gram matrix G (c, c) and correlations g (c,).
+    """Return the Lasso's Gram matrix and correlations for one consumer. Several consumers of one group add theirs.
 
-    G_ij = <A_ij, W_i M W_j^T>, g_i = <B_i, W_i M>. A (d, d), B (d, n), weight (d, n) with d = c * block;
-    output_weight: the diagonal of M (n,), None for ones. Several consumers of one group add their G and g.
-    Raises ValueError when block does not divide d.
+    G_ij = <A_ij, W_i M W_j^T>, g_i = <B_i, W_i M>.
+
+    Args:
+        A: (d, d) second moments of the patches, d = c * block.
+        B: (d, n) cross moments of patches and targets.
+        weight: (d, n).
+        block: rows of the weight that belong to one channel.
+        output_weight: the diagonal of M (n,); None for ones.
+
+    Returns:
+        G (c, c) and g (c,).
+
+    Raises:
+        ValueError: block does not divide d.
     """
     d, n = weight.shape
     if block < 1 or d % block:
@@ -91,7 +102,7 @@ class LassoPath:
 
 
 def _path_supports(gram: Array, corr: Array, max_iter: int) -> tuple[dict[int, list[int]], bool]:
-    """First active set of every size in max_iter steps of the LARS path, and whether the path ended there."""
+    """Return the first active set of every size in max_iter steps of the LARS path, and whether it ended there."""
     # Here, as its import takes as long as that of torch.
     from sklearn.linear_model import lars_path_gram  # type: ignore[import-untyped]
 
@@ -129,7 +140,7 @@ def _complete(supports: dict[int, list[int]], gram: Array, corr: Array) -> list[
 
 
 def _additions(support: list[int], gram: Array, corr: Array) -> list[int]:
-    """The channels outside the support, in order of greedy marginal gain (forward selection by sweeping)."""
+    """Return the channels outside the support, by greedy marginal gain (forward selection by sweeping)."""
     rest = np.setdiff1d(np.arange(corr.size), support)
     schur, residual = gram[np.ix_(rest, rest)], corr[rest]
     if support:

@@ -46,7 +46,7 @@ class Moments:
 
     @classmethod
     def zeros(cls, d: int, n: int, device: torch.device | str | None = None) -> Moments:
-        """Moments of no rows at all, for patches of d values and n targets."""
+        """Return the moments of no rows at all, for patches of d values and n targets."""
 
         def empty(*shape: int) -> Tensor:
             return torch.zeros(shape, dtype=torch.float64, device=device)
@@ -54,16 +54,20 @@ class Moments:
         return cls(0, empty(d), empty(n), empty(d, d), empty(d, n), empty(n))
 
     def without_noise(self, eps: float) -> Moments:
-        """The sums of values that vary by no more than rounding (relative size eps) set to what they stand for: zero.
+        """Return the moments with zeros where a patch value is constant up to rounding.
 
-        A fit would divide one such residue by another and give dead channels weights of any size.
+        The sums of such a value hold rounding errors alone. A fit would divide one by another, and dead channels would
+        get weights of any size.
+
+        Args:
+            eps: relative size of the rounding.
         """
         constant = self.A.diagonal() <= self.count * (eps * self.mean_x).square()
         A = self.A.masked_fill(constant[:, None] | constant[None, :], 0.0)
         return Moments(self.count, self.mean_x, self.mean_y, A, self.B.masked_fill(constant[:, None], 0.0), self.sigma)
 
     def through_origin(self) -> Moments:
-        """The same sums about zero in place of the means: a fit to them has no intercept."""
+        """Return the same sums about zero in place of the means: a fit to them has no intercept."""
         m, x, y = self.count, self.mean_x, self.mean_y
         return Moments(
             m,
@@ -76,10 +80,16 @@ class Moments:
 
     @torch.no_grad()
     def update(self, x: Tensor, y: Tensor) -> None:
-        """Add rows in place: x (m, d), y (m, n).
+        """Add rows in place.
 
-        float64 rows are multiplied in float64, all others in float32 (never TF32), to about 1e-6 relative.
-        Raises ValueError when the shapes do not fit.
+        Rows in float64 are multiplied in float64, all others in float32 (never TF32), to about 1e-6 relative.
+
+        Args:
+            x: (m, d).
+            y: (m, n).
+
+        Raises:
+            ValueError: the shapes do not fit.
         """
         if x.ndim != 2 or y.ndim != 2 or x.shape[0] != y.shape[0]:
             raise ValueError(f"rows must be (m, d) and (m, n), got {tuple(x.shape)} and {tuple(y.shape)}")
@@ -98,11 +108,20 @@ class Moments:
         dilation: Sequence[int],
         positions: Tensor | None = None,
     ) -> None:
-        """Add a batch of a convolution in place: input x (N, C, *in), linear output y (N, n, *out).
+        """Add a batch of a convolution in place. It has one to three spatial axes, zero padding and one group.
 
-        One to three spatial axes, zero padding, groups = 1. positions: flattened output positions, LongTensor
-        (p,) shared by the images or (N, p) one set per image; None takes all, at a third of the cost per row.
-        Raises ValueError when the shapes do not fit.
+        Args:
+            x: input (N, C, *in).
+            y: linear output (N, n, *out).
+            kernel: size on each spatial axis, as the next three.
+            stride: see kernel.
+            padding: see kernel.
+            dilation: see kernel.
+            positions: flattened output positions, a LongTensor: (p,) shared by the images, or (N, p) with one set for
+                each. None takes all, at a third of the cost per row.
+
+        Raises:
+            ValueError: the shapes do not fit.
         """
         self._check_widths(x.shape[1] * math.prod(kernel), y.shape[1])
         if positions is None:
@@ -118,7 +137,7 @@ class Moments:
             self._absorb(Sums(other.count, other.mean_x, other.mean_y, other.A, other.B, other.sigma))
 
     def _absorb(self, batch: Sums) -> None:
-        batch = Sums(batch.count, *(part.to(self.A.device) for part in batch[1:]))
+        batch = batch.to(self.A.device)
         total = self.count + batch.count
         delta_x, delta_y = batch.mean_x - self.mean_x, batch.mean_y - self.mean_y
         between, share = self.count * batch.count / total, batch.count / total
@@ -139,10 +158,14 @@ class Moments:
 
 
 def all_reduce(moments: Moments, group: dist.ProcessGroup | None = None) -> Moments:
-    """The moments of all processes' rows, the same on every process; ``moments`` is left as it is.
+    """Return the moments of all processes' rows, the same on every process.
 
-    Exact up to float64 rounding, as ``merge`` is: counts and means are summed first, then the sums about the
-    common mean. Every process of the group must call it, each with moments of the same shape.
+    They are exact up to float64 rounding, as those of ``merge`` are: counts and means are summed first, then the sums
+    about the common mean. Every process of the group must call this.
+
+    Args:
+        moments: this process's, of the same shape everywhere; they are left as they are.
+        group: the processes; None for all.
     """
     d, n = moments.B.shape
     weighted = torch.cat([moments.mean_x, moments.mean_y]) * moments.count
@@ -151,7 +174,7 @@ def all_reduce(moments: Moments, group: dist.ProcessGroup | None = None) -> Mome
     count = int(first[-1])
     if count == 0:
         return Moments.zeros(d, n, moments.A.device)
-    mean_x, mean_y = (part.clone() for part in (first[:-1] / count).split([d, n]))
+    mean_x, mean_y = (part.clone() for part in torch.split(first[:-1] / count, [d, n]))
     delta_x, delta_y = moments.mean_x - mean_x, moments.mean_y - mean_y
     A = moments.A.addr(delta_x, delta_x, alpha=moments.count)
     B = moments.B.addr(delta_x, delta_y, alpha=moments.count)

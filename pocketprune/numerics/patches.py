@@ -12,7 +12,7 @@ from torch import Tensor
 def output_size(
     size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
 ) -> tuple[int, ...]:
-    """Spatial shape of a convolution's output."""
+    """Return the spatial shape of a convolution's output."""
     return tuple(
         (s + 2 * p - d * (k - 1) - 1) // t + 1
         for s, k, t, p, d in zip(size, kernel, stride, padding, dilation, strict=True)
@@ -27,11 +27,19 @@ def patches(
     dilation: Sequence[int],
     positions: Tensor | None = None,
 ) -> Tensor:
-    """Patches of x (N, C, *spatial), one to three spatial axes, as rows (N * p, C * prod(kernel)).
+    """Return the patches that a convolution sees. It has one to three spatial axes and zero padding.
 
-    Rows run over images, then positions; columns are channel-major, as in ``F.unfold``.
-    positions: flattened output positions, LongTensor (p,) shared by the images or (N, p) one set per image;
-    None takes all. The padding is zero.
+    Args:
+        x: input (N, C, *spatial).
+        kernel: size on each spatial axis, as the next three.
+        stride: see kernel.
+        padding: see kernel.
+        dilation: see kernel.
+        positions: flattened output positions, a LongTensor: (p,) shared by the images, or (N, p) with one set for
+            each. None takes all.
+
+    Returns:
+        Rows (N * p, C * prod(kernel)), over images, then positions. Columns are channel-major, as in ``F.unfold``.
     """
     if positions is None:
         return _all_patches(x, kernel, stride, padding, dilation)
@@ -48,7 +56,7 @@ def patches(
 
 
 def output_rows(y: Tensor, positions: Tensor | None = None) -> Tensor:
-    """Rows (N * p, n) of y (N, n, *spatial), in the order of ``patches``."""
+    """Return rows (N * p, n) of y (N, n, *spatial), in the order of ``patches``."""
     flat = y.flatten(2)
     if positions is not None and positions.ndim == 1:
         flat = flat.index_select(2, positions)
@@ -65,7 +73,7 @@ def _taps(
     dilation: Sequence[int],
     positions: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Flat input index (..., p, taps) under positions and taps, and 1 where it is inside the map, else 0."""
+    """Return the flat input index (..., p, taps) under positions and taps, and 1 where it is inside the map, else 0."""
     size = x.shape[2:]
     out = output_size(size, kernel, stride, padding, dilation)
     index = positions.new_zeros((*positions.shape, 1))
@@ -87,7 +95,7 @@ def _taps(
 def _all_patches(
     x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
 ) -> Tensor:
-    """Every patch, by striding over the padded map: one copy."""
+    """Return every patch, by striding over the padded map: one copy."""
     pads = [p for p in reversed(padding) for _ in (0, 1)]
     padded = F.pad(x, pads) if any(pads) else x
     out = output_size(x.shape[2:], kernel, stride, padding, dilation)

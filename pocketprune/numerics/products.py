@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,8 +13,9 @@ from torch import Tensor
 _LEAF = 64  # columns below which halving a symmetric product no longer pays
 
 
-class Sums(NamedTuple):
-    """What a batch adds to the moments: A (d, d), B (d, n), sigma (n,), centred on the batch's own means."""
+@dataclass(frozen=True)
+class Sums:
+    """What a batch of ``count`` rows adds to the moments: A (d, d), B (d, n), sigma (n,), centred on its own means."""
 
     count: int
     mean_x: Tensor
@@ -22,9 +24,14 @@ class Sums(NamedTuple):
     B: Tensor
     sigma: Tensor
 
+    def to(self, device: torch.device) -> Sums:
+        """Return the same sums on a device."""
+        parts = (self.mean_x, self.mean_y, self.A, self.B, self.sigma)
+        return Sums(self.count, *(part.to(device) for part in parts))
+
 
 def row_sums(x: Tensor, y: Tensor) -> Sums:
-    """Centred sums of rows x (m, d), y (m, n), m > 0, multiplied in float64 if either is, else in float32."""
+    """Return centred sums of rows x (m, d), y (m, n), m > 0, multiplied in float64 if either is, else in float32."""
     dtype = working_dtype(x, y)
     x, y = x.to(dtype), y.to(dtype)
     shift_x, shift_y = x.mean(0), y.mean(0)
@@ -37,9 +44,18 @@ def row_sums(x: Tensor, y: Tensor) -> Sums:
 def recentre(
     count: int, x: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor], A: Tensor, B: Tensor, sigma: Tensor
 ) -> Sums:
-    """Take out exactly what a rounded centre left in: x and y are (centre, sum of what was centred on it).
+    """Take out exactly what a rounded centre left in the sums of products.
 
-    A and B are changed in place.
+    Args:
+        count: number of rows.
+        x: the centre (d,) and the sum (d,) of the patches once centred on it.
+        y: the centre (n,) and the sum (n,) of the targets once centred on it.
+        A: (d, d), changed in place.
+        B: (d, n), changed in place.
+        sigma: (n,).
+
+    Returns:
+        The sums about the exact means, float64.
     """
     rest_x, rest_y = x[1].double() / count, y[1].double() / count
     A.addr_(rest_x, rest_x, alpha=-count)
@@ -49,7 +65,7 @@ def recentre(
 
 
 def gram(x: Tensor) -> Tensor:
-    """x^T x of (m, d), from its upper half: about 0.6 of the work of the plain product when d is large."""
+    """Return x^T x of (m, d), from its upper half: about 0.6 of the work of the plain product when d is large."""
     product = x.new_empty(x.shape[1], x.shape[1])
     _upper(x, product)
     return product.triu_().add_(product.triu(1).T)
@@ -68,15 +84,16 @@ def _upper(x: Tensor, out: Tensor) -> None:
 
 
 def working_dtype(x: Tensor, y: Tensor) -> torch.dtype:
-    """float64 if either is, else float32."""
+    """Return float64 if either is of it, else float32."""
     return torch.float64 if torch.float64 in (x.dtype, y.dtype) else torch.float32
 
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Inside, float32 products on ``device`` are IEEE products; the caller's settings return on exit."""
+    """Make float32 products on ``device`` IEEE products inside; the caller's settings return on exit."""
     legacy = torch.get_float32_matmul_precision()
-    backends = [b for b in (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul) if _has_switch(b)]
+    matmuls: list[Any] = [getattr(backend, "matmul", None) for backend in (torch.backends.cuda, torch.backends.mkldnn)]
+    backends = [matmul for matmul in matmuls if _has_switch(matmul)]
     saved = [b.fp32_precision for b in backends]
     # This setter moves the old and the new switches together; torch refuses to multiply when they disagree.
     torch.set_float32_matmul_precision("highest")
@@ -90,8 +107,8 @@ def full_precision(device: torch.device) -> Iterator[None]:
                 backend.fp32_precision = precision
 
 
-def _has_switch(backend: object) -> bool:
-    """Whether this torch has the per-backend precision switch (2.9 and later)."""
+def _has_switch(backend: Any) -> bool:
+    """Return whether this torch has the per-backend precision switch (2.9 and later)."""
     try:
         return isinstance(backend.fp32_precision, str)
     except (AttributeError, AssertionError):

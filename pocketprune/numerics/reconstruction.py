@@ -11,6 +11,8 @@ unpruned inputs the original weight comes back.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -18,20 +20,30 @@ from pocketprune.numerics.moments import Moments
 
 
 def expand_blocks(kept: Tensor, block: int) -> Tensor:
-    """Rows (|S| * block,) of the kept channels (|S|,) in a channel-major patch."""
+    """Return the rows (|S| * block,) of the kept channels (|S|,) in a channel-major patch."""
     return (kept[:, None] * block + torch.arange(block, device=kept.device)).flatten()
 
 
 def refit(
     moments: Moments, weight: Tensor, kept: Tensor, block: int, ridge: float = 1e-6, damping: float | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Least-squares weight and bias of the kept channels.
+    """Return the least-squares weight and bias of the kept channels.
 
-    moments: of patches (d) and targets (n); weight (d, n): the original; kept: channels that stay; block:
-    patch values of a channel (d = c * block); ridge: rho, relative to the mean diagonal of A_SS; damping:
-    lambda itself, in its place. Returns W_S (|S| * block, n) and the bias (n,), float64. Where A_SS +
-    lambda I is not positive definite in floating point, lambda grows tenfold until it is.
-    Raises ValueError when the moments hold NaN or infinite values.
+    Where A_SS + lambda I is not positive definite in floating point, lambda grows tenfold until it is.
+
+    Args:
+        moments: of patches (d) and targets (n).
+        weight: the original (d, n).
+        kept: channels that stay, a LongTensor (|S|,).
+        block: patch values of a channel; d = c * block.
+        ridge: rho, relative to the mean diagonal of A_SS.
+        damping: lambda itself, in place of the ridge.
+
+    Returns:
+        W_S (|S| * block, n) and the bias (n,), float64.
+
+    Raises:
+        ValueError: the moments hold NaN or infinite values.
     """
     rows = expand_blocks(kept.to(moments.A.device), block)
     anchor = weight.detach().to(moments.A)[rows]
@@ -50,11 +62,21 @@ def relative_error(
     output_weight: Tensor | None = None,
     bias: Tensor | None = None,
 ) -> float:
-    """Squared error of the kept channels' output relative to the targets' variance: 0 is exact.
+    """Return the squared error of the kept channels' output relative to the targets' variance: 0 is exact.
 
-    E = sigma - 2 <W, B_S> + <W, A_SS W>, output o weighted by output_weight[o]. Without ``bias`` the bias
-    that is best on these moments is meant; with it (for held-out moments) the miss of the mean is counted
-    too. Targets without variance give 0.0 when met exactly, else inf.
+    E = sigma - 2 <W, B_S> + <W, A_SS W>.
+
+    Args:
+        moments: of patches (d) and targets (n).
+        W: the weight (|S| * block, n) of the kept channels.
+        kept: channels that stay, a LongTensor (|S|,).
+        block: patch values of a channel; d = c * block.
+        output_weight: (n,) how much the error of each output counts; None for all alike.
+        bias: (n,), for held-out moments: the miss of the mean is then counted too. None means the bias that is best
+            on these moments.
+
+    Returns:
+        E / sigma. Targets without variance give 0.0 when met exactly, else inf.
     """
     rows = expand_blocks(kept.to(moments.A.device), block)
     W = W.detach().to(moments.A)
@@ -70,20 +92,24 @@ def relative_error(
 
 
 def error_ratio(error: float, sigma: float) -> float:
-    """error / sigma, at least 0; without variance 0.0 for no error, else inf."""
+    """Return error / sigma, at least 0; without variance 0.0 for no error, else inf."""
     if sigma > 0:
         return max(error, 0.0) / sigma
     return 0.0 if error <= 0 else float("inf")
 
 
 def damping_of(A: Tensor, ridge: float) -> float:
-    """lambda = ridge times the mean diagonal of A, and positive even where A is zero."""
+    """Return lambda, the ridge times the mean diagonal of A; it is positive even where A is zero."""
     mean = float(A.diagonal().mean()) if A.shape[0] else 0.0
-    return max(ridge * mean, torch.finfo(torch.float64).tiny ** 0.5)
+    return max(ridge * mean, math.sqrt(torch.finfo(torch.float64).tiny))
 
 
 def damped_cholesky(A: Tensor, lam: float) -> tuple[Tensor, float]:
-    """Lower Cholesky factor of A + lam I and the lam used: tenfold larger until the factor exists."""
+    """Return the lower Cholesky factor of A + lam I and the lam used: tenfold larger until the factor exists.
+
+    Raises:
+        ValueError: A holds NaN or infinite values.
+    """
     if not bool(torch.isfinite(A).all()):
         raise ValueError("moments hold NaN or infinite values: the network's activations overflow")
     while True:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pocketprune.numerics.moments import Moments
+from pocketprune.numerics.products import Sums
 
 
 def make_rows(
@@ -37,7 +38,7 @@ def moments_of(x: Tensor, y: Tensor) -> Moments:
     return moments
 
 
-def assert_same(a: Moments, b: Moments, tolerance: float) -> None:
+def assert_same(a: Moments | Sums, b: Moments | Sums, tolerance: float) -> None:
     """Every part of a equals b's, relative to b's largest entry."""
     assert a.count == b.count
     for name in ("mean_x", "mean_y", "A", "B", "sigma"):

@@ -7,7 +7,15 @@ import torch
 from torch import Tensor
 
 from pocketprune.common.errors import UserError
-from pocketprune.numerics.criteria import AGGREGATES, CONSUMER_CRITERIA, CRITERIA, evaluate, kept_channels, path
+from pocketprune.numerics.criteria import (
+    AGGREGATES,
+    CONSUMER_CRITERIA,
+    CRITERIA,
+    evaluate,
+    kept_channels,
+    path,
+    unit_norm,
+)
 from pocketprune.numerics.evidence import ActivationStatistics, ConsumerSlice, Evidence, GradientStatistics
 from pocketprune.numerics.lasso import LassoPath, channel_gram
 from pocketprune.numerics.reconstruction import refit, relative_error
@@ -209,6 +217,18 @@ def test_the_input_side_of_a_weight_is_scored_alike() -> None:
 def test_equal_filters_are_at_no_distance() -> None:
     filters = torch.randn(1, 500).expand(6, 500)
     assert evaluate("geometric_median", Evidence(channels=6, filters=[filters])).tolist() == [0.0] * 6
+
+
+def test_filters_of_unit_norm_score_alike_at_any_scale() -> None:
+    weight = torch.randn(4, 3, 2, dtype=torch.float64)
+    for criterion in ("l1", "l2", "geometric_median"):
+        plain, unit, scaled = (
+            evaluate(criterion, Evidence(channels=4, filters=[filters]))
+            for filters in (weight, unit_norm(weight), unit_norm(100 * weight))
+        )
+        torch.testing.assert_close(unit, plain / weight.norm())
+        torch.testing.assert_close(scaled, unit)
+    assert not unit_norm(torch.zeros(2, 3)).any()
 
 
 def test_norm_scales_count_by_their_size() -> None:

@@ -8,11 +8,22 @@ line on stderr and status 2.
 
 import errno
 import os
+import signal
 import sys
 import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+
+if __name__ == "__main__":  # torch takes seconds to import, in which Ctrl-C would end in a traceback
+
+    def _leave_at_once(*_: object) -> None:
+        os.write(2, b"interrupted\n" if os.environ.get("LOCAL_RANK", "0") == "0" else b"")
+        os._exit(130)
+
+    _before = signal.getsignal(signal.SIGINT)
+    if _before is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _leave_at_once)
 
 import torch
 
@@ -22,6 +33,7 @@ from learners import Learner, create_learner, find_learner
 from learners.pruning import show_layers
 from nets import create_net
 from pocketprune.common.errors import UserError
+from pocketprune.common.registry import one_line, watching_own_code
 from pocketprune.training.checkpoint import seed_everything
 from pocketprune.training.distributed import processes, world_size
 from pocketprune.training.stopping import PeerError, Preempted, leaving_on_sigterm
@@ -48,6 +60,11 @@ def main(arguments: Sequence[str]) -> int:
         if error.errno not in DISK_FAULTS:
             raise
         return _tell(f"error: cannot write {error.filename or 'to --workdir'}: {error.strerror}", 2)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        fewer = "--batch_size, --batch_size_eval and --latency_batch say how many images are held at once"
+        return _tell(f"error: out of memory ({one_line(error)}); {fewer}", 2)
     return 0
 
 
@@ -60,6 +77,11 @@ def _thread_failed(fault: threading.ExceptHookArgs) -> None:
     """Be silent about a disk's fault in a thread that writes for the main one: that one tells it."""
     if getattr(fault.exc_value, "errno", None) not in DISK_FAULTS:
         threading.__excepthook__(fault)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether memory was asked for that is not there; on the CPU torch raises a plain RuntimeError."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _tell(line: str, status: int) -> int:
@@ -75,7 +97,7 @@ def _tell_once(line: str, status: int) -> int:
 
 def run(config: Config) -> None:
     """Build what the settings name, and carry out the command."""
-    with processes(config.run.device) as device:
+    with processes(config.run.device) as device, watching_own_code():
         find_learner(config.run.learner)
         claim_workdir(config.workdir)
         if config.run.threads:
@@ -131,5 +153,6 @@ def claim_workdir(workdir: Path) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, _before)
     threading.excepthook = _thread_failed
     sys.exit(main(sys.argv[1:]))

@@ -49,5 +49,13 @@ def parse(arguments: Sequence[str], concerns: Iterable[type[Concern]]) -> dict[s
     except (flags.Error, ValueError) as error:
         raise UserError(" ".join(str(error).removeprefix("flag ").split())) from None
     if left:
-        raise UserError(f"argument {left[0]!r}: expected a flag (a switch takes its value as --switch=true)")
+        raise UserError(f"argument {left[0]!r}: expected a flag{_as_one_word(arguments, left[0])}")
     return {name: registry[name].value for name in registry}
+
+
+def _as_one_word(arguments: Sequence[str], left: str) -> str:
+    """How to write a switch whose value stands apart from it; "" where that is not what went wrong."""
+    before = arguments[max(0, list(arguments).index(left) - 1)]
+    if left.lower() in _ValueParser._SWITCH and before.startswith("-"):
+        return f"; a switch takes its value as {before}={left.lower()}"
+    return ""

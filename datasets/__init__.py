@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import torch
 
+from datasets.checking import checked
 from datasets.cifar10 import cifar10
 from datasets.digits import digits
 from datasets.fashion_mnist import fashion_mnist
@@ -12,7 +13,7 @@ from datasets.image_folder import FolderSplit, image_folder
 from datasets.memory import CropFlip, TensorSplit, in_memory
 from datasets.split import Dataset, Split
 from pocketprune.common.errors import UserError
-from pocketprune.common.registry import call_accepted, resolve
+from pocketprune.common.registry import blaming, call_accepted, resolve
 
 __all__ = [
     "DATASETS",
@@ -50,7 +51,8 @@ def create_dataset(
     A builder receives those of the keywords that it accepts, and None leaves it its own default.
     seed: fixes which training samples are held out for validation: nb_smpls_val of them, or val_fraction of
     all. Raises UserError for an unknown name (with the nearest one), for missing or damaged files, for too
-    few samples in a class, and for a callable that returns no Dataset.
+    few samples in a class, and for a callable that fails, returns no Dataset or one whose batches are not what
+    `Split.batches` promises.
     """
     builder = resolve("--dataset", name, DATASETS)
     options = {
@@ -63,7 +65,8 @@ def create_dataset(
         "nb_workers": nb_workers,
         "download": download,
     }
-    dataset = call_accepted(builder, options)
+    with blaming(f"--dataset={name}: the callable failed"):
+        dataset = call_accepted(builder, options)
     if not isinstance(dataset, Dataset):
         raise UserError(f"--dataset={name}: must return a datasets.Dataset, not {type(dataset).__name__}")
-    return dataset
+    return dataset if name in DATASETS else checked(dataset, f"--dataset={name}")

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from datasets.split import Dataset, Plan, Split, hold_out
+from pocketprune.common.errors import UserError
 
 Augmentation = Callable[[Tensor, Tensor], Tensor]
 """(uint8 images (n, C, H, W), uniforms (n, 3) in [0, 1)) -> uint8 images (n, C, H, W)."""
@@ -35,7 +36,7 @@ class CropFlip:
 class TensorSplit(Split):
     """Samples held as one uint8 tensor (N, C, H, W) with int64 labels (N,), on `device`.
 
-    mean, std: per channel, for pixels scaled to [0, 1]. Raises ValueError where the shapes do not match.
+    mean, std: per channel, for pixels scaled to [0, 1]. Raises UserError where the shapes do not match.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class TensorSplit(Split):
     ) -> None:
         if images.dtype != torch.uint8 or images.ndim != 4 or len(images) != len(labels):
             found = f"{images.dtype} {tuple(images.shape)} for {len(labels)} labels"
-            raise ValueError(f"images: {found}; accepted: torch.uint8 (N, C, H, W) for N labels")
+            raise UserError(f"images: {found}; accepted: torch.uint8 (N, C, H, W) for N labels")
         self.device = torch.device(device)
         self.images = images.to(self.device)
         self.labels = labels.to(self.device, torch.int64)
@@ -90,9 +91,9 @@ def in_memory(
 ) -> Dataset:
     """A Dataset of (images uint8 (N, C, H, W), labels (N,)) arrays; `val` is held out of `train` by `seed`.
 
-    Raises UserError where the held-out number leaves a class empty.
+    Raises UserError for labels that are not 0 to num_classes - 1, and where the held-out number leaves a class empty.
     """
-    images, labels = torch.from_numpy(train[0]), torch.from_numpy(np.asarray(train[1], dtype=np.int64))
+    images, labels = torch.from_numpy(train[0]), _labels(train[1], num_classes, "training")
     kept, held = hold_out(labels, num_classes, seed=seed, nb_smpls_val=nb_smpls_val, val_fraction=val_fraction)
 
     def split(images: Tensor, labels: Tensor) -> TensorSplit:
@@ -104,5 +105,13 @@ def in_memory(
         input_shape=tuple(images.shape[1:]),
         train=split(images[kept], labels[kept]),
         val=split(images[held], labels[held]),
-        test=split(torch.from_numpy(test[0]), torch.from_numpy(np.asarray(test[1], dtype=np.int64))),
+        test=split(torch.from_numpy(test[0]), _labels(test[1], num_classes, "test")),
     )
+
+
+def _labels(given: np.ndarray, num_classes: int, part: str) -> Tensor:
+    labels = torch.from_numpy(np.asarray(given, dtype=np.int64))
+    odd = labels[(labels < 0) | (labels >= num_classes)]
+    if len(odd):
+        raise UserError(f"labels: the {part} set has the label {int(odd[0])}; accepted: 0 to {num_classes - 1}")
+    return labels

@@ -7,8 +7,10 @@ from config import Config
 from datasets import Dataset
 from learners.base import Learner
 from learners.channel.learner import ChannelPruningLearner
+from learners.checks import refuse_unfit
 from learners.context import RunContext
 from learners.full_precision import FullPrecisionLearner
+from pocketprune.common.errors import UserError
 from pocketprune.common.registry import resolve
 
 __all__ = ["LEARNERS", "Learner", "create_learner", "find_learner"]
@@ -20,14 +22,25 @@ LEARNERS: dict[str, type[Learner]] = {
 
 
 def find_learner(name: str) -> type[Learner]:
-    """Return the learner called `name`, or a person's own as file.py:callable.
+    """Return the learner called `name`, or a person's own as file.py:class.
 
     Raises:
-        UserError: the name is unknown; the nearest one is told.
+        UserError: the name is unknown, and the nearest one is told, or it is of no complete subclass of Learner.
     """
-    return resolve("--learner", name, LEARNERS)
+    found = resolve("--learner", name, LEARNERS)
+    if not isinstance(found, type) or not issubclass(found, Learner):
+        raise UserError(f"--learner={name}: a {type(found).__name__}; accepted: a subclass of learners.Learner")
+    missing = ", ".join(sorted(found.__abstractmethods__))
+    if missing:
+        raise UserError(f"--learner={name}: has no {missing}; a subclass of learners.Learner defines it")
+    return found
 
 
 def create_learner(name: str, *, config: Config, dataset: Dataset, net: nn.Module, device: torch.device) -> Learner:
-    """Return the learner called `name` for a data set and a freshly initialised network."""
+    """Return the learner called `name` for a data set and a freshly initialised network.
+
+    Raises:
+        UserError: the name is unknown, the network does not fit the data, or a batch is larger than the memory.
+    """
+    refuse_unfit(config, dataset, net.to(device), device)
     return find_learner(name)(RunContext(config, dataset, net, device))

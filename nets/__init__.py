@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from torch import nn
 
+from nets.checking import check_outputs
 from nets.lenet import lenet
 from nets.mobilenet import mobilenet_v1, mobilenet_v2
 from nets.plain import plain
@@ -11,7 +12,9 @@ from nets.resnet import resnet
 from nets.resnet_imagenet import resnet_imagenet
 from nets.vgg import vgg16_bn
 from pocketprune.common.errors import UserError
-from pocketprune.common.registry import call_accepted, one_line, resolve
+from pocketprune.common.registry import blaming, call_accepted, resolve
+
+__all__ = ["NETS", "check_outputs", "create_net"]
 
 NETS: dict[str, Callable[..., nn.Module]] = {
     "lenet": lenet,
@@ -50,12 +53,8 @@ def create_net(
         "resnet_shortcut": resnet_shortcut,
         "mobilenet_depth_mult": mobilenet_depth_mult,
     }
-    try:
+    with blaming(f"--net={name}: the callable failed"):
         net = call_accepted(builder, options)
-    except UserError:
-        raise
-    except Exception as error:  # a person's own callable may fail in any way
-        raise UserError(f"--net={name}: the callable failed: {one_line(error)}") from error
     if not isinstance(net, nn.Module):
         raise UserError(f"--net={name}: must return a torch.nn.Module, not {type(net).__name__}")
     return net

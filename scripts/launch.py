@@ -13,6 +13,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if __name__ == "__main__":  # torch takes seconds to import, in which Ctrl-C would end in a traceback
+
+    def _leave_at_once(*_: object) -> None:
+        os.write(2, b"interrupted\n")
+        os._exit(130)
+
+    _before = signal.getsignal(signal.SIGINT)
+    if _before is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _leave_at_once)
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # or a lost connection comes with a trace of torch's code
 
 from torch.distributed import DistError
@@ -74,4 +83,5 @@ def _tell(line: str, status: int) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, _before)
     sys.exit(main(sys.argv[1:]))

@@ -94,8 +94,10 @@ def pick_device(device: str, launch: Launch | None = None) -> torch.device:
         chosen = torch.device(device)
     except RuntimeError as error:
         raise UserError(f"{device} is not a device; accepted are auto, cpu, cuda, cuda:N", argument="device") from error
-    if chosen.type != "cuda":
-        return chosen
+    if chosen.type not in ("cpu", "cuda"):
+        raise UserError(f"{device} is not supported; accepted are auto, cpu, cuda, cuda:N", argument="device")
+    if chosen.type == "cpu":
+        return torch.device("cpu")  # whatever its number
     together = launch.local_world if launch else 1
     _require_gpus(device, chosen.index, together, count)
     index = chosen.index if chosen.index is not None else launch.local_rank if launch else 0

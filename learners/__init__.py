@@ -25,7 +25,8 @@ def find_learner(name: str) -> type[Learner]:
     Raises:
         UserError: the name is unknown; the nearest one is told.
     """
-    return resolve("--learner", name, LEARNERS)
+    found: type[Learner] = resolve("--learner", name, LEARNERS)  # type: ignore[assignment]
+    return found
 
 
 def create_learner(name: str, *, config: Config, dataset: Dataset, net: nn.Module, device: torch.device) -> Learner:

@@ -10,11 +10,11 @@ class RunConfig(Concern):
     """What to do, and where"""
 
     learner: str = setting(
-        "full-prec", "the recipe: full-prec trains the network as it is; channel prunes its channels"
+        "full-prec", "what is done: full-prec trains the network as it is; channel prunes its channels"
     )
     exec_mode: str = setting(
         "train",
-        "train runs the recipe; eval measures the trained network, or with --learner channel the workdir's "
+        "train runs the learner; eval measures the trained network, or with --learner channel the workdir's "
         "pruned_model.pt; export writes it as ONNX, OpenVINO and torch.export files; layers shows the "
         "prunable layers and the channel groups and writes a ratio-list template",
         accept=("train", "eval", "export", "layers"),
@@ -76,5 +76,7 @@ class NetConfig(Concern):
         None, "share of mobilenet_v1's and mobilenet_v2's channels in every layer", accept=POSITIVE
     )
     init_checkpoint: str = setting(
-        "", "state dict of the full-precision network; none: the workdir's own, trained first if it has none"
+        "",
+        "the network to start with: a state dict, or what an earlier run saved, which may be pruned already; none: the "
+        "workdir's own dense network, trained first if it has none",
     )

@@ -1,5 +1,7 @@
 """The learners: `LEARNERS`, from name to class, and `create_learner`."""
 
+from typing import Any, cast
+
 import torch
 from torch import nn
 
@@ -27,13 +29,13 @@ def find_learner(name: str) -> type[Learner]:
     Raises:
         UserError: the name is unknown, and the nearest one is told, or it is of no complete subclass of Learner.
     """
-    found = resolve("--learner", name, LEARNERS)
+    found: Any = resolve("--learner", name, LEARNERS)
     if not isinstance(found, type) or not issubclass(found, Learner):
         raise UserError(f"--learner={name}: a {type(found).__name__}; accepted: a subclass of learners.Learner")
     missing = ", ".join(sorted(found.__abstractmethods__))
     if missing:
         raise UserError(f"--learner={name}: has no {missing}; a subclass of learners.Learner defines it")
-    return found
+    return cast(type[Learner], found)
 
 
 def create_learner(name: str, *, config: Config, dataset: Dataset, net: nn.Module, device: torch.device) -> Learner:

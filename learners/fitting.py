@@ -1,11 +1,11 @@
 """Training a network of the run, resumable, its seconds on a clock."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import nn
 
 from learners.context import RunContext
+from pocketprune.training.callbacks import Callback
 from pocketprune.training.distillation import Distillation
 from pocketprune.training.loop import train
 from pocketprune.training.state import TrainSettings
@@ -20,7 +20,7 @@ def fit(
     clock: str,
     *,
     teacher: nn.Module | None = None,
-    callbacks: Sequence[Any] = (),
+    callbacks: Sequence[Callback] = (),
 ) -> None:
     """Train `net` in place, or go on with its training.
 
@@ -28,7 +28,7 @@ def fit(
         phase: the name of its checkpoints and of its curves.
         clock: takes the seconds of the whole training, those before it was resumed included.
         teacher: the network whose softened outputs are learned too.
-        callbacks: as `pocketprune.training.loop.train` takes them.
+        callbacks: what else takes part in the training.
     """
     run.say(f"Training ({phase}): {settings.epochs:g} epochs of {len(run.dataset.train)} images")
     result = train(
@@ -40,7 +40,7 @@ def fit(
         recorder=run.recorder,
         checkpoints=run.checkpoints(phase),
         label=phase,
-        **({"callbacks": callbacks} if callbacks else {}),
+        callbacks=callbacks,
     )
     run.add_seconds(clock, result.seconds)
 

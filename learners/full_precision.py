@@ -25,10 +25,12 @@ class FullPrecisionLearner(Learner):
     phases = (DENSE, RETRAIN)
 
     def train(self) -> dict[str, Any]:
+        """Train the network that the run starts with. Return the report."""
         run, share = self.run, self.run.config.train.nb_epochs_rat
         if share == 0:
             raise UserError("--nb_epochs_rat=0: expected a number > 0 with --learner full-prec")
-        start = self.start() if run.config.net.init_checkpoint else run.net
+        given = self.start() if run.config.net.init_checkpoint else None
+        start = run.net if given is None else given
         teacher = self.teacher(start)
         self.claim()
         if steps_of(start):
@@ -60,9 +62,11 @@ class FullPrecisionLearner(Learner):
         return start if named is None else named
 
     def result(self, net: nn.Module) -> str:
+        """Return which of the stages the trained network is."""
         return "trained" if steps_of(net) else "dense"
 
     def trained_net(self) -> nn.Module:
+        """Return what `train` ended with, or the network of --init_checkpoint if the workdir has no run from it."""
         given = self.run.config.net.init_checkpoint
         same = not given or given == workdir.saved_flags(self.run.config).get("init_checkpoint")
         if same and self.artifact.exists():

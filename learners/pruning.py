@@ -24,6 +24,7 @@ class PruningLearner(Learner):
     stages: ClassVar = {"dense": "dense", "before_finetune": "before fine-tuning", "pruned": "final"}
 
     def trained_net(self) -> nn.Module:
+        """Return the pruned network. Raises UserError where there is none yet."""
         if not self.artifact.exists():
             raise UserError(
                 f"--workdir={self.run.workdir}: holds no {self.artifact.name}; prune first (--exec_mode train)"

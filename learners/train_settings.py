@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from config import Config, TrainConfig
+from config import Config
+from config.training import TrainConfig
 from nets import NETS
 from nets.schedules import Schedule as NetSchedule
 from nets.schedules import schedule_for
@@ -61,5 +62,5 @@ def _channels_last(config: Config, device: str) -> bool:
 def _schedule(train: TrainConfig, own: NetSchedule) -> Schedule:
     """Return the schedule that --lrn_rate_dcy names, or the network's own; both fit a training of any length."""
     steps = Piecewise(tuple(epoch / own.nb_epochs for epoch in own.decay_epochs), own.decay_rate)
-    named = {"piecewise": steps, "cosine": Cosine(train.warmup), "constant": Constant()}
+    named: dict[str, Schedule] = {"piecewise": steps, "cosine": Cosine(train.warmup), "constant": Constant()}
     return named[train.lrn_rate_dcy]

@@ -1,4 +1,4 @@
-"""What a workdir remembers of a run, so that the same command goes on with it and another one is refused."""
+"""What a workdir remembers of a run, so that the same command resumes it and another one is refused."""
 
 import dataclasses
 import json

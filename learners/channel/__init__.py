@@ -1,0 +1,1 @@
+"""Channel pruning by reconstruction as a learner."""

@@ -29,6 +29,7 @@ class ChannelPruningLearner(PruningLearner):
     phases = ("search*", "prune", "tune*", "recover", "finetune")
 
     def train(self) -> dict[str, Any]:
+        """Prune the network that the run starts with, and fine-tune it. Return the report."""
         run = self.run
         start = self.start()
         structure = analyse(run.net if start is None else start, run.example)

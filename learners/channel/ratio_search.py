@@ -62,7 +62,8 @@ class RatioSearch:
         """
         checkpoints = self.context.checkpoints("search_result")
         if (done := checkpoints.latest()) is not None:
-            return done.state["ratios"]
+            found: list[float] = done.state["ratios"]
+            return found
         ratios = self._run(net, calibration, prune)
         if is_main():
             checkpoints.save({"ratios": ratios}, 1)
@@ -160,7 +161,8 @@ class RatioSearch:
 
         def score(counts: Values) -> Score:
             pruned = env.judge(prune(env.ratios(counts)).eval())
-            return gather_objects(pruned)[0]  # one opinion, should the processes' arithmetic differ
+            agreed: Score = gather_objects(pruned)[0]
+            return agreed  # one opinion, should the processes' arithmetic differ
 
         counts, scored = decide(problem, found, score)
         shown = ", ".join(f"{score.accuracy:.2%}" for _, score in scored)

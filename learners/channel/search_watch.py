@@ -12,20 +12,20 @@ from pocketprune.training.metrics import Recorder
 
 
 class SearchWatch:
-    """A context inside which it is called with every roll-out, and `finish` with the result."""
+    """Is called with every roll-out inside of it as a context, and its `finish` with the result."""
 
     def __init__(self, recorder: Recorder, problem: Problem, name: str) -> None:
         self.recorder, self.problem, self.name = recorder, problem, name
-        self._bar: tqdm | None = None
+        self._bar = tqdm(leave=False, delay=1, disable=not is_main(), desc=name, unit="roll-out")
 
     def __enter__(self) -> "SearchWatch":
-        self._bar = tqdm(leave=False, delay=1, disable=not is_main(), desc=self.name, unit="roll-out")
         return self
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()
 
     def __call__(self, progress: Progress) -> None:
+        """Show and record a roll-out."""
         rollout, best, bar = progress.rollout, progress.best, self._bar
         bar.total = max(progress.expected, progress.done)
         bar.update(progress.done - bar.n)

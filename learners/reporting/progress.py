@@ -12,6 +12,7 @@ class ProgressBar:
         self._bar: tqdm | None = None
 
     def __call__(self, phase: str, done: int, total: int) -> None:
+        """Show how much is done."""
         if self._bar is None or self._bar.total != total or done < self._bar.n:
             self.close()
             self._bar = tqdm(total=total, leave=False, delay=1, disable=not is_main())
@@ -19,6 +20,7 @@ class ProgressBar:
         self._bar.update(done - self._bar.n)
 
     def close(self) -> None:
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.close()
 

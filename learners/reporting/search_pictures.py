@@ -22,8 +22,9 @@ def draw_ratios(names: Sequence[str], ratios: np.ndarray) -> np.ndarray:
         axes.set_xlabel("roll-out")
 
     def cells() -> np.ndarray:
-        shade = np.array(PAPER) + ratios.T[..., None] * (np.array(INK) - np.array(PAPER))
-        return shade.astype(np.uint8).repeat(10, 0).repeat(4, 1)
+        shade: np.ndarray = np.array(PAPER) + ratios.T[..., None] * (np.array(INK) - np.array(PAPER))
+        shade = shade.astype(np.uint8).repeat(10, 0).repeat(4, 1)
+        return shade
 
     return _drawn(plot, cells, height=max(4.0, 0.16 * len(names)))
 

@@ -156,7 +156,8 @@ def _checked(content: Any, source: str) -> dict[str, Any]:
     wrong = [key for key, kind in kinds.items() if not isinstance(content.get(key), kind)]
     if version not in (1, VERSION) or wrong or shape not in content:
         raise UserError(f"{source}: tampered with: {', '.join(wrong) or f'{shape} or version'} malformed")
-    return content | {"steps": _first_layout(content["recipe"])} if version == 1 else content
+    steps = _first_layout(content["recipe"]) if version == 1 else content["steps"]
+    return {**content, "steps": steps}
 
 
 def _first_layout(recipe: Any) -> list[dict[str, Any]]:

@@ -47,6 +47,7 @@ def read_steps(entries: Any, source: str) -> list[Step]:
     """Return the steps that a file's plain values stand for.
 
     Args:
+        entries: what `write_steps` returned, as read from a file.
         source: how the message of an error begins.
 
     Raises:

@@ -36,7 +36,7 @@ def test_the_start_rate_follows_the_batch_size() -> None:
     assert _settings("--lrn_rate_init 0.02").lrn_rate == pytest.approx(0.02)
 
 
-def test_flags_win_over_the_recipe() -> None:
+def test_flags_win_over_the_networks_own() -> None:
     line = "--nb_epochs 8 --loss_w_dcy 0 --momentum 0.5 --optimizer adam --lrn_rate_dcy cosine --warmup 0.1"
     settings = _settings(line, 0.25)
     assert (settings.epochs, settings.weight_decay, settings.momentum) == (2.0, 0.0, 0.5)

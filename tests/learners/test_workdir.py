@@ -1,4 +1,4 @@
-"""One workdir, one run of each learner: gone on with, refused, or started over; and the training flags on the way."""
+"""One workdir, one run of each learner: resumed, refused, or started over; and the training flags on the way."""
 
 import errno
 import json

@@ -25,7 +25,7 @@ from pocketprune.channel_pruning.searching.scoring import judge_of
 from pocketprune.channel_pruning.searching.statistics import collect
 from pocketprune.common.errors import UserError
 from pocketprune.common.modes import evaluation_mode
-from pocketprune.search.interface import Score
+from pocketprune.search.interface import Score, Variable
 from pocketprune.structure.channel_groups import Structure, analyse
 from pocketprune.structure.cost_model import CostModel
 from pocketprune.structure.verification import check_groups
@@ -79,7 +79,7 @@ class PruningEnvironment:
             check_groups(self.structure, self.structure.traced.example)
             self.choices: list[Choice] = choices_of(self.structure, options.shared_input, options.channel_multiple)
             self._statistics = collect(self.structure, self.choices, calibration, options, progress)
-        self.variables = tuple(choice.layer for choice in self.choices)
+        self.variables: Sequence[Variable] = tuple(choice.layer for choice in self.choices)
         self._curves = {index: statistics.error_curve() for index, statistics in self._statistics.items()}
         self._cuts: OrderedDict[tuple[int, int], Cut] = OrderedDict()
         self._set_costs(budget, latency)

@@ -41,10 +41,13 @@ def norm_scale(norm: fx.Node, names: Mapping[fx.Node, str], tensors: Mapping[str
 
 
 def following_norm(node: fx.Node) -> fx.Node | None:
-    """The batch norm (with running statistics) that alone reads a node, if there is one."""
+    """The batch norm that alone reads a node, with running statistics that it uses and tensors of its own."""
     user = _only_user(node)
-    known = user is not None and operator_name(user) in ("batch_norm", "_native_batch_norm_legit_no_training")
-    return user if known and user.args[0] is node and isinstance(user.args[4], fx.Node) else None
+    name = operator_name(user) if user is not None else ""
+    if name not in ("batch_norm", "_native_batch_norm_legit_no_training") or user.args[0] is not node:
+        return None
+    own = all(a is None or a.op == "placeholder" for a in user.args[1:5]) and user.args[4] is not None
+    return user if own and not (name == "batch_norm" and user.args[5]) else None
 
 
 def find_branches(traced: TracedNet, layers: Sequence[fx.Node]) -> dict[fx.Node, Branch]:

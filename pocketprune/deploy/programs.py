@@ -9,27 +9,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils import _pytree as pytree
 
 from pocketprune.common.errors import UserError
 from pocketprune.graph.admission import first_line
 from pocketprune.graph.exporting import named_keywords, silenced
 from pocketprune.graph.tracing import ExampleInputs, batch_of, split_inputs
-
-
-def at_batch(inputs: ExampleInputs, size: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The inputs at another batch size: their own samples, as often as needed."""
-    batch = batch_of(inputs)
-
-    def resized(value: Any) -> Any:
-        return value[torch.arange(size) % batch] if _has_batch(value, batch) else value
-
-    return pytree.tree_map(resized, split_inputs(inputs))
-
-
-def _has_batch(value: Any, batch: int) -> bool:
-    return isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] == batch
+from pocketprune.structure.batches import at_batch, has_batch
 
 
 def exported_program(net: nn.Module, inputs: ExampleInputs) -> tuple[torch.export.ExportedProgram, Any]:
@@ -47,7 +34,7 @@ def _dynamic_shapes(net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
     """For each argument of the network's forward, which axes are free: the batch, one for all."""
     axis, batch = torch.export.Dim("batch", min=1), batch_of((args, kwargs))
     bound = inspect.signature(net.forward).bind(*args, **kwargs).arguments
-    return pytree.tree_map(lambda value: {0: axis} if _has_batch(value, batch) else None, dict(bound))
+    return pytree.tree_map(lambda value: {0: axis} if has_batch(value, batch) else None, dict(bound))
 
 
 def onnx_model(net: nn.Module, inputs: ExampleInputs) -> tuple[torch.onnx.ONNXProgram, bool]:

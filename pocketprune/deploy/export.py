@@ -21,7 +21,8 @@ from torch.utils import _pytree as pytree
 
 from pocketprune.common.errors import UserError
 from pocketprune.common.modes import evaluation_mode
-from pocketprune.deploy.programs import at_batch, exported_program, onnx_model, quiet, root_line
+from pocketprune.common.untouched import untouched
+from pocketprune.deploy.programs import exported_program, onnx_model, quiet, root_line
 from pocketprune.deploy.runtimes import (
     Runner,
     latencies,
@@ -32,7 +33,9 @@ from pocketprune.deploy.runtimes import (
     run_eagerly,
 )
 from pocketprune.graph.admission import refuse_modeless, refuse_others
-from pocketprune.graph.tracing import ExampleInputs, batch_of, split_inputs
+from pocketprune.graph.nodes import tensors_in
+from pocketprune.graph.tracing import ExampleInputs, batch_of, copied, split_inputs
+from pocketprune.structure.batches import at_batch
 
 TOLERANCE = 1e-4
 """The largest difference accepted, as a share of the output's largest value."""
@@ -191,7 +194,9 @@ def _export(
     refuse_others(net)
     refuse_modeless(net)
     net, inputs = _on_cpu(net, inputs)
-    with evaluation_mode(net), _draft_of(path) as draft:
+    eager = run_eagerly(net)
+    with untouched(net), evaluation_mode(net), _draft_of(path) as draft:
+        fresh = _copied_if_changed(eager, inputs)
         try:
             with quiet():
                 dynamic = kind.write(net, inputs, draft)
@@ -200,12 +205,21 @@ def _export(
             raise UserError(
                 f"{path}: network {type(net).__name__} cannot be exported to {kind.name}: {root_line(error)}"
             ) from error
-        eager, sizes = run_eagerly(net), (1, OTHER_BATCH) if dynamic else (batch_of(inputs),)
+        sizes = (1, OTHER_BATCH) if dynamic else (batch_of(inputs),)
         differences = [_difference(path, eager, runner, at_batch(inputs, size), tolerance) for size in sizes]
-        torch_ms, own_ms = latencies([lambda: eager(inputs), lambda: runner(inputs)], repeats=repeats)
+        torch_ms, own_ms = latencies([lambda: eager(fresh(inputs)), lambda: runner(fresh(inputs))], repeats=repeats)
         written = sum(file.stat().st_size for file in draft.parent.iterdir())
     batch = None if dynamic else batch_of(inputs)
     return Exported(kind.name, path, written, batch, own_ms, torch_ms, max(differences))
+
+
+def _copied_if_changed(eager: Runner, inputs: ExampleInputs) -> Callable[[ExampleInputs], ExampleInputs]:
+    """What prepares the inputs of one timed run: a copy where the network works in place, else nothing."""
+    given = copied(inputs)
+    with contextlib.suppress(Exception):  # what the network does not take is told by whatever exports it
+        eager(given)
+    before, after = tensors_in(inputs), tensors_in(given)
+    return copied if not all(map(torch.equal, before, after)) else lambda same: same
 
 
 def _on_cpu(net: nn.Module, inputs: ExampleInputs) -> tuple[nn.Module, ExampleInputs]:
@@ -235,7 +249,7 @@ def _draft_of(path: Path) -> Iterator[Path]:
 def _difference(path: Path, eager: Runner, runner: Runner, inputs: ExampleInputs, tolerance: float) -> float:
     """Return the largest absolute difference between the outputs, and refuse one that is more than tolerated."""
     try:
-        expected, made = eager(inputs), runner(inputs)
+        expected, made = eager(copied(inputs)), runner(copied(inputs))
     except Exception as error:  # runtimes raise errors of their own
         raise UserError(
             f"{path}: the exported network does not run at batch {batch_of(inputs)}: "

@@ -10,9 +10,10 @@ from torch import nn
 
 from pocketprune.common.errors import UserError
 from pocketprune.common.modes import evaluation_mode
+from pocketprune.common.untouched import untouched
 from pocketprune.graph.admission import refuse_others
 from pocketprune.graph.nodes import tensors_in
-from pocketprune.graph.tracing import ExampleInputs, split_inputs, try_forward
+from pocketprune.graph.tracing import ExampleInputs, copied, split_inputs, try_forward
 
 
 @torch.no_grad()
@@ -37,13 +38,16 @@ def measure_latency(net: nn.Module, example_inputs: ExampleInputs, repeats: int 
     cuda = any(t.is_cuda for t in tensors_in((args, kwargs)))
 
     def once() -> float:
+        own_args, own_kwargs = copied(args), copied(kwargs)  # a network may work in place
+        if cuda:
+            torch.cuda.synchronize()
         start = time.perf_counter()
-        net(*args, **kwargs)
+        net(*own_args, **own_kwargs)
         if cuda:
             torch.cuda.synchronize()
         return (time.perf_counter() - start) * 1e3
 
-    with evaluation_mode(net):
+    with untouched(net), evaluation_mode(net):
         for _ in range(max(2, repeats // 10)):
             once()
         return statistics.median(once() for _ in range(repeats))

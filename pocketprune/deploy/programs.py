@@ -9,29 +9,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils import _pytree as pytree
 
 from pocketprune.common.errors import UserError
 from pocketprune.graph.admission import first_line
 from pocketprune.graph.exporting import named_keywords, silenced
 from pocketprune.graph.tracing import ExampleInputs, batch_of, split_inputs
-
-
-def at_batch(inputs: ExampleInputs, size: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the inputs at another batch size, their own samples repeated as often as needed."""
-    batch = batch_of(inputs)
-
-    def resized(value: Any) -> Any:
-        return value[torch.arange(size) % batch] if _has_batch(value, batch) else value
-
-    args, kwargs = pytree.tree_map(resized, split_inputs(inputs))
-    return args, kwargs
-
-
-def _has_batch(value: Any, batch: int) -> bool:
-    """Return whether a value is a tensor whose first axis is the batch."""
-    return isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] == batch
+from pocketprune.structure.batches import at_batch, has_batch
 
 
 def exported_program(net: nn.Module, inputs: ExampleInputs) -> tuple[torch.export.ExportedProgram, Any]:
@@ -49,7 +34,7 @@ def _dynamic_shapes(net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
     """Return for each argument of the network's forward which axes are free: the batch, which is one for all."""
     axis, batch = torch.export.Dim("batch", min=1), batch_of((args, kwargs))
     bound = inspect.signature(net.forward).bind(*args, **kwargs).arguments
-    shapes: dict[str, Any] = pytree.tree_map(lambda value: {0: axis} if _has_batch(value, batch) else None, dict(bound))
+    shapes: dict[str, Any] = pytree.tree_map(lambda value: {0: axis} if has_batch(value, batch) else None, dict(bound))
     return shapes
 
 

@@ -68,11 +68,14 @@ def norm_scale(norm: fx.Node, names: Mapping[fx.Node, str], tensors: Mapping[str
 
 
 def following_norm(node: fx.Node) -> fx.Node | None:
-    """Return the batch norm that reads a node, if it has running statistics and nothing else reads the node."""
+    """Return the batch norm that alone reads a node, with running statistics that it uses and tensors of its own."""
     user = _only_user(node)
-    if user is None or operator_name(user) not in ("batch_norm", "_native_batch_norm_legit_no_training"):
+    name = operator_name(user) if user is not None else ""
+    if user is None or name not in ("batch_norm", "_native_batch_norm_legit_no_training") or user.args[0] is not node:
         return None
-    return user if user.args[0] is node and isinstance(user.args[4], fx.Node) else None
+    sources = [a for a in user.args[1:5] if isinstance(a, fx.Node)]
+    own = all(source.op == "placeholder" for source in sources) and isinstance(user.args[4], fx.Node)
+    return user if own and not (name == "batch_norm" and user.args[5]) else None
 
 
 def find_branches(traced: TracedNet, layers: Sequence[fx.Node]) -> dict[fx.Node, Branch]:

@@ -9,16 +9,31 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from pocketprune.graph.exporting import copied
 from pocketprune.graph.nodes import Env
 from pocketprune.graph.tracing import ExampleInputs, TracedNet
 
 __all__ = ["Env", "evaluate_node", "last_uses", "run"]
 
 
+_UPDATING = frozenset(
+    (
+        torch.ops.aten.batch_norm.default,
+        torch.ops.aten.instance_norm.default,
+        torch.ops.aten.native_batch_norm.default,
+        torch.ops.aten._native_batch_norm_legit.default,
+        torch.ops.aten.cudnn_batch_norm.default,
+    )
+)
+"""Operators that write into their arguments 3 and 4, the running statistics, where argument 5 asks for it."""
+
+
 def evaluate_node(node: fx.Node, env: Mapping[fx.Node, Any]) -> Any:
     """Return the value of one call_function node, its arguments looked up in `env`."""
     args: Any = fx.map_arg(node.args, env.__getitem__)
     kwargs: Any = fx.map_arg(node.kwargs, env.__getitem__)
+    if node.target in _UPDATING and args[5]:
+        args = (*args[:3], *copied(args[3:5]), *args[5:])
     operator: Any = node.target
     return operator(*args, **kwargs)
 

@@ -20,8 +20,10 @@ from torch.utils import _pytree as pytree
 from pocketprune.common.devices import device_of
 from pocketprune.common.errors import UserError
 from pocketprune.common.modes import evaluation_mode
+from pocketprune.common.untouched import untouched
 from pocketprune.graph.admission import describe_input, first_line, refuse_untraceable, why_untraceable
 from pocketprune.graph.exporting import attempts, copied, exported
+from pocketprune.graph.hooks import Place, silent_hooks, watching_hooks
 from pocketprune.graph.nodes import Env, concrete_shape, describe, module_path, node_shape, operator_name, tensors_in
 from pocketprune.graph.purifying import clean, purify
 
@@ -55,6 +57,7 @@ class TracedNet:
         input_nodes: the placeholders of the network's inputs, in the order of `flat_inputs`.
         example: the example inputs as traced (args, kwargs).
         out_spec: how the flat outputs are nested.
+        onlookers: where the network's forward hooks are that take no part in what it computes.
     """
 
     net: nn.Module
@@ -64,6 +67,7 @@ class TracedNet:
     input_nodes: list[fx.Node]
     example: tuple[tuple[Any, ...], dict[str, Any]]
     out_spec: Any
+    onlookers: frozenset[Place] = frozenset()
 
     def named_tensors(self) -> dict[str, Tensor]:
         """Return every parameter and buffer of the network under each of its names."""
@@ -165,15 +169,19 @@ def trace(net: nn.Module, example_inputs: ExampleInputs) -> TracedNet:
     """
     refuse_untraceable(net)
     args, kwargs = split_inputs(example_inputs)
-    try_forward(net, args, kwargs)
+    with watching_hooks(net) as onlookers:
+        try_forward(net, args, kwargs)
     failure: Exception | None = None
-    for attempt in attempts(args, kwargs):
-        try:
-            return _to_traced(net, *exported(net, *attempt))
-        except UserError:
-            raise
-        except Exception as error:  # torch.export raises anything a network's forward can raise
-            failure = error
+    with untouched(net), silent_hooks(net, onlookers):
+        for attempt in attempts(args, kwargs):
+            try:
+                traced = _to_traced(net, *exported(net, *attempt))
+                traced.onlookers = frozenset(onlookers)
+                return traced
+            except UserError:
+                raise
+            except Exception as error:  # torch.export raises anything a network's forward can raise
+                failure = error
     raise UserError(f"network {type(net).__name__} cannot be traced: {why_untraceable(failure)}") from failure
 
 
@@ -187,8 +195,8 @@ def try_forward(net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     if any(v.dim() and not len(v) for v in tensors_in((args, kwargs))):
         raise UserError(f"example_inputs ({shapes}) are empty; a batch of one or more is accepted")
     try:
-        with evaluation_mode(net), torch.no_grad():
-            net(*copied((args, kwargs))[0], **copied((args, kwargs))[1])
+        with untouched(net), evaluation_mode(net), torch.no_grad():
+            net(*copied(args), **copied(kwargs))
     except Exception as error:  # a network's forward can raise anything
         raise UserError(
             f"example_inputs ({shapes}) do not fit network {type(net).__name__}: {first_line(error)}"

@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from pocketprune.common.errors import UserError
 from pocketprune.common.names import nearest
 from pocketprune.graph.tracing import ExampleInputs, TracedNet, module_path, trace
+from pocketprune.structure.batches import thawed
 from pocketprune.structure.grouping import Group, find_groups, make_rectangular
 from pocketprune.structure.propagation import Contraction, Slice, State, propagate
 from pocketprune.structure.propagation.roles import roles
@@ -127,7 +128,7 @@ def analyse(
     """Trace a network and resolve its identities into channel groups."""
     if attention not in ATTENTION:
         raise UserError(f"attention: '{attention}' given{nearest(attention, ATTENTION)}")
-    return resolve(trace(net, example_inputs), attention=attention, allow_inexact=allow_inexact)
+    return resolve(thawed(trace(net, example_inputs)), attention=attention, allow_inexact=allow_inexact)
 
 
 def resolve(traced: TracedNet, *, attention: str = "heads", allow_inexact: bool = False) -> Structure:

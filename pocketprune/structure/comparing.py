@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pocketprune.common.modes import evaluation_mode
+from pocketprune.graph.exporting import copied
 from pocketprune.graph.nodes import tensors_in
 
 STEPS = frozenset(
@@ -96,12 +97,12 @@ def same_computation(
     steps = _Steps(tolerance)
     with torch.no_grad(), evaluation_mode(first), evaluation_mode(second):
         with _plain_attention(), steps:
-            expected = first(*args, **kwargs)
+            expected = first(*copied(args), **copied(dict(kwargs)))
         steps.comparing = True
         try:
             with _plain_attention(), steps:
-                second(*args, **kwargs)
-            made = second(*args, **kwargs)  # with the fused path, if it takes one
+                second(*copied(args), **copied(dict(kwargs)))
+            made = second(*copied(args), **copied(dict(kwargs)))  # with the fused path, if it takes one
         except Exception:  # a network's own code may fail in any way once its widths no longer fit
             return False
     return not steps.results and all_alike(expected, made, tolerance)

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from pocketprune.common.modes import evaluation_mode
 from pocketprune.graph.execution import Env, run
 from pocketprune.graph.nodes import tensors_in
-from pocketprune.graph.tracing import operator_name
+from pocketprune.graph.tracing import copied, operator_name
 from pocketprune.structure.channel_groups import ChannelGroup, Structure
 from pocketprune.structure.comparing import all_alike, near
 from pocketprune.structure.propagation import Identified
@@ -207,12 +207,23 @@ def _random_numbers(structure: Structure, generator: torch.Generator, positive: 
 
 def same_output(net: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], expected: Any) -> bool:
     """Whether a network in evaluation mode gives this output."""
+    made = _output(net, args, kwargs)
+    return made is not None and all_alike(expected, made, 1e-4)
+
+
+def same_shapes(net: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], expected: Any) -> bool:
+    """Whether a network in evaluation mode gives an output of these shapes."""
+    made = _output(net, args, kwargs)
+    return made is not None and [t.shape for t in tensors_in(made)] == [t.shape for t in tensors_in(expected)]
+
+
+def _output(net: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """A network's output in evaluation mode, the inputs left as they are; None where it fails."""
     with torch.no_grad(), evaluation_mode(net):
         try:
-            made = net(*args, **kwargs)
+            return net(*copied(args), **copied(dict(kwargs)))
         except Exception:  # the network's own code may fail in any way once its widths no longer fit
-            return False
-    return all_alike(expected, made, 1e-4)
+            return None
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ SECTIONS = dict(
         r"^## (.+?)\n(.*?)(?=^## |\Z)", (ROOT / "docs/operators.md").read_text("utf-8"), re.DOTALL | re.MULTILINE
     )
 )
-NETWORKS = ("admission.py", "tracing.py", "purifying.py", "removal.py", "moving.py", "samplers.py")
+NETWORKS = ("admission.py", "tracing.py", "purifying.py", "removal.py", "proving.py", "moving.py", "samplers.py")
 """Modules whose errors are about networks."""
 
 
@@ -55,7 +55,11 @@ def raised(name: str) -> set[str]:
     """The messages of the errors that a module of the engine raises."""
     (path,) = (ROOT / "pocketprune").rglob(name)
     tree = ast.parse(path.read_text("utf-8"))
-    told = [n.args[0] for n in ast.walk(tree) if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "UserError"]
+    told = [
+        n.args[0]
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Call) and getattr(n.func, "id", "") in ("UserError", "UnprovedError")
+    ]
     told += [
         n.value
         for f in ast.walk(tree)

@@ -15,6 +15,7 @@ from pocketprune.structure.channel_groups import analyse
 from pocketprune.structure.layers import layers_of
 from pocketprune.thinning.removal import remove_channels
 from tests.structure.oracle import analysed, difference, outputs, randomise
+from tests.thinning.reading import without_reading
 
 
 class Reparametrised(nn.Conv2d):
@@ -123,18 +124,6 @@ def writer(group: Any) -> str:
     return group.producers[0].split(".")[0]
 
 
-def without_reading(net: nn.Module, x: Tensor, reader: str, channels: list[int]) -> list[Tensor]:
-    """The dense network's output where one layer reads zeros in place of some channels; its weight stays as it is."""
-
-    def blank(module: nn.Module, args: tuple[Tensor]) -> Tensor:
-        return args[0].index_fill(1, torch.tensor(channels), 0)
-
-    handle = net.get_submodule(reader).register_forward_pre_hook(blank, prepend=True)
-    made = outputs(net, x)
-    handle.remove()
-    return made
-
-
 @pytest.mark.parametrize("name", NETS)
 def test_channels_under_a_statistic_stay_and_say_why(name: str) -> None:
     net, x = built(name)
@@ -217,11 +206,4 @@ def test_channels_that_a_layer_makes_of_constants_go_exactly() -> None:
     net, x = Generated().double().eval(), torch.randn(2, 5, dtype=torch.float64)
     assert analyse(net, x).group("hidden").prunable
     thin = remove_channels(net, x, {"hidden": range(4)})
-    assert difference(outputs(thin, x), without_reading_vector(net, x)) < 1e-9
-
-
-def without_reading_vector(net: Generated, x: Tensor) -> list[Tensor]:
-    handle = net.write.register_forward_pre_hook(lambda module, args: args[0].index_fill(0, torch.tensor([4, 5]), 0))
-    made = outputs(net, x)
-    handle.remove()
-    return made
+    assert difference(outputs(thin, x), without_reading(net, x, "write", [4, 5], axis=0)) < 1e-9

@@ -22,7 +22,7 @@ def batch_norm(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[
     source: Identified = args[0]
     vectors = [v for v in identified_in((args[1:], kwargs)) if v.dim == 1]
     axis = 1 if source.dim > 1 else 0
-    if _takes_statistics(node, args, kwargs):
+    if takes_statistics(node, args, kwargs):
         others = tuple(d for d in range(source.dim) if d != axis)
         facets = [across_statistics(state, node, facet, others) for facet in source.facets]
         source = Identified(source.shape, facets, constant=source.constant, origin=source.origin)
@@ -35,7 +35,8 @@ _ON_THE_SPOT = ("training", "use_input_stats")
 """Arguments by which a normalisation is told to use the statistics of what it is given."""
 
 
-def _takes_statistics(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+def takes_statistics(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a norm uses the statistics of what it is given, not running ones."""
     declared = {a.name for a in node.target._schema.arguments}
     return any(bool(argument(node, args, kwargs, name)) for name in _ON_THE_SPOT if name in declared)
 

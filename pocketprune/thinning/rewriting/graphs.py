@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from pocketprune.graph.hooks import takes_part
 from pocketprune.graph.tracing import TracedNet, module_path, operator_name
 from pocketprune.structure.channel_groups import Structure
+from pocketprune.structure.propagation.normalisation import takes_statistics
 from pocketprune.structure.propagation.rules import argument
 from pocketprune.thinning.modules import thin_modules
 from pocketprune.thinning.recipes import Recipe
@@ -177,6 +179,8 @@ class _Emitter:
         kind = next((k for k in LEAVES if isinstance(module, k)), None)
         if kind is None or operator_name(node) not in LEAVES[kind] or not self._does_no_more(module, node):
             return None
+        if takes_part(module, path, self.traced.onlookers):
+            return None  # what its hooks do is in the graph already
         return path
 
     def _does_no_more(self, module: nn.Module, node: fx.Node) -> bool:
@@ -184,6 +188,8 @@ class _Emitter:
         definer = next(c for c in type(module).__mro__ if "forward" in vars(c))
         if not definer.__module__.startswith("torch.nn.modules") or getattr(module, "padding_mode", "zeros") != "zeros":
             return False
+        if takes_statistics(node, node.args, node.kwargs) and getattr(module, "running_mean", None) is not None:
+            return False  # the module would use its running statistics
         if getattr(module, "transposed", False) and list(module.output_padding) != list(
             argument(node, node.args, node.kwargs, "output_padding")
         ):

@@ -50,12 +50,6 @@ def elimination_path(
     return RankedPath(*_eliminate(consumers, weights[0].shape[0] // blocks[0]))
 
 
-class EliminationPath:
-    """The former name of ``elimination_path``."""
-
-    from_moments = staticmethod(elimination_path)
-
-
 def _eliminate(consumers: list[_Consumer], channels: int) -> tuple[Tensor, Tensor]:
     """Return the order of removal, and the relative error for every kept count."""
     sigma = sum(k.sigma for k in consumers)

@@ -103,9 +103,9 @@ def _refitted(cut: Cut, env: PruningEnvironment, index: int, count: int, consume
     statistics = env._statistics[index]
     if not env.choices[index].groups:
         kept = statistics.kept(count)[0]
-        return consumer.refitted(kept, statistics.paths[0].weights(statistics.choice.units(count)[0]))
-    labels = env.structure.class_of(consumer.layer.in_ids)
-    kept = torch.from_numpy(np.flatnonzero(~cut.removed[labels]))
+    else:
+        labels = env.structure.class_of(consumer.layer.in_ids)
+        kept = torch.from_numpy(np.flatnonzero(~cut.removed[labels]))
     return consumer.refitted(kept, statistics.fits(consumer, kept))
 
 

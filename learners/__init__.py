@@ -1,6 +1,6 @@
 """The learners: `LEARNERS`, from name to class, and `create_learner`."""
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -35,7 +35,7 @@ def find_learner(name: str) -> type[Learner]:
     missing = ", ".join(sorted(found.__abstractmethods__))
     if missing:
         raise UserError(f"--learner={name}: has no {missing}; a subclass of learners.Learner defines it")
-    return cast(type[Learner], found)
+    return found
 
 
 def create_learner(name: str, *, config: Config, dataset: Dataset, net: nn.Module, device: torch.device) -> Learner:

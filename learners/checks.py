@@ -2,6 +2,7 @@
 
 import math
 import os
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,9 +17,10 @@ BATCHES = ("batch_size", "batch_size_eval", "latency_batch")
 
 def refuse_unfit(config: Config, dataset: Dataset, net: nn.Module, device: torch.device) -> None:
     """Raise UserError for a person's own network that does not fit the data, and for batches beyond the memory."""
-    flags, memory = config.as_dict(), _memory(device)
+    memory = _memory(device)
+    flags: dict[str, Any] = config.as_dict()
     for name in BATCHES:
-        needed = 4 * math.prod(dataset.input_shape) * int(flags[name])
+        needed = 4 * math.prod(dataset.input_shape) * flags[name]
         if needed > memory:
             sizes = f"its images alone take {needed / 1e9:,.0f} GB, and {device} has {memory / 1e9:,.0f}"
             raise UserError(f"--{name}={flags[name]}: {sizes}")

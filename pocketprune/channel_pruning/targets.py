@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from pocketprune.common.errors import UserError
@@ -38,7 +39,7 @@ def target_counts(
     """
     if isinstance(target, MacsShare):
         return _counts_for_share(structure, layers, _ratio("target.share", target.share), channel_multiple)
-    if isinstance(target, str) or not hasattr(target, "__len__"):
+    if isinstance(target, str) or not isinstance(target, (Sequence, np.ndarray)):
         return _counts(layers, [_ratio("target", target)] * len(layers), channel_multiple)
     if len(target) != len(layers):
         names = ", ".join(layer.name for layer in layers)

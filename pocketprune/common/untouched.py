@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 Undo = Callable[[], None]
 
@@ -25,7 +26,7 @@ def untouched(net: nn.Module) -> Iterator[None]:
     A network without weights yet (lazy layers) is left as it has become: its first run makes it.
     """
     tensors = [*net.parameters(), *net.buffers()]
-    if any(isinstance(tensor, UninitializedTensorMixin) for tensor in tensors):
+    if any(is_lazy(tensor) for tensor in tensors):
         yield
         return
     undone: list[Undo] = [_attributes_of(module) for module in net.modules()]
@@ -40,7 +41,7 @@ def untouched(net: nn.Module) -> Iterator[None]:
 def _attributes_of(module: nn.Module) -> Undo:
     """What gives a module its attributes back, its parameters and hooks among them."""
     if isinstance(module, torch.jit.ScriptModule):
-        return lambda mode=module.training: setattr(module, "training", mode)
+        return partial(setattr, module, "training", module.training)
     before = dict(vars(module))
     contents = [_contents_of(value) for value in before.values()]
 

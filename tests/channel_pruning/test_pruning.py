@@ -17,6 +17,7 @@ from pocketprune.channel_pruning.plan import Plan
 from pocketprune.channel_pruning.runner import PruningRun
 from pocketprune.graph.execution import run
 from pocketprune.structure.channel_groups import analyse
+from pocketprune.thinning.recipes import recipe_of
 from tests.channel_pruning.door import prune
 from tests.structure.small import images, resnet, shaken
 
@@ -185,10 +186,15 @@ def test_numbers_of_other_libraries_are_ratios(target: object) -> None:
     assert result.layers == expected.layers
 
 
-def test_pruning_twice_and_no_images_are_refused() -> None:
-    once = prune_channels(resnet(1), images(), 0.5).net
-    with pytest.raises(UserError, match="pruned already"):
-        prune_channels(once, images(), 0.5)
+def test_a_pruned_network_is_pruned_again() -> None:
+    once = prune_channels(resnet(1), images(), 0.5)
+    twice = prune_channels(once.net, images(), 0.5)
+    assert twice.dense_macs == once.macs
+    assert twice.macs < once.macs
+    assert recipe_of(twice.net) != recipe_of(once.net)
+
+
+def test_no_images_are_refused() -> None:
     with pytest.raises(UserError, match="batches: empty"):
         prune_channels(resnet(1), [], 0.5)
 

@@ -4,6 +4,7 @@ from pocketprune.channel_pruning.measuring import PruningWarning
 from pocketprune.channel_pruning.options import Hooks, PruningOptions
 from pocketprune.channel_pruning.pruning import prune_channels
 from pocketprune.channel_pruning.results import LayerResult, PruneResult
+from pocketprune.channel_pruning.searching.ratios import FoundRatios, search_ratios
 from pocketprune.channel_pruning.targets import MacsShare
 from pocketprune.common.errors import UserError
 from pocketprune.deploy.artifacts import load, save
@@ -18,6 +19,7 @@ from pocketprune.thinning.removal import remove_channels
 __all__ = [
     "ChannelGroup",
     "Exported",
+    "FoundRatios",
     "Hooks",
     "LayerResult",
     "MacsShare",
@@ -41,4 +43,5 @@ __all__ = [
     "prune_channels",
     "remove_channels",
     "save",
+    "search_ratios",
 ]

@@ -13,6 +13,7 @@ from pocketprune.channel_pruning.pruning import prune_channels
 from pocketprune.channel_pruning.searching.environment import PruningEnvironment
 from pocketprune.channel_pruning.searching.layer_latency import LatencyCost
 from pocketprune.common.devices import device_of
+from pocketprune.common.errors import UserError
 from pocketprune.search import Budget, Problem, Rollout, Score, SearchSettings, Values, search
 from pocketprune.search.finalists import decide
 from pocketprune.structure.channel_groups import Structure, analyse
@@ -71,6 +72,8 @@ def search_ratios(
     budget = budget if isinstance(budget, Budget) else Budget("macs", budget)
     held_out = held_out if callable(held_out) else list(held_out)
     settings = settings or SearchSettings(reward_policy=_reward(held_out))
+    if not len(batches):
+        raise UserError("empty; at least one batch of images is needed", argument="batches")
     structure = net if isinstance(net, Structure) else analyse(net, batches[0][:2], attention=options.attention)
     latency = None
     if budget.kind == "latency":

@@ -1,0 +1,86 @@
+"""Searching preserve ratios from Python: with labels, without, and by a measure of one's own."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import pocketprune
+from pocketprune import PruningOptions, UserError, prune_channels, search_ratios
+from pocketprune.search import Budget, SearchSettings
+from tests.channel_pruning.searching.test_environment import held_out
+from tests.structure.small import images, resnet
+
+FEW = {"nb_rlouts": 12, "swaps": 4, "probes": (0.5,)}
+OPTIONS = PruningOptions(shared_input="keep", points_per_layer=2)
+
+
+def disagreement(net: nn.Module, dense: nn.Module) -> float:
+    with torch.no_grad():
+        return float((net(images(seed=7)[0]) - dense(images(seed=7)[0])).square().mean())
+
+
+def test_the_ratios_found_meet_the_budget_and_are_a_target() -> None:
+    net = resnet(1)
+    before = copy.deepcopy(net.state_dict())
+    found = search_ratios(net, images(), 0.5, held_out(), options=OPTIONS, settings=SearchSettings(**FEW))
+    result = prune_channels(net, images(), found.ratios, options=OPTIONS)
+    assert result.macs / result.dense_macs == pytest.approx(found.share)
+    assert abs(found.share - 0.5) <= 0.005
+    assert found.score.accuracy == max(score.accuracy for _, score in found.finalists)
+    assert len(found.history) >= 12
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+
+
+def test_without_labels_networks_are_compared_by_the_divergence() -> None:
+    found = search_ratios(
+        resnet(1), images(), 0.5, [x for x, _ in held_out()], method="random", options=OPTIONS,
+        settings=SearchSettings(nb_rlouts=5, reward_policy="divergence"),
+    )  # fmt: skip
+    assert all(rollout.reward == -rollout.divergence for rollout in found.history)
+    default = search_ratios(resnet(1), images(), 0.5, [x for x, _ in held_out()], method="uniform", options=OPTIONS)
+    assert [rollout.reward for rollout in default.history] == [-default.history[0].divergence]
+
+
+def test_a_measure_of_ones_own_judges() -> None:
+    dense = resnet(1)
+    found = search_ratios(
+        dense, images(), 0.6, lambda net: -disagreement(net, dense), method="random", options=OPTIONS,
+        settings=SearchSettings(nb_rlouts=5),
+    )  # fmt: skip
+    pruned = prune_channels(dense, images(), found.ratios, options=OPTIONS).net
+    assert found.score.accuracy == pytest.approx(-disagreement(pruned, dense))
+
+
+def test_an_analysis_serves_the_search_and_the_pruning() -> None:
+    net = resnet(1)
+    structure = pocketprune.analyse(net, images()[0][:2])
+    found = [
+        search_ratios(each, images(), Budget("params", 0.6), held_out(), method="uniform", options=OPTIONS)
+        for each in (net, structure)
+    ]
+    assert found[0].ratios == found[1].ratios
+    pruned = [prune_channels(each, images(), found[0].ratios, options=OPTIONS) for each in (net, structure)]
+    assert pruned[0].layers == pruned[1].layers
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"budget": 0.0}, "budget"),
+        ({"budget": 0.01}, "out of reach"),
+        ({"held_out": held_out(32)}, "held_out: 32 images given"),
+        ({"held_out": lambda net: "good"}, "held_out: gave str; a number is accepted"),
+        ({"held_out": lambda net: float("nan")}, "held_out: gave nan for the dense network"),
+        ({"method": "ddgp"}, "did you mean"),
+        ({"batches": []}, "batches: empty"),
+    ],
+)
+def test_bad_arguments_are_told_in_one_line(changed: dict, words: str) -> None:
+    arguments = {"batches": images(), "budget": 0.5, "held_out": held_out(), "options": OPTIONS} | changed
+    with pytest.raises(UserError, match=words) as error:
+        search_ratios(resnet(1), **arguments)
+    assert "\n" not in str(error.value)

@@ -47,11 +47,13 @@ def main(arguments: Sequence[str]) -> int:
     if HELP_FLAGS & set(arguments):
         print(help_page())
         return 0
+    config = Config()
     try:
         with leaving_on_sigterm():
-            run(Config.from_flags(arguments))
+            config = Config.from_flags(arguments)
+            run(config)
     except UserError as error:
-        return _tell("" if isinstance(error, PeerError) and error.told else f"error: {_with_flag(error)}", 2)
+        return _tell("" if isinstance(error, PeerError) and error.told else f"error: {config.told(error)}", 2)
     except Preempted as stop:
         return _tell_once(f"stopped: {stop}", int(stop.code))
     except KeyboardInterrupt:
@@ -66,11 +68,6 @@ def main(arguments: Sequence[str]) -> int:
         fewer = "--batch_size, --batch_size_eval and --latency_batch say how many images are held at once"
         return _tell(f"error: out of memory ({one_line(error)}); {fewer}", 2)
     return 0
-
-
-def _with_flag(error: UserError) -> str:
-    """Tell the error with the flag in the place of the engine's argument, where one has the same name."""
-    return f"--{error}" if error.argument in Config().as_dict() else str(error)
 
 
 def _thread_failed(fault: threading.ExceptHookArgs) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from absl import flags
 
-from config.settings import Concern, kinds, nearest
+from config.settings import Concern, kinds_of
 from pocketprune.common.errors import UserError
+from pocketprune.common.names import suggestion
 
 
 class _ValueParser(flags.ArgumentParser):
@@ -29,13 +30,14 @@ class _ValueParser(flags.ArgumentParser):
 
 
 def parse(arguments: Sequence[str], concerns: Iterable[type[Concern]]) -> dict[str, object]:
-    """Flag name -> value, of all fields of these concerns.
+    """Return flag name -> value, for all fields of these concerns.
 
-    Raises UserError for an unknown flag or a value of the wrong kind.
+    Raises:
+        UserError: an unknown flag, or a value of the wrong kind.
     """
     registry = flags.FlagValues()
     for concern in concerns:
-        kind = kinds(concern)
+        kind = kinds_of(concern)
         for field in dataclasses.fields(concern):
             parser, name = _ValueParser(kind[field.name]), field.name
             switch = kind[name] is bool
@@ -44,7 +46,7 @@ def parse(arguments: Sequence[str], concerns: Iterable[type[Concern]]) -> dict[s
     try:
         left = registry(["run.py", *arguments])[1:]
     except flags.UnrecognizedFlagError as error:
-        hint = nearest(error.flagname, list(registry))
+        hint = suggestion(error.flagname, registry)
         raise UserError(f"--{error.flagname}: unknown{hint} (--help lists all flags)") from None
     except (flags.Error, ValueError) as error:
         raise UserError(" ".join(str(error).removeprefix("flag ").split())) from None

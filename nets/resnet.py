@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from nets.blocks import WIDTHS, InputShape, blocks_per_stage, conv3x3, initialise, require_choice, require_side
 
+SHORTCUTS = ("projection", "pad")
+
 
 class PadShortcut(nn.Module):
     """The parameter-free shortcut: every stride-th position, zero channels on both sides."""
@@ -125,7 +127,7 @@ def resnet(
     Raises UserError for a size, version or shortcut that is not offered and for images under 4x4 pixels.
     """
     require_choice("--resnet_version", resnet_version, (1, 2))
-    require_choice("--resnet_shortcut", resnet_shortcut, ("projection", "pad"))
+    require_choice("--resnet_shortcut", resnet_shortcut, SHORTCUTS)
     require_side("resnet", input_shape, 4)
     nb_blocks = blocks_per_stage("--resnet_size", resnet_size)
     return ResNet(resnet_version, resnet_shortcut, nb_blocks, input_shape[0], num_classes)

@@ -67,12 +67,13 @@ BATCHES: dict[str, Case] = {
     "an argument less later": _batches([(X,), ()], "inputs: 0 values given, the network takes 1"),
     "NaN": _batches([X * float("nan")], "layer '0' meets NaN or infinite values"),
     "NaN, coupled": _batches([X / 0], "layer '0' meets NaN or infinite values", shared_input="couple"),
-    "ratio as text": _batches([X], r"preserve_ratio: half given; a preserve ratio in \(0, 1\]", preserve_ratio="half"),
-    "one ratio for a list": _batches([X], "ratios: float given; a list", preserve_ratio=None, ratios=0.5),
+    "ratio as text": _batches([X], r"target: half given; a preserve ratio in \(0, 1\]", target="half"),
+    "no ratio": _batches([X], r"target: None given; a preserve ratio in \(0, 1\]", target=None),
+    "too few ratios for a list": _batches([X], "target: 1 given; 2 are accepted, one for each of", target=[0.5]),
     "fraction of a point": _batches([X], "points_per_layer: 1.5 given; .* a whole number", points_per_layer=1.5),
     "fraction of a channel": _batches([X], "channel_multiple: 2.5 given", channel_multiple=2.5),
     "negative cache": _batches([X], "cache_gb: -1 given", cache_gb=-1),
-    "layers": _batches([X], "layers: 'conv2' given; did you mean 'conv2d'", layers="conv2"),
+    "layers": _batches([X], "layers: 'conv2' given; .*did you mean 'conv2d'", layers="conv2"),
 }
 
 

@@ -26,7 +26,7 @@ ALLOWED = {
     "pocketprune": {"pocketprune"},  # the public API
     "nets": {"pocketprune.common"},
     "datasets": {"pocketprune.common"},
-    "config": {"pocketprune"},
+    "config": {"datasets", "nets", "pocketprune"},
     "learners": {"config", "datasets", "nets", "pocketprune"},
     "run": {"config", "datasets", "nets", "learners", "pocketprune"},
 }

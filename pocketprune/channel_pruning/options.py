@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from pocketprune.channel_pruning.results import LayerResult
-from pocketprune.common.errors import UserError
-from pocketprune.common.names import nearest
+from pocketprune.common.options import COUNT, COUNT_OR_ZERO, NOT_NEGATIVE, Interval, check_options, option
 from pocketprune.numerics.criteria import CONSUMER_CRITERIA
 from pocketprune.structure.channel_groups import ATTENTION
 from pocketprune.structure.layers import LAYERS, SHARED_INPUTS
 
-REFITS = ("all", "pruned")
-LARGEST_SEED = 2**63 - 1
+SEEDS = Interval(0, 2**63 - 1, whole=True)
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
@@ -26,63 +24,48 @@ Progress = Callable[[str, int, int], None]
 class PruningOptions:
     """The options of a channel pruning.
 
-    Attributes:
-        selection: how channels are chosen, one of "lasso", "obs", "magnitude" and "random".
-        shared_input: what happens to an input that several layers read: "sample" (each layer reads its own subset),
-            "couple" (channels are removed for all of them, chosen jointly) or "keep" (all channels stay).
-        points_per_layer: positions sampled per image and layer; 0 takes all.
-        channel_multiple: kept counts are multiples of this.
-        cache_gb: GiB of feature maps held in memory between layers; the rest goes to disk.
-        layers: "conv2d" (Conv2d with groups=1, as PocketFlow) or "all" (other convolutions and linear layers too).
-        refit: "all" layers, those with unpruned inputs too (they make up for what earlier layers lost), or "pruned".
-        branch_drift: whether layers before an addition make up for the drift of its other operand.
-        attention: "heads" removes whole heads, "widths" narrows all heads alike.
-        check: whether every channel group is permuted first, and left alone where that changes the output.
-        group_size: prunable layers that are pruned before `Hooks.tune` trains the network; None: all.
-        together: whether the processes of torch.distributed prune together, each on its own share of the images.
-        seed: of the sampled positions and of random selection.
-
     Raises:
         UserError: a value that is not accepted.
     """
 
-    selection: str = "lasso"
-    shared_input: str = "sample"
-    points_per_layer: int = 10
-    channel_multiple: int = 1
-    cache_gb: float = 4.0
-    layers: str = "conv2d"
-    refit: str = "all"
-    branch_drift: bool = True
-    attention: str = "heads"
-    check: bool = True
-    group_size: int | None = None
-    together: bool = False
-    seed: int = 0
+    selection: str = option(
+        "lasso",
+        "how channels are chosen: lasso (LARS path), obs (backward elimination with exact refit), magnitude "
+        "or random; the weights are refitted by least squares after each of them",
+        accept=tuple(CONSUMER_CRITERIA),
+    )
+    shared_input: str = option(
+        "sample",
+        "a layer that reads a shared tensor (a residual sum): sample (keeps its own subset of it), couple "
+        "(the shared channels go for all readers at once), keep (all stay)",
+        accept=SHARED_INPUTS,
+    )
+    points_per_layer: int = option(
+        10, "positions per image and layer that the statistics come from; 0: all", accept=COUNT_OR_ZERO
+    )
+    channel_multiple: int = option(1, "keep multiples of this many channels", accept=COUNT)
+    cache_gb: float = option(4.0, "memory for cached activations, in GB; the rest goes to disk", accept=NOT_NEGATIVE)
+    layers: str = option(
+        "conv2d",
+        "conv2d (with groups=1, as PocketFlow) or all (other convolutions and linear layers too)",
+        accept=tuple(LAYERS),
+    )
+    refit: str = option(
+        "all",
+        "all layers (those with unpruned inputs make up for what earlier layers lost) or only the pruned ones",
+        accept=("all", "pruned"),
+    )
+    branch_drift: bool = option(True, "layers before an addition make up for the drift of its other operand")
+    attention: str = option("heads", "heads removes whole heads, widths narrows all heads alike", accept=ATTENTION)
+    check: bool = option(True, "permute every channel group first, and leave it alone where that changes the output")
+    group_size: int | None = option(
+        None, "prunable layers that are pruned before `Hooks.tune` trains the network; None: all", accept=COUNT
+    )
+    together: bool = option(False, "the processes of torch.distributed prune together, each on its share of the images")
+    seed: int = option(0, "of the sampled positions and of random selection", accept=SEEDS)
 
     def __post_init__(self) -> None:
-        self._check_words("selection", CONSUMER_CRITERIA)
-        self._check_words("shared_input", SHARED_INPUTS)
-        self._check_words("layers", LAYERS)
-        self._check_words("refit", REFITS)
-        self._check_words("attention", ATTENTION)
-        self._check_whole("points_per_layer", 0, "0 (all) or more")
-        self._check_whole("channel_multiple", 1, "1 or more")
-        self._check_whole("seed", 0, f"0 to {LARGEST_SEED}", LARGEST_SEED)
-        if self.group_size is not None:
-            self._check_whole("group_size", 1, "1 or more")
-        if not (isinstance(self.cache_gb, (int, float)) and self.cache_gb >= 0):
-            raise UserError(f"{self.cache_gb} given; 0 or more is accepted", argument="cache_gb")
-
-    def _check_words(self, name: str, accepted: Sequence[str] | Mapping[str, Any]) -> None:
-        value = getattr(self, name)
-        if not isinstance(value, str) or value not in accepted:
-            raise UserError(f"{value!r} given{nearest(str(value), accepted)}", argument=name)
-
-    def _check_whole(self, name: str, least: int, words: str, most: int | None = None) -> None:
-        value = getattr(self, name)
-        if not hasattr(value, "__index__") or value < least or (most is not None and value > most):
-            raise UserError(f"{value} given; a whole number, {words}, is accepted", argument=name)
+        check_options(self)
 
 
 @dataclass(frozen=True, kw_only=True)

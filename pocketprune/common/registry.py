@@ -1,6 +1,5 @@
 """Find the callable behind a name that a person typed: a key of a registry, or `file.py:callable`."""
 
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -15,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from pocketprune.common.errors import UserError
+from pocketprune.common.names import similar
 
 OWN_MODULE = "pocketprune_user_"  # how the names of modules begin that are loaded from a person's files
 PROJECT = str(Path(__file__).resolve().parents[2])
@@ -36,8 +36,8 @@ def resolve(flag: str, name: str, registry: Mapping[str, Callable[..., Any]]) ->
         return registry[name]
     if ":" in name:
         return load_callable(flag, name)
-    close = difflib.get_close_matches(name, registry, n=1, cutoff=0.4)
-    hint = f" (did you mean {close[0]}?)" if close else ""
+    close = similar(name, registry, cutoff=0.4)
+    hint = f" (did you mean {close}?)" if close else ""
     accepted = ", ".join([*registry, "path/file.py:callable"])
     raise UserError(f"{flag}={name}: unknown{hint}; accepted: {accepted}")
 
@@ -52,9 +52,8 @@ def load_callable(flag: str, spec: str) -> Callable[..., Any]:
     module = _import_file(flag, spec, Path(source)) if source.endswith(".py") else _import(flag, spec, source)
     found: Callable[..., Any] | None = getattr(module, attribute, None)
     if not callable(found):
-        public = [name for name in vars(module) if not name.startswith("_")]
-        close = difflib.get_close_matches(attribute, public, n=1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
+        close = similar(attribute, [name for name in vars(module) if not name.startswith("_")])
+        hint = f" (did you mean {close}?)" if close else ""
         raise UserError(f"{flag}={spec}: {source} has no callable named '{attribute}'{hint}")
     return found
 

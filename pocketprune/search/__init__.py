@@ -10,18 +10,19 @@ import time
 from collections.abc import Callable
 
 from pocketprune.common.errors import UserError
+from pocketprune.common.options import check_option
 from pocketprune.search import allocation, anneal, ddpg, netadapt, random_search, sensitivity, uniform
 from pocketprune.search.budget import Budget, Problem, Profile
 from pocketprune.search.interface import Environment, Progress, Rollout, Score, SearchResult, Values, Variable
 from pocketprune.search.journal import Hooks, Journal, State
-from pocketprune.search.settings import DdpgSettings, SearchSettings, one_of
+from pocketprune.search.settings import DdpgSettings, SearchSettings
 from pocketprune.search.table import SensitivityTable
 
 Searcher = Callable[[Problem, SearchSettings, Journal, int], None]
 
 SEARCHES: dict[str, Searcher] = {
-    "ddpg": ddpg.search,
     "dp": allocation.search,
+    "ddpg": ddpg.search,
     "anneal": anneal.search,
     "netadapt": netadapt.search,
     "sensitivity": sensitivity.search,
@@ -54,25 +55,39 @@ def search(
     env: Environment,
     budget: Budget,
     *,
-    method: str = "ddpg",
+    method: str,
     settings: SearchSettings | None = None,
     seed: int = 0,
     hooks: Hooks | None = None,
 ) -> SearchResult:
     """Search the values of `env`'s variables that score best under `budget`, by one of `SEARCHES`.
 
-    The same arguments give the same result to the bit; so does a search that is killed and resumed
-    (hooks.resume). Raises UserError for an unknown method, a setting or budget outside its range, a budget
-    out of reach (with the reachable range), and a state to resume from that belongs to another search.
+    The same arguments give the same result to the bit; so does a search that is killed and resumed.
+
+    Args:
+        env: the variables, their cost and their score.
+        budget: what the values may cost.
+        method: a key of `SEARCHES`.
+        settings: of the searcher; None: the defaults.
+        seed: of all random draws.
+        hooks: where the search reports, and what it goes on from.
+
+    Returns:
+        The best values that were scored, and all that were scored on the way there.
+
+    Raises:
+        UserError: an unknown method, a setting or budget outside its range, a budget out of reach (with the reachable
+            range), or a state to resume from that belongs to another search.
     """
     began = time.perf_counter()
-    one_of("cp_search", method, tuple(SEARCHES))
+    check_option("method", method, tuple(SEARCHES))
     settings = settings or SearchSettings()
     settings.check()
     problem = Problem(env, budget)
     problem.check_reachable()
     if settings.start and len(settings.start) != len(problem.variables):
-        raise UserError(f"start: {len(settings.start)} values; accepted: one per variable ({len(problem.variables)})")
+        message = f"{len(settings.start)} values given; expected one per variable ({len(problem.variables)})"
+        raise UserError(message, argument="start")
     journal = Journal(problem, settings, method=method, seed=seed, hooks=hooks)
     if problem.free:
         SEARCHES[method](problem, settings, journal, seed)

@@ -20,7 +20,7 @@ from pocketprune.search.settings import DdpgSettings
 
 
 def hidden_layers(inputs: int, width: int, depth: int) -> nn.Sequential:
-    """`depth` times linear, layer norm, ReLU."""
+    """Return `depth` times a linear layer, a layer norm and a ReLU."""
     sizes = itertools.pairwise([inputs, *[width] * depth])
     return nn.Sequential(
         *itertools.chain.from_iterable((nn.Linear(a, b), nn.LayerNorm(b), nn.ReLU()) for a, b in sizes)
@@ -28,7 +28,7 @@ def hidden_layers(inputs: int, width: int, depth: int) -> nn.Sequential:
 
 
 class Actor(nn.Module):
-    """States (m, s) to actions (m,) in [low, high]."""
+    """The network from states (m, s) to actions (m,) in [low, high]."""
 
     def __init__(self, states: int, low: float, high: float, settings: DdpgSettings) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Actor(nn.Module):
 
 
 class Critic(nn.Module):
-    """States (m, s) and actions (m,) to expected returns (m,)."""
+    """The network from states (m, s) and actions (m,) to expected returns (m,)."""
 
     def __init__(self, states: int, settings: DdpgSettings) -> None:
         super().__init__()
@@ -56,8 +56,7 @@ class Critic(nn.Module):
 
 
 class ReplayBuffer:
-    """A ring of transitions in one float tensor: state, action, reward, next state, 1 at the end of a
-    roll-out."""
+    """A ring of transitions in one float tensor: state, action, reward, next state, 1 at the end of a roll-out."""
 
     def __init__(self, capacity: int, states: int) -> None:
         self.rows = torch.zeros(capacity, 2 * states + 3)
@@ -75,7 +74,7 @@ class ReplayBuffer:
         self.stored += 1
 
     def sample(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """`size` rows drawn with replacement: states, actions, rewards, next states, done."""
+        """Return `size` rows drawn with replacement: states, actions, rewards, next states, done."""
         filled = min(self.stored, len(self.rows))
         rows = self.rows[torch.randint(filled, (size,), generator=generator)]
         s = self.states
@@ -83,7 +82,7 @@ class ReplayBuffer:
 
 
 class RewardBaseline:
-    """Moving mean and variance of the rewards of roll-outs; the first reward starts them."""
+    """The moving mean and variance of the rewards of roll-outs; the first reward starts them."""
 
     def __init__(self, settings: DdpgSettings) -> None:
         self.settings = settings
@@ -138,8 +137,7 @@ class Agent:
 
     @torch.no_grad()
     def act(self, state: Tensor, *, explore: bool = True) -> float:
-        """The action for one state (s,); with `explore`, of the perturbed actor or with truncated-normal
-        noise."""
+        """Return the action for one state (s,); with `explore`, a noisy one (by actor or by action)."""
         actor = self.acting if explore else self.actor
         action = float(actor(state[None]))
         if explore and self.settings.noise_type == "action":
@@ -156,7 +154,7 @@ class Agent:
             self.met += 1
 
     def learn(self) -> tuple[float, float]:
-        """One update of both networks and their targets; the critic's and the actor's loss."""
+        """Update both networks and their targets once; return the critic's and the actor's loss."""
         states, actions, rewards, following, done = self.buffer.sample(self.settings.batch_size, self.generator)
         with torch.no_grad():
             later = self.target_critic(following, self.target_actor(following))
@@ -171,8 +169,11 @@ class Agent:
         return critic_loss.item(), actor_loss.item()
 
     def decay_noise(self, rollouts: int, distance: float) -> None:
-        """Once per roll-out: a geometric step towards noise_std_finl, reached after `rollouts`; or, adapting,
-        a step that brings the `distance` between clean and noisy actions nearer to noise_dst_finl."""
+        """Change the noise, once per roll-out.
+
+        With "tdecy" that is a geometric step towards noise_std_finl, which is reached after `rollouts`; with "adapt" a
+        step that brings the `distance` between clean and noisy actions nearer to noise_dst_finl.
+        """
         settings = self.settings
         if settings.noise_prtl == "tdecy":
             self.noise_std *= (settings.noise_std_finl / settings.noise_std_init) ** (1.0 / max(1, rollouts))
@@ -182,7 +183,7 @@ class Agent:
             self.noise_std *= settings.noise_adpt_rat
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything the next step depends on, as plain tensors and primitives."""
+        """Return everything that the next step depends on, as plain tensors and primitives."""
         return {
             "nets": {name: copy.deepcopy(net.state_dict()) for name, net in self._nets().items()},
             "optimizers": {name: copy.deepcopy(opt.state_dict()) for name, opt in self._optimizers.items()},
@@ -227,7 +228,7 @@ class Agent:
 
 
 def truncated_normal(mean: float, std: float, low: float, high: float, generator: torch.Generator) -> float:
-    """One draw of N(mean, std²) conditioned on [low, high], by inverting its distribution function."""
+    """Draw from N(mean, std²) conditioned on [low, high], by inverting its distribution function."""
     edges = torch.special.ndtr(torch.tensor([(low - mean) / std, (high - mean) / std], dtype=torch.float64))
     share = torch.rand((), generator=generator, dtype=torch.float64)
     draw = mean + std * float(torch.special.ndtri(edges[0] + share * (edges[1] - edges[0])))

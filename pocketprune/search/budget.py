@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pocketprune.common.errors import UserError
+from pocketprune.common.options import NOT_NEGATIVE, SHARE, check_options, option
 from pocketprune.search.interface import Environment, Values
-from pocketprune.search.settings import one_of
 
 BUDGET_UNITS = {"macs": "MACs", "params": "parameters", "latency": "ms"}
 
@@ -19,27 +19,19 @@ BUDGET_UNITS = {"macs": "MACs", "params": "parameters", "latency": "ms"}
 class Budget:
     """What the values may cost, as a share of the full network's cost; to be met from above and from below.
 
-    Attributes:
-        kind: which cost, a key of BUDGET_UNITS.
-        share: the share of the full network's cost.
-        tolerance: by how much the share may be missed.
-        aim: by how much it may be exceeded without a disadvantage. Of values that meet the budget, those above it by
-            more are avoided: a searcher that maximises would otherwise sit at the upper edge, and beat others by cost
-            alone.
-        ceiling: anything cheaper is welcome too (for the `flops` reward, which pays for cheapness itself).
+    Of values that meet the budget, those above it by more than `aim` are avoided: a searcher that maximises would
+    otherwise sit at the upper edge, and beat others by cost alone.
     """
 
-    kind: str = "macs"
-    share: float = 0.5
-    tolerance: float = 0.005
-    aim: float = 0.001
-    ceiling: bool = False
+    kind: str = option("macs", "the cost that is bounded: macs, params or latency", accept=tuple(BUDGET_UNITS))
+    share: float = option(0.5, "share of the dense network's cost to keep, met within half a point", accept=SHARE)
+    tolerance: float = option(0.005, "by how much the share may be missed", accept=NOT_NEGATIVE)
+    aim: float = option(0.001, "by how much the share is exceeded without a disadvantage", accept=NOT_NEGATIVE)
+    ceiling: bool = option(False, "whether anything cheaper is welcome too, as for the reward flops")
 
     def check(self) -> None:
-        """Raise a UserError for an unknown kind or a share outside (0, 1]."""
-        one_of("cp_budget", self.kind, tuple(BUDGET_UNITS))
-        if not 0.0 < self.share <= 1.0:
-            raise UserError(f"cp_preserve_ratio: {self.share!r} is not accepted; more than 0, at most 1")
+        """Raise a UserError for a value that is not accepted."""
+        check_options(self, "budget.")
 
 
 @dataclass(frozen=True)
@@ -147,9 +139,10 @@ class Problem:
         slack = self.budget.tolerance
         if not lowest - slack <= self.budget.share <= highest + slack:
             raise UserError(
-                f"cp_preserve_ratio: {self.budget.share:g} of the dense network's "
-                f"{BUDGET_UNITS[self.budget.kind]} is out of reach; accepted: {lowest:.4f} to {highest:.4f} "
-                f"(of {len(self.variables)} variables {len(self.free)} are free)"
+                f"{self.budget.share:g} of the full network's {BUDGET_UNITS[self.budget.kind]} is out of reach; "
+                f"accepted: {lowest:.4f} to {highest:.4f} "
+                f"(of {len(self.variables)} variables {len(self.free)} are free)",
+                argument="budget.share",
             )
 
     def window(self, decided: Sequence[int], floors: Sequence[int]) -> tuple[int, int]:

@@ -71,8 +71,9 @@ def check_rollouts(settings: SearchSettings) -> None:
     """Raise a UserError where the warm-up leaves no roll-out to the agent."""
     if settings.nb_rlouts <= settings.nb_rlouts_min:
         raise UserError(
-            f"cp_nb_rlouts: {settings.nb_rlouts} leaves none after the warm-up of {settings.nb_rlouts_min} "
-            f"(cp_nb_rlouts_min); at least {settings.nb_rlouts_min + 1}"
+            f"{settings.nb_rlouts} leaves none after the warm-up of {settings.nb_rlouts_min} (nb_rlouts_min); "
+            f"expected at least {settings.nb_rlouts_min + 1}",
+            argument="nb_rlouts",
         )
 
 

@@ -46,7 +46,8 @@ class Hooks:
 class Journal:
     """Scores values on behalf of one search and remembers all of it.
 
-    Raises UserError where the state to resume from belongs to another search, naming the first difference.
+    Raises:
+        UserError: the state to resume from belongs to another search; the message names the first difference.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Journal:
         self._csv = self.hooks.csv_path and RolloutFile(self.hooks.csv_path, self._recorded)
 
     def score(self, values: Values, *, kind: str = "rollout", facts: dict[str, float] | None = None) -> Rollout:
+        """Score values and remember them as the next roll-out of the history."""
         return self.score_many([values], kind=kind, facts=facts)[0]
 
     def score_many(
@@ -100,8 +102,7 @@ class Journal:
         return rollouts
 
     def best(self) -> Rollout | None:
-        """The candidate of highest reward among those that meet the budget (or, with none, that miss it
-        least)."""
+        """Return the candidate of highest reward among those that meet the budget, or else that miss it least."""
         candidates = [rollout for rollout in self.history if rollout.kind == "rollout"]
         return max(candidates, key=self._rank, default=None)
 
@@ -137,7 +138,9 @@ class Journal:
         score, cost = self._scores[values], self.problem.cost(values)
         if not (math.isfinite(score.accuracy) and math.isfinite(score.loss)):
             score = Score(score.accuracy if math.isfinite(score.accuracy) else 0.0, float("inf"), float("inf"))
-        reward = REWARDS[self.settings.reward_policy](score, cost, self.problem.budget.kind, self.settings)
+        reward = REWARDS[self.settings.reward_policy](
+            score, cost, self.problem.budget.kind, self.settings.noise_tolerance
+        )
         rollout = Rollout(
             index,
             kind,
@@ -162,8 +165,9 @@ class Journal:
             recorded = self._recorded[index]
             if (recorded.values, recorded.kind) != (values, kind):
                 raise UserError(
-                    f"resume: roll-out {index} of the interrupted search chose {list(recorded.values)}, this "
-                    f"one {list(values)}; resume with the same network, data and flags"
+                    f"roll-out {index} of the interrupted search chose {list(recorded.values)}, "
+                    f"this one {list(values)}; resume with the same network, data and settings",
+                    argument="resume",
                 )
 
     def _restore(self, state: State) -> None:
@@ -171,8 +175,9 @@ class Journal:
             then, now = state["identity"].get(key), self._identity.get(key)
             if then != now:
                 raise UserError(
-                    f"resume: {key} was {then!r} in the interrupted search and is {now!r} now; "
-                    "resume with the same flags or search in an empty workdir"
+                    f"{key} was {then!r} in the interrupted search and is {now!r} now; resume with the same settings "
+                    "or search anew",
+                    argument="resume",
                 )
         self._recorded = [from_entry(entry) for entry in state["history"]]
         self._scores = {rollout.values: rollout.score for rollout in self._recorded}
@@ -180,7 +185,7 @@ class Journal:
 
 
 def identity(problem: Problem, settings: SearchSettings, method: str, seed: int) -> State:
-    """What two searches must share for one to continue the other, as a flat dict of primitives."""
+    """Return what two searches must share for one to continue the other, as a flat dict of primitives."""
     flat: State = {
         "method": method,
         "seed": seed,
@@ -204,6 +209,7 @@ class RolloutFile:
         write_atomically(self.path, text.getvalue().encode())
 
     def append(self, rollout: Rollout) -> None:
+        """Write a line and see it on the disk."""
         with open(self.path, "a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerow(csv_row(rollout))
             file.flush()
@@ -211,7 +217,7 @@ class RolloutFile:
 
 
 def csv_row(rollout: Rollout) -> list[str]:
-    """Fields in the order of CSV_FIELDS; values separated by blanks, numbers at full precision."""
+    """Return the fields in the order of CSV_FIELDS, numbers at full precision, values separated by blanks."""
     *fields, values = as_entry(rollout).values()
     return [*(field if isinstance(field, str) else repr(field) for field in fields), " ".join(map(str, values))]
 

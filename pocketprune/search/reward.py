@@ -6,29 +6,28 @@ import math
 from collections.abc import Callable
 
 from pocketprune.search.interface import Score
-from pocketprune.search.settings import SearchSettings
 
 # Latency comes in milliseconds; in nanoseconds its logarithm is a positive number of the size of ln MACs.
 LN_UNITS = {"macs": 1.0, "params": 1.0, "latency": 1e6}
 
 
-def accuracy_reward(score: Score, cost: float, kind: str, settings: SearchSettings) -> float:
-    """The accuracy itself: the budget is kept by construction."""
+def accuracy_reward(score: Score, cost: float, kind: str, noise_tolerance: float) -> float:
+    """Return the accuracy itself: the budget is met by construction."""
     return score.accuracy
 
 
-def flops_reward(score: Score, cost: float, kind: str, settings: SearchSettings) -> float:
-    """-max(noise tolerance, error) ln cost (AMC's R_FLOPs with PocketFlow's tolerance)."""
-    error = max(settings.noise_tolerance, 1.0 - score.accuracy)
+def flops_reward(score: Score, cost: float, kind: str, noise_tolerance: float) -> float:
+    """Return -max(noise tolerance, error) ln cost (AMC's R_FLOPs with PocketFlow's tolerance)."""
+    error = max(noise_tolerance, 1.0 - score.accuracy)
     return -error * math.log(cost * LN_UNITS[kind])
 
 
-def loss_reward(score: Score, cost: float, kind: str, settings: SearchSettings) -> float:
-    """Minus the cross-entropy: finer than the accuracy on a small held-out split."""
+def loss_reward(score: Score, cost: float, kind: str, noise_tolerance: float) -> float:
+    """Return minus the cross-entropy: finer than the accuracy on few held-out examples."""
     return -score.loss
 
 
-REWARDS: dict[str, Callable[[Score, float, str, SearchSettings], float]] = {
+REWARDS: dict[str, Callable[[Score, float, str, float], float]] = {
     "accuracy": accuracy_reward,
     "flops": flops_reward,
     "loss": loss_reward,

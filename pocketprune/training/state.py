@@ -12,6 +12,7 @@ from torch.optim import SGD, Adam, Optimizer
 from pocketprune.common.devices import device_of
 from pocketprune.common.errors import UserError
 from pocketprune.common.kinds import refuse_other_kinds
+from pocketprune.common.options import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, check_options, option
 from pocketprune.common.registry import one_line
 from pocketprune.training import distributed
 from pocketprune.training.callbacks import CallbackList, TrainContext
@@ -28,60 +29,38 @@ NORM_LAYERS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RM
 class TrainSettings:
     """How to train. Defaults are PocketFlow's for ResNet on CIFAR-10, but for a constant rate and one epoch.
 
-    Attributes:
-        epochs: passes over the split; fractions are fine. A pass is the full batches of a fresh order.
-        batch_size: images a step over *all* processes: the steps are the same on any number of them.
-        lrn_rate: rate at the start, already scaled by `schedules.start_rate`.
-        schedule: (step, total steps) -> factor of lrn_rate.
-        optimizer: "sgd" (with momentum) or "adam".
-        weight_decay: L2 on all parameters but those of normalisation layers, as in PocketFlow: the scale of a
-            batch norm does not bound the function, and decaying it pulls at what reconstruction has just set.
-        ema_decay: of the exponential moving average of weights and statistics that the training ends with; 0:
-            none.
-        clip_norm: largest norm of the whole gradient; 0: no limit.
-        augment: let the split augment its images.
-        amp: "off" or "bf16" (autocast). bfloat16 has float32's range, so the loss needs no scaling.
-        tf32: TensorFloat-32 products on CUDA, during the training only.
-        compile: run the network through torch.compile.
-        sync_bn: batch-norm statistics over all processes; see `distributed.synchronised_batch_norm`.
-        summ_step, save_step: steps between two readings of the sums, and between two checkpoints.
+    The weight decay leaves out the parameters of normalisation layers, as in PocketFlow: the scale of a batch norm does
+    not bound the function, and decaying it pulls at what reconstruction has just set. bfloat16 has float32's range, so
+    the loss needs no scaling.
+
     Raises:
-        UserError: a value out of its range.
+        UserError: a value that is not accepted.
     """
 
-    epochs: float = 1.0
-    batch_size: int = 128
-    lrn_rate: float = 0.1
-    schedule: Schedule = field(default_factory=Constant)
-    optimizer: str = "sgd"
-    momentum: float = 0.9
-    weight_decay: float = 2e-4
-    label_smoothing: float = 0.0
-    ema_decay: float = 0.0
-    clip_norm: float = 0.0
-    augment: bool = True
-    amp: str = "off"
-    tf32: bool = False
-    channels_last: bool = False
-    compile: bool = False
-    sync_bn: bool = False
-    seed: int = 0
-    summ_step: int = 100
-    save_step: int = 10000
+    epochs: float = option(1.0, "passes over the split, each its full batches in a fresh order", accept=POSITIVE)
+    batch_size: int = option(128, "images a step over all processes: the steps do not depend on them", accept=COUNT)
+    lrn_rate: float = option(0.1, "rate at the start, already scaled by `schedules.start_rate`", accept=POSITIVE)
+    schedule: Schedule = field(default_factory=Constant)  # (step, total steps) -> factor of lrn_rate
+    optimizer: str = option("sgd", "sgd (with momentum) or adam", accept=("sgd", "adam"))
+    momentum: float = option(0.9, "momentum of SGD", accept=FRACTION)
+    weight_decay: float = option(2e-4, "weight decay", accept=NOT_NEGATIVE)
+    label_smoothing: float = option(0.0, "share of each label spread evenly over all classes", accept=FRACTION)
+    ema_decay: float = option(
+        0.0, "end with a moving average of the weights, of this decay a step; 0: without", accept=FRACTION
+    )
+    clip_norm: float = option(0.0, "largest norm of the gradient; 0: no limit", accept=NOT_NEGATIVE)
+    augment: bool = option(True, "let the split augment its images")
+    amp: str = option("off", "bf16: compute in bfloat16 where that is safe", accept=("off", "bf16"))
+    tf32: bool = option(False, "TensorFloat-32 products while training on a GPU")
+    channels_last: bool = option(False, "channels-last memory layout while training")
+    compile: bool = option(False, "train through torch.compile")
+    sync_bn: bool = option(False, "batch-norm statistics over all processes, on GPUs")
+    seed: int = option(0, "of the order of the images and of their augmentation")
+    summ_step: int = option(100, "steps between two points of the training curves", accept=COUNT)
+    save_step: int = option(10000, "steps between two checkpoints", accept=COUNT)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "lrn_rate", "summ_step", "save_step"):
-            self._check(name, 0 < getattr(self, name) < math.inf, "it must be positive")
-        for name in ("momentum", "label_smoothing", "ema_decay"):
-            self._check(name, 0 <= getattr(self, name) < 1, "it must lie in [0, 1)")
-        for name in ("weight_decay", "clip_norm"):
-            self._check(name, 0 <= getattr(self, name) < math.inf, "it must not be negative")
-        self._check("optimizer", self.optimizer in ("sgd", "adam"), "accepted are sgd, adam")
-        self._check("amp", self.amp in ("off", "bf16"), "accepted are off, bf16")
-
-    def _check(self, name: str, accepted: bool, rule: str) -> None:
-        if not accepted:
-            raise UserError(f"{getattr(self, name)} given; {rule}", argument=name)
+        check_options(self)
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what decides the result, as primitives; the schedule by its repr."""

@@ -5,14 +5,15 @@ import typing
 
 import pytest
 
-import config as config_module
-from config import ChannelPruningConfig, Config, DataConfig, RunConfig, TrainConfig, help_page
-from config.settings import FRACTION, SHARE, Interval, nearest
-from learners import LEARNERS
-from nets import NETS
+from config import CONCERNS, FLAG_OF_ARGUMENT, ChannelPruningConfig, Config, DataConfig, RunConfig, TrainConfig
+from learners.train_settings import train_settings
+from pocketprune.channel_pruning.options import PruningOptions
 from pocketprune.common.errors import UserError
+from pocketprune.common.options import Interval
+from pocketprune.search import SEARCHES, Budget, DdpgSettings, SearchSettings
+from pocketprune.training.state import TrainSettings
 
-FIELDS = [(concern, field) for concern in config_module._concerns().values() for field in dataclasses.fields(concern)]
+FIELDS = [(concern, field) for concern in CONCERNS.values() for field in dataclasses.fields(concern)]
 
 
 def _another_value(field: dataclasses.Field) -> object:
@@ -35,7 +36,7 @@ def test_every_setting_is_one_flag_and_reaches_its_field() -> None:
     names = [field.name for _, field in FIELDS]
     assert len(set(names)) == len(names)
     assert set(Config().as_dict()) == set(names)
-    for concern_name, concern in config_module._concerns().items():
+    for concern_name, concern in CONCERNS.items():
         for field in dataclasses.fields(concern):
             value = _another_value(field)
             config = Config.from_flags([f"--{field.name}={value}"])
@@ -100,8 +101,8 @@ def test_flags_in_pocketflows_forms() -> None:
         ("--cp_uniform_preserve_ratio=-0.5", "in (0, 1]"),
         ("--cp_uniform_preserve_ratio=nan", "in (0, 1]"),
         ("--cp_quadruple=maybe", "true or false"),
-        ("--exec_mode=trian", "train, eval, export, layers; did you mean train?"),
-        ("--cp_selection=lassoo", "lasso, obs, magnitude, random; did you mean lasso?"),
+        ("--exec_mode=trian", "train, eval, export, layers; did you mean 'train'?"),
+        ("--cp_selection=lassoo", "lasso, obs, magnitude, random; did you mean 'lasso'?"),
         ("--cp_shared_input=both", "sample, couple, keep"),
         ("--seed=-1", "in [0, 4294967295]"),
     ],
@@ -116,7 +117,7 @@ def test_a_wrong_value_names_flag_value_and_what_is_accepted(flag: str, accepted
 
 
 def test_an_unknown_flag_is_answered_with_the_nearest() -> None:
-    with pytest.raises(UserError, match=r"^--lerner: unknown; did you mean learner\?"):
+    with pytest.raises(UserError, match=r"^--lerner: unknown; did you mean 'learner'\?"):
         Config.from_flags(["--lerner", "channel"])
     with pytest.raises(UserError, match=r"^--zzzz: unknown \("):
         Config.from_flags(["--zzzz=1"])
@@ -146,23 +147,6 @@ def test_pocketflow_switches_translate() -> None:
     assert ChannelPruningConfig(cp_quadruple=True, cp_channel_multiple=6).channel_multiple == 12
 
 
-def test_help_shows_every_flag_with_its_default_under_its_concern() -> None:
-    page = help_page(80)
-    blocks = page.split("\n\n")
-    for concern, field in FIELDS:
-        block = next(block for block in blocks if block.startswith(f"{concern.__doc__}:"))
-        assert f"  --{field.name} (" in block
-    assert "--cp_uniform_preserve_ratio (0.6)  in (0, 1]" in page
-    assert "--cp_quadruple (false)" in page
-    assert all(len(line) <= 80 for line in page.split("What to do")[1].splitlines())
-
-
-def test_help_names_every_net_and_learner() -> None:
-    page = " ".join(help_page().split())
-    for name in (*NETS, *LEARNERS):
-        assert name in page
-
-
 def test_workdir_is_named_after_the_run() -> None:
     assert str(Config().workdir) == "runs/resnet_at_digits"
     assert str(Config.from_flags(["--resnet_size=56"]).workdir) == "runs/resnet_56_at_digits"
@@ -172,25 +156,64 @@ def test_workdir_is_named_after_the_run() -> None:
     assert named.workdir.name.startswith("mine_at_")
 
 
-@pytest.mark.parametrize(
-    ("interval", "inside", "outside", "text"),
-    [
-        (SHARE, [0.001, 1], [0, 1.001, -1, float("nan")], "in (0, 1]"),
-        (FRACTION, [0, 0.999], [1, -0.1], "in [0, 1)"),
-        (Interval(0, low_open=True), [1e-9, 1e9], [0, float("inf")], "> 0"),
-        (Interval(1), [1, 10**9], [0, float("inf")], ">= 1"),
-    ],
-)
-def test_intervals(interval: Interval, inside: list[float], outside: list[float], text: str) -> None:
-    assert all(value in interval for value in inside)
-    assert not any(value in interval for value in outside)
-    assert str(interval) == text
-
-
-def test_nearest_is_silent_without_a_likeness() -> None:
-    assert nearest("chanel", ["channel", "full-prec"]) == "; did you mean channel?"
-    assert nearest("xyz", ["channel"]) == ""
-
-
 def test_run_config_accepts_any_learner_name_for_the_registry_to_judge() -> None:
     assert RunConfig(learner="mine.py:Mine").learner == "mine.py:Mine"
+
+
+@pytest.mark.parametrize(
+    ("options", "prefix", "names"),
+    [
+        (DdpgSettings, "ddpg_", [field.name for field in dataclasses.fields(DdpgSettings)]),
+        (SearchSettings, "cp_", ["nb_rlouts", "nb_rlouts_min", "reward_policy", "noise_tolerance"]),
+        (PruningOptions, "cp_", ["selection", "shared_input", "channel_multiple", "cache_gb"]),
+        (TrainSettings, "", ["optimizer", "momentum", "label_smoothing", "ema_decay", "clip_norm", "amp", "compile"]),
+    ],
+)
+def test_flags_of_the_engines_options_accept_what_the_engine_accepts(options: type, prefix: str, names: list) -> None:
+    """The default, the accepted values and the kind."""
+    flags = {field.name: (concern, field) for concern, field in FIELDS}
+    of_engine = {field.name: field for field in dataclasses.fields(options)}
+    for name in names:
+        concern, flag = flags[prefix + name]
+        assert flag.default == of_engine[name].default
+        assert flag.metadata["accept"] is of_engine[name].metadata["accept"]
+        assert typing.get_type_hints(concern)[flag.name] is typing.get_type_hints(options)[name]
+
+
+def test_searches_and_budgets_are_those_of_the_engine() -> None:
+    flags = {field.name: field for _, field in FIELDS}
+    assert set(flags["cp_search"].metadata["accept"]) == set(SEARCHES)
+    assert flags["cp_preserve_ratio"].default == Budget().share
+    assert flags["cp_budget"].default == Budget().kind
+
+
+def test_every_schedule_that_is_accepted_can_be_trained_with() -> None:
+    schedules = next(field for _, field in FIELDS if field.name == "lrn_rate_dcy").metadata["accept"]
+    made = [train_settings(Config.from_flags([f"--lrn_rate_dcy={name}"])).schedule for name in schedules]
+    assert len({type(schedule) for schedule in made}) == len(schedules)
+
+
+@pytest.mark.parametrize(
+    ("argument", "line"),
+    [
+        ("points_per_layer", "--cp_nb_points_per_layer=10: wrong"),
+        ("selection", "--cp_selection=obs: wrong"),
+        ("group_size", "--cp_list_group=1000: wrong"),
+        ("method", "--cp_search=dp: wrong"),
+        ("budget.share", "--cp_preserve_ratio=0.5: wrong"),
+        ("nb_rlouts", "--cp_nb_rlouts=200: wrong"),
+        ("ddpg.batch_size", "--ddpg_batch_size=64: wrong"),
+        ("batch_size", "--batch_size=128: wrong"),
+        ("device", "--device=auto: wrong"),
+        ("lrn_rate", "--lrn_rate_init: wrong"),
+        ("weight", "--loss_w_dst=4.0: wrong"),
+        ("kept['3']", "kept['3']: wrong"),
+        ("", "wrong"),
+    ],
+)
+def test_an_error_about_an_argument_is_told_with_its_flag(argument: str, line: str) -> None:
+    assert Config.from_flags(["--cp_selection=obs"]).told(UserError("wrong", argument=argument)) == line
+
+
+def test_no_two_flags_set_one_argument() -> None:
+    assert len(FLAG_OF_ARGUMENT) == len(FIELDS)

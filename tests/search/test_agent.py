@@ -6,7 +6,7 @@ import torch
 
 from pocketprune.common.errors import UserError
 from pocketprune.search.agent import Agent, ReplayBuffer, RewardBaseline, truncated_normal
-from pocketprune.search.settings import DdpgSettings
+from pocketprune.search.settings import DdpgSettings, SearchSettings
 
 
 def target_of(states: torch.Tensor) -> torch.Tensor:
@@ -137,13 +137,13 @@ def test_layer_norms_are_not_perturbed() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"actor_depth": 0}, "ddpg_actor_depth: 0 is not accepted; at least 1"),
-        ({"tau": 1.5}, "ddpg_tau: 1.5 is not accepted; 0 to 1"),
-        ({"noise_type": "ou"}, "ddpg_noise_type: 'ou' is not accepted; one of: param, action"),
-        ({"lrn_rate": 0.0}, "ddpg_lrn_rate: 0.0 is not accepted; more than 0"),
-        ({"noise_std_init": float("nan")}, "ddpg_noise_std_init: nan is not accepted"),
+        ({"actor_depth": 0}, "ddpg.actor_depth: 0 given; expected a whole number >= 1"),
+        ({"tau": 1.5}, r"ddpg.tau: 1.5 given; expected a number in \[0, 1\]"),
+        ({"noise_type": "ou"}, "ddpg.noise_type: 'ou' given; expected one of param, action"),
+        ({"lrn_rate": 0.0}, "ddpg.lrn_rate: 0.0 given; expected a number > 0"),
+        ({"noise_std_init": float("nan")}, "ddpg.noise_std_init: nan given; expected a number > 0"),
     ],
 )
 def test_bad_settings(changes: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        DdpgSettings(**changes).check()
+        SearchSettings(ddpg=DdpgSettings(**changes)).check()

@@ -88,21 +88,21 @@ def test_an_unbudgeted_layer_under_a_ceiling_may_go_down_to_its_floor() -> None:
 
 def test_an_impossible_budget_states_the_reachable_range() -> None:
     env = Chain([variable("image", [8]), variable("a", [4, 8])], prices=[1.0, 1.0], weights=[0.0, 1.0])
-    with pytest.raises(UserError, match=r"cp_preserve_ratio: 0.3 .*out of reach; accepted: 0.5000 to 1.0000"):
+    with pytest.raises(UserError, match=r"budget.share: 0.3 .*out of reach; accepted: 0.5000 to 1.0000"):
         search(env, Budget(share=0.3), method="uniform")
 
 
 @pytest.mark.parametrize(
     ("budget", "message"),
     [
-        (Budget(kind="flops"), "cp_budget: 'flops' is not accepted; one of: macs, params, latency"),
-        (Budget(share=0.0), "cp_preserve_ratio: 0.0 is not accepted"),
-        (Budget(share=float("nan")), "cp_preserve_ratio: nan is not accepted"),
+        (Budget(kind="flops"), "budget.kind: 'flops' given; expected one of macs, params, latency"),
+        (Budget(share=0.0), "budget.share: 0.0 given"),
+        (Budget(share=float("nan")), "budget.share: nan given"),
     ],
 )
 def test_bad_budgets(budget: Budget, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        search(three_layers(), budget)
+        search(three_layers(), budget, method="uniform")
 
 
 def test_profile_counts_dimensions_and_gives_reasons() -> None:

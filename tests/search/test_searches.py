@@ -137,20 +137,20 @@ def test_resuming_on_another_network_is_refused() -> None:
     search(deep(1), Budget(share=0.35), method="random", settings=QUICK, hooks=Hooks(save=states.append))
     env = deep(1)
     env.prices = [2.0 * price if i else price for i, price in enumerate(env.prices)]
-    with pytest.raises(UserError, match="resume with the same network, data and flags"):
+    with pytest.raises(UserError, match="resume with the same network, data and settings"):
         search(env, Budget(share=0.35), method="random", settings=QUICK, hooks=Hooks(resume=states[0]))
 
 
 def test_too_few_rollouts_for_the_agent() -> None:
-    with pytest.raises(UserError, match=r"cp_nb_rlouts: 50 leaves none after the warm-up of 50.*at least 51"):
+    with pytest.raises(UserError, match=r"nb_rlouts: 50 leaves none after the warm-up of 50.*at least 51"):
         search(three_layers(), Budget(), method="ddpg", settings=SearchSettings(nb_rlouts=50))
 
 
 def test_unknown_search_and_policy() -> None:
-    with pytest.raises(UserError, match="cp_search: 'ppo' is not accepted; one of: ddpg, dp"):
+    with pytest.raises(UserError, match="method: 'ppo' given; expected one of dp, ddpg"):
         search(three_layers(), Budget(), method="ppo")
-    with pytest.raises(UserError, match="cp_reward_policy: 'top5' is not accepted; one of: accuracy, flops"):
-        search(three_layers(), Budget(), settings=SearchSettings(reward_policy="top5"))
+    with pytest.raises(UserError, match="reward_policy: 'top5' given; expected one of accuracy, flops"):
+        search(three_layers(), Budget(), method="dp", settings=SearchSettings(reward_policy="top5"))
 
 
 def test_a_network_without_a_choice_is_scored_as_it_is() -> None:
@@ -203,5 +203,5 @@ def test_a_start_is_where_anneal_and_the_agent_begin() -> None:
 
 
 def test_a_start_of_another_network_is_refused() -> None:
-    with pytest.raises(UserError, match="start: 2 values; accepted: one per variable"):
+    with pytest.raises(UserError, match="start: 2 values given; expected one per variable"):
         search(three_layers(), Budget(), method="anneal", settings=SearchSettings(start=(1, 2)))

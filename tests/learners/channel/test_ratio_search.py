@@ -122,10 +122,10 @@ def test_a_killed_search_goes_on_to_the_same_result(
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--cp_preserve_ratio=0.01",), "0.01 of the dense network's MACs is out of reach; accepted"),
-        (("--cp_search=ddpg", "--cp_nb_rlouts=5"), "cp_nb_rlouts: 5 leaves none after the warm-up of 6"),
-        (("--nb_smpls_val=20",), "held-out images: 20 given"),
-        (("--cp_nb_smpls_search=10",), "held-out images: 10 given"),
+        (("--cp_preserve_ratio=0.01",), "--cp_preserve_ratio=0.01: 0.01 of the full network's MACs is out of reach"),
+        (("--cp_search=ddpg", "--cp_nb_rlouts=5"), "--cp_nb_rlouts=5: 5 leaves none after the warm-up of 6"),
+        (("--nb_smpls_val=20",), "--cp_nb_smpls_search=2000: 20 images given"),
+        (("--cp_nb_smpls_search=10",), "--cp_nb_smpls_search=10: 10 images given"),
         (("--cp_search=dpp",), "--cp_search=dpp: expected one of dp, ddpg"),
         (("--cp_budget=flops",), "--cp_budget=flops: expected one of macs, params, latency"),
         (("--cp_preserve_ratio=0",), "--cp_preserve_ratio=0.0: expected a number in (0, 1]"),

@@ -6,7 +6,9 @@ Names are PocketFlow's and so are the defaults, where it has them.
 import math
 from dataclasses import dataclass
 
-from config.settings import COUNT, COUNT_OR_ZERO, POSITIVE, SHARE, Concern, setting
+from config.settings import Concern, flag_of, setting
+from pocketprune.channel_pruning.options import PruningOptions
+from pocketprune.common.options import COUNT, COUNT_OR_ZERO, POSITIVE, SHARE
 
 
 @dataclass(frozen=True)
@@ -25,29 +27,20 @@ class ChannelPruningConfig(Concern):
     cp_prune_list_file: str = setting(
         "ratio.list", "list: file of comma-separated preserve ratios, one per convolution in forward order"
     )
-    cp_selection: str = setting(
-        "lasso",
-        "how channels are chosen: lasso (LARS path), obs (backward elimination with exact refit), magnitude "
-        "or random; the weights are refitted by least squares after each of them",
-        accept=("lasso", "obs", "magnitude", "random"),
-    )
+    cp_selection: str = flag_of(PruningOptions, "selection")
     cp_lasso: bool = setting(True, "PocketFlow's switch: --nocp_lasso is --cp_selection magnitude")
-    cp_shared_input: str = setting(
-        "sample",
-        "a layer that reads a shared tensor (a residual sum): sample (keeps its own subset of it), couple "
-        "(the shared channels go for all readers at once), keep (all stay)",
-        accept=("sample", "couple", "keep"),
-    )
+    cp_shared_input: str = flag_of(PruningOptions, "shared_input")
     cp_nb_batches: int = setting(
         60, "batches of training images that the statistics come from (at most one epoch)", accept=COUNT
     )
-    cp_nb_points_per_layer: int = setting(
-        10, "positions per image and layer that the statistics come from; 0: all", accept=COUNT_OR_ZERO
-    )
+    cp_nb_points_per_layer: int = flag_of(PruningOptions, "points_per_layer")
     cp_quadruple: bool = setting(False, "keep multiples of 4 channels")
-    cp_channel_multiple: int = setting(1, "keep multiples of this many channels", accept=COUNT)
+    cp_channel_multiple: int = flag_of(PruningOptions, "channel_multiple")
     cp_list_group: int = setting(
-        1000, "prunable layers pruned at once; between groups the network is trained", accept=COUNT
+        1000,
+        "prunable layers pruned at once; between groups the network is trained",
+        accept=COUNT,
+        argument="group_size",
     )
     cp_finetune: bool = setting(
         False, "between groups train briefly, by Adam, and not for the full schedule x --nb_epochs_rat"
@@ -65,7 +58,7 @@ class ChannelPruningConfig(Concern):
         accept=COUNT_OR_ZERO,
     )
     cp_block_lrn_rate: float = setting(1e-3, "learning rate of --cp_block_steps", accept=POSITIVE)
-    cp_cache_gb: float = setting(4.0, "memory for cached activations, in GB", accept=POSITIVE)
+    cp_cache_gb: float = flag_of(PruningOptions, "cache_gb")
 
     @property
     def selection(self) -> str:

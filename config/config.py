@@ -1,0 +1,83 @@
+"""All settings of a run, one object."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from config.channel_pruning import ChannelPruningConfig
+from config.data import DataConfig
+from config.distillation import DistillationConfig
+from config.flags import parse
+from config.net import NetConfig
+from config.run import RunConfig
+from config.search import DdpgConfig, SearchConfig
+from config.settings import Concern, argument_of
+from config.training import TrainConfig
+from pocketprune.common.errors import UserError
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of a run. Field names are distinct over all concerns: each is a flag."""
+
+    run: RunConfig = field(default_factory=RunConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    net: NetConfig = field(default_factory=NetConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
+    channel_pruning: ChannelPruningConfig = field(default_factory=ChannelPruningConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+    ddpg: DdpgConfig = field(default_factory=DdpgConfig)
+
+    @classmethod
+    def from_flags(cls, arguments: Sequence[str]) -> "Config":
+        """Return the settings of a command line without its program name, e.g. ["--learner", "channel"].
+
+        Raises:
+            UserError: an unknown flag, a value of the wrong kind, or one that is not accepted.
+        """
+        values = parse(arguments, CONCERNS.values())
+        return cls(
+            **{
+                name: concern(**{flag.name: values[flag.name] for flag in dataclasses.fields(concern)})
+                for name, concern in CONCERNS.items()
+            }
+        )
+
+    def as_dict(self) -> dict[str, object]:
+        """Return flag name -> value, for report.json."""
+        concerns = dataclasses.asdict(self).values()
+        return {name: value for concern in concerns for name, value in concern.items()}
+
+    def told(self, error: UserError) -> str:
+        """Return an error's line with the flag and its value in the place of the engine's argument."""
+        flag = FLAG_OF_ARGUMENT.get(error.argument)
+        if flag is None:
+            return str(error)
+        value = self.as_dict()[flag]
+        return f"--{flag}: {error.message}" if value in (None, "") else f"--{flag}={value}: {error.message}"
+
+    @property
+    def workdir(self) -> Path:
+        """The folder the run writes to: --workdir, or one named after the network and the data set."""
+        if self.run.workdir:
+            return Path(self.run.workdir)
+        net = short_name(self.net.net)
+        if self.net.resnet_size:
+            net = f"{net}_{self.net.resnet_size}"
+        return Path("runs", f"{net}_at_{short_name(self.data.dataset)}")
+
+
+CONCERNS: dict[str, type[Concern]] = {part.name: part.default_factory for part in dataclasses.fields(Config)}
+"""The parts of a Config: name -> class."""
+
+FLAG_OF_ARGUMENT: dict[str, str] = {
+    argument_of(flag): flag.name for concern in CONCERNS.values() for flag in dataclasses.fields(concern)
+}
+"""Argument of the engine -> the flag that sets it."""
+
+
+def short_name(spec: str) -> str:
+    """Return a network's or data set's name without its path: 'nets/mine.py:build' -> 'mine'."""
+    return Path(spec.rsplit(":", 1)[0]).stem if ":" in spec else spec

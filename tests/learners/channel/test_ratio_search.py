@@ -124,8 +124,8 @@ def test_a_killed_search_goes_on_to_the_same_result(
     [
         (("--cp_preserve_ratio=0.01",), "0.01 of the dense network's MACs is out of reach; accepted"),
         (("--cp_search=ddpg", "--cp_nb_rlouts=5"), "cp_nb_rlouts: 5 leaves none after the warm-up of 6"),
-        (("--nb_smpls_val=20",), "held-out images: 20 given"),
-        (("--cp_nb_smpls_search=10",), "held-out images: 10 given"),
+        (("--nb_smpls_val=20",), "held_out: 20 images given; a search needs 50"),
+        (("--cp_nb_smpls_search=10",), "held_out: 10 images given; a search needs 50"),
         (("--cp_search=dpp",), "--cp_search=dpp: expected one of dp, ddpg"),
         (("--cp_budget=flops",), "--cp_budget=flops: expected one of macs, params, latency"),
         (("--cp_preserve_ratio=0",), "--cp_preserve_ratio=0.0: expected a number in (0, 1]"),

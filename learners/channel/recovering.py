@@ -33,15 +33,14 @@ def recover(run: RunContext, net: nn.Module, dense: nn.Module) -> dict[str, Row]
         net.load_state_dict(found.state["net"])
         rows = found.state["rows"]
     for name, work in steps.items():
-        if name in rows:
-            continue
-        began = time.perf_counter()
-        with run.timed("prune"):
+        if name not in rows:
+            began = time.perf_counter()
             work()
-        seconds = time.perf_counter() - began
-        rows[name] = accuracy(run, net) | {"seconds": seconds}
-        if is_main():
-            checkpoints.save({"format": FORMAT, "net": net.state_dict(), "rows": rows}, len(rows))
+            seconds = time.perf_counter() - began
+            rows[name] = accuracy(run, net) | {"seconds": seconds}
+            if is_main():
+                checkpoints.save({"format": FORMAT, "net": net.state_dict(), "rows": rows}, len(rows))
+        run.add_seconds("prune", rows[name]["seconds"])
     return rows
 
 

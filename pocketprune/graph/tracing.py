@@ -57,6 +57,7 @@ class TracedNet:
         input_nodes: the placeholders of the network's inputs, in the order of `flat_inputs`.
         example: the example inputs as traced (args, kwargs).
         out_spec: how the flat outputs are nested.
+        samples: how many single inputs the example holds; 0: not found out yet.
         onlookers: where the network's forward hooks are that take no part in what it computes.
     """
 
@@ -68,6 +69,7 @@ class TracedNet:
     example: tuple[tuple[Any, ...], dict[str, Any]]
     out_spec: Any
     onlookers: frozenset[Place] = frozenset()
+    samples: int = 0
 
     def named_tensors(self) -> dict[str, Tensor]:
         """Return every parameter and buffer of the network under each of its names."""

@@ -27,8 +27,14 @@ def loss_reward(score: Score, cost: float, kind: str, noise_tolerance: float) ->
     return -score.loss
 
 
+def divergence_reward(score: Score, cost: float, kind: str, noise_tolerance: float) -> float:
+    """Return minus the divergence from the full network's predictions: it needs no labels."""
+    return -score.divergence
+
+
 REWARDS: dict[str, Callable[[Score, float, str, float], float]] = {
     "accuracy": accuracy_reward,
     "flops": flops_reward,
     "loss": loss_reward,
+    "divergence": divergence_reward,
 }

@@ -59,7 +59,7 @@ class SearchSettings:
     reward_policy: str = option(
         "accuracy",
         "what the search maximises on the held-out images: accuracy; flops (-error x ln cost, the budget only a "
-        "ceiling); loss (minus the cross-entropy)",
+        "ceiling); loss (minus the cross-entropy); divergence (minus that from the dense network's predictions)",
         accept=tuple(REWARDS),
     )
     noise_tolerance: float = option(0.15, "flops: errors below this count as this", accept=SHARE_OR_ZERO)

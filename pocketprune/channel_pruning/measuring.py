@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -39,6 +40,8 @@ def measured(result: PruneResult, plan: Plan, calibration: Calibration, promised
     """
     dense, together = plan.structure.traced.net, calibration.world > 1
     error = output_error(result.net, dense, calibration.held_out(), together=together)
+    if math.isnan(error):
+        return replace(result, output_error=error)
     largest = max((layer.error_after for layer in result.layers), default=0.0)
     warnings = []
     if promised is not None and not abs(error - promised) <= SHARE * promised + LEAST:
@@ -64,7 +67,7 @@ def output_error(net: nn.Module, dense: nn.Module, batches: Iterable[Any], *, to
     """Return the squared difference of two networks' outputs over the variance of the dense one's.
 
     The variance is taken over the images, for each number of the output by itself. All floating-point tensors of the
-    output count together.
+    output count together. Where the dense outputs do not vary, as those of a single image, a difference gives NaN.
 
     Args:
         batches: inputs; each network works on a copy.
@@ -80,7 +83,7 @@ def output_error(net: nn.Module, dense: nn.Module, batches: Iterable[Any], *, to
     miss = sum(part[0] for part in parts)
     variance = sum(_variance([part[1][key] for part in parts if key in part[1]]) for key in _keys(parts))
     if not variance > 0:
-        return 0.0 if miss <= 0 else float("inf")
+        return 0.0 if miss <= 0 else math.nan
     return miss / variance
 
 

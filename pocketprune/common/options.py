@@ -76,7 +76,7 @@ def expectation(value: Any, accept: Accepted) -> str:
     if accept is None or value in accept:
         return ""
     if isinstance(accept, Interval):
-        too_large = accept.high == LARGEST and isinstance(value, numbers.Real) and value > LARGEST
+        too_large = accept.high == LARGEST and isinstance(value, int | float) and value > LARGEST
         return f"expected {accept.words}{f' and at most {LARGEST:,}' if too_large else ''}"
     return f"expected one of {', '.join(accept)}{suggestion(str(value), accept)}"
 

@@ -77,7 +77,7 @@ def _thread_failed(fault: threading.ExceptHookArgs) -> None:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Whether memory was asked for that is not there; on the CPU torch raises a plain RuntimeError."""
+    """Tell whether memory was asked for that is not there; on the CPU torch raises a plain RuntimeError."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from config.settings import Concern, setting
 from datasets import DATASETS
-from pocketprune.common.options import COUNT, COUNT_OR_ZERO
+from pocketprune.common.options import COUNT, Interval
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,11 @@ class DataConfig(Concern):
     nb_smpls_val: int | None = setting(
         None, "training images held out for validation; the same ones for the same --seed", accept=COUNT
     )
-    image_size: int | None = setting(None, "side of the square images of image_folder", accept=COUNT)
-    nb_workers: int | None = setting(None, "processes that decode image_folder's files", accept=COUNT_OR_ZERO)
+    image_size: int | None = setting(
+        None, "side of the square images of image_folder", accept=Interval(1, 16384, whole=True)
+    )
+    nb_workers: int | None = setting(
+        None, "processes that decode image_folder's files", accept=Interval(0, 1024, whole=True)
+    )
     batch_size: int = setting(128, "images per training step and per calibration batch", accept=COUNT)
     batch_size_eval: int = setting(100, "images per batch when measuring accuracy", accept=COUNT)

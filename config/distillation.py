@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from config.settings import Concern, setting
-from pocketprune.common.options import COUNT, NOT_NEGATIVE, POSITIVE
+from pocketprune.common.options import NOT_NEGATIVE, POSITIVE, Interval
 
 
 @dataclass(frozen=True)
@@ -22,4 +22,4 @@ class DistillationConfig(Concern):
     )
     dst_checkpoint: str = setting("", "state dict of the teacher; none: the dense network teaches", argument="teacher")
     dst_net: str = setting("", "the teacher's network, as for --net; none: the same as --net")
-    dst_resnet_size: int | None = setting(None, "the teacher's --resnet_size", accept=COUNT)
+    dst_resnet_size: int | None = setting(None, "the teacher's --resnet_size", accept=Interval(1, 10000, whole=True))

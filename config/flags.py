@@ -56,7 +56,7 @@ def parse(arguments: Sequence[str], concerns: Iterable[type[Concern]]) -> dict[s
 
 
 def _as_one_word(arguments: Sequence[str], left: str) -> str:
-    """How to write a switch whose value stands apart from it; "" where that is not what went wrong."""
+    """Tell how to write a switch whose value stands apart from it; "" where that is not what went wrong."""
     before = arguments[max(0, list(arguments).index(left) - 1)]
     if left.lower() in _ValueParser._SWITCH and before.startswith("-"):
         return f"; a switch takes its value as {before}={left.lower()}"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from config.settings import Concern, setting
 from nets import NETS
 from nets.resnet import SHORTCUTS
-from pocketprune.common.options import COUNT, POSITIVE, Interval
+from pocketprune.common.options import Interval
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class NetConfig(Concern):
     resnet_size: int | None = setting(
         None,
         "layers: 6n + 2 for resnet and plain (20 if not given); 18, 34 or 50 for resnet_imagenet (18)",
-        accept=COUNT,
+        accept=Interval(1, 10000, whole=True),
     )
     resnet_version: int = setting(
         2, "1: post-activation blocks; 2: pre-activation blocks", accept=Interval(1, 2, whole=True)
@@ -30,7 +30,9 @@ class NetConfig(Concern):
         accept=SHORTCUTS,
     )
     mobilenet_depth_mult: float | None = setting(
-        None, "share of mobilenet_v1's and mobilenet_v2's channels in every layer", accept=POSITIVE
+        None,
+        "share of mobilenet_v1's and mobilenet_v2's channels in every layer",
+        accept=Interval(0, 100, low_open=True),
     )
     init_checkpoint: str = setting(
         "",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from config.settings import Concern, setting
-from pocketprune.common.options import COUNT, COUNT_OR_ZERO, Interval
+from pocketprune.common.options import COUNT, Interval
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class RunConfig(Concern):
         False, "start over in a --workdir that holds a run of other flags; its trained dense network stays"
     )
     device: str = setting("auto", "auto takes the GPU if there is one; or cpu, cuda, cuda:1, ...")
-    threads: int = setting(0, "CPU threads for tensor work; 0: PyTorch's choice", accept=COUNT_OR_ZERO)
+    threads: int = setting(0, "CPU threads for tensor work; 0: PyTorch's choice", accept=Interval(0, 1024, whole=True))
     latency_batch: int = setting(64, "images in the batch whose latency is reported", accept=COUNT)
     plot: bool = setting(
         False,

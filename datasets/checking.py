@@ -18,9 +18,13 @@ OURS = (TensorSplit, FolderSplit)  # whose batches need no watching, only their 
 
 
 def checked(dataset: Dataset, source: str) -> Dataset:
-    """The data set, after a look at a batch of each split; later batches of splits of its own kind are looked at too.
+    """Return the data set after a look at a batch of each split; splits of a person's own class are watched from then.
 
-    Raises UserError, opened by `source`, for an empty split, and for images or labels that are not as promised.
+    Args:
+        source: how the message of an error begins.
+
+    Raises:
+        UserError: a split is empty or fails, or its images or labels are not what `Split.batches` promises.
     """
     classes, shape = dataset.num_classes, dataset.input_shape
     if type(classes) is not int or classes < 1:
@@ -49,7 +53,7 @@ def _checked_split(dataset: Dataset, part: str, where: str) -> Split:
 
 
 class WatchedSplit(Split):
-    """A person's own split, each of whose batches is looked at."""
+    """A person's own split whose every batch is looked at."""
 
     def __init__(self, split: Split, dataset: Dataset, where: str) -> None:
         self._split, self._dataset, self._where = split, dataset, where
@@ -67,7 +71,7 @@ class WatchedSplit(Split):
 
 
 def _check_batch(batch: Any, dataset: Dataset, where: str) -> tuple[Tensor, Tensor]:
-    """Images and labels, of the shapes and types that `Split.batches` promises."""
+    """Return images and labels; raise UserError unless they have the shapes and types that `Split.batches` promises."""
     if not isinstance(batch, tuple | list) or len(batch) != 2 or not all(isinstance(part, Tensor) for part in batch):
         raise UserError(f"{where} gives a {type(batch).__name__}; expected: (images, labels), two tensors")
     images, labels = batch

@@ -19,12 +19,16 @@ LARGEST_FILE = 2**26  # bytes; twice an official CIFAR-10 batch
 
 
 def load_plain_pickle(file: BinaryIO, name: str, largest: int = LARGEST_FILE) -> Any:
-    """The uint8 arrays, dicts, lists, bytes, strings and numbers in a pickle; Python 2 strings come as bytes.
+    """Return what is in a pickle: uint8 arrays, dicts, lists, bytes, strings and numbers.
 
-    Arrays are looked for at the top, and among the values of a dict there.
+    Strings of Python 2 come as bytes. Arrays come where the pickle is one, or a dict with arrays among its values.
 
-    Raises UserError naming the file for a damaged one, for one of more than `largest` bytes, and for one that asks for
-    anything else.
+    Args:
+        name: of the file, for messages.
+        largest: bytes that the file may have.
+
+    Raises:
+        UserError: the file is damaged, too large, or asks for anything else.
     """
     content = file.read(largest + 1)
     if len(content) > largest:
@@ -68,6 +72,7 @@ class _Array:
         self.fill(raw, dtype, shape, "F" if fortran else "C")
 
     def fill(self, raw: bytes, dtype: _Bytes, shape: tuple[int, ...], order: str) -> None:
+        """Make the array of raw bytes, or raise UnpicklingError where they are not as many as the shape says."""
         if not isinstance(dtype, _Bytes) or not isinstance(raw, bytes | bytearray):
             raise pickle.UnpicklingError("an array without bytes of data is not accepted")
         if any(type(size) is not int or size < 0 for size in shape) or math.prod(shape) != len(raw):
@@ -106,17 +111,17 @@ class _PlainUnpickler(pickle.Unpickler):
         return _Bytes()
 
     def _reconstruct(self, _kind: object, _shape: object, _type: object) -> _Array:
-        """How protocols 0 to 4 begin an array; its state follows."""
+        """Begin an array as protocols 0 to 4 do; its state follows."""
         return _Array()
 
     def _frombuffer(self, raw: bytes, dtype: _Bytes, shape: tuple[int, ...], order: str) -> _Array:
-        """How protocol 5 spells arrays."""
+        """Make an array as protocol 5 spells it."""
         array = _Array()
         array.fill(raw, dtype, shape, order)
         return array
 
     def _encode(self, text: str, encoding: str) -> bytes:
-        """How protocol 2 spells bytes; the other codecs of `_codecs.encode` stay out of reach."""
+        """Make bytes as protocol 2 spells them; the other codecs of `_codecs.encode` stay out of reach."""
         if encoding != "latin1":
             raise pickle.UnpicklingError(f"codec {encoding!r} is not accepted")
         return text.encode("latin1")

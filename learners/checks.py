@@ -36,7 +36,7 @@ def refuse_unfit(config: Config, dataset: Dataset, net: nn.Module, device: torch
 
 
 def _memory(device: torch.device) -> int:
-    """Bytes that a device has in all."""
+    """Return how many bytes a device has in all."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -2,14 +2,12 @@
 
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from learners import state_dict
 from learners.context import RunContext
-from nets import create_net
+from nets import check_outputs, create_net
 from pocketprune.common.errors import UserError
-from pocketprune.common.modes import evaluation_mode
 
 
 def named_teacher(run: RunContext) -> nn.Module | None:
@@ -37,12 +35,8 @@ def named_teacher(run: RunContext) -> nn.Module | None:
     )
     path = Path(flags.dst_checkpoint)
     teacher = state_dict.load_net(teacher, path, source=f"--dst_checkpoint={path}", flag="--dst_net").to(run.device)
-    with evaluation_mode(teacher), torch.no_grad():
-        shape = tuple(teacher(run.example).shape)
-    expected = (len(run.example), dataset.num_classes)
-    if shape != expected:
-        raise UserError(
-            f"--dst_net={flags.dst_net}: its outputs for {len(run.example)} images have shape {shape}, "
-            f"expected {expected}"
-        )
+    source = f"--dst_net={flags.dst_net or net.net}"
+    classes = check_outputs(teacher, run.example, source)
+    if classes != dataset.num_classes:
+        raise UserError(f"{source}: its outputs tell {classes} classes apart, expected {dataset.num_classes}")
     return teacher

@@ -8,7 +8,7 @@ from typing import Any
 
 from config import Config, short_name
 from pocketprune.common.errors import UserError
-from pocketprune.common.files import write_atomically
+from pocketprune.common.files import read_json, write_atomically
 from pocketprune.training.checkpoint import compare_configs
 from pocketprune.training.distributed import barrier, is_main
 
@@ -47,14 +47,10 @@ def saved_flags(config: Config) -> dict[str, Any]:
     Raises:
         UserError: the file that holds them cannot be read.
     """
-    path = _flags_path(config)
     try:
-        flags = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); --overwrite starts over") from None
-    return flags if isinstance(flags, dict) else {}
+        return read_json(_flags_path(config))
+    except UserError as error:
+        raise UserError(f"{error}; --overwrite starts over") from error
 
 
 def discard(folder: Path, phases: Sequence[str]) -> None:

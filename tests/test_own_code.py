@@ -125,8 +125,7 @@ from learners import Learner
 
 def function(): pass
 class Alone: pass
-class Unfinished(Learner):
-    def train(self): return {}
+class Unfinished(Learner): pass
 class Exits(Learner):
     def train(self): sys.exit(0)
     def trained_net(self): return self.net
@@ -269,9 +268,9 @@ def test_what_is_right_is_taken(own: Path, data: str, net: str) -> None:
     [
         ("function", ": a function; accepted: a subclass of learners.Learner"),
         ("Alone", ": a type; accepted: a subclass of learners.Learner"),
-        ("Unfinished", ": has no trained_net; a subclass of learners.Learner defines it"),
-        ("Exits", "own_learners.py, line 10: it calls sys.exit(0)"),
-        ("Fails", "own_learners.py, line 13: KeyError: 'absent'"),
+        ("Unfinished", ": has no train; a subclass of learners.Learner defines it"),
+        ("Exits", "own_learners.py, line 9: it calls sys.exit(0)"),
+        ("Fails", "own_learners.py, line 12: KeyError: 'absent'"),
     ],
 )
 def test_learners(own: Path, capsys: pytest.CaptureFixture[str], name: str, words: str) -> None:
@@ -300,3 +299,44 @@ def test_a_switch_and_its_value_in_two_words(capsys: pytest.CaptureFixture[str])
     message = refusal(capsys, "--seed=1", "--enbl_dst", "True")
     assert message == "argument 'True': expected a flag; a switch takes its value as --enbl_dst=true"
     assert refusal(capsys, "True") == "argument 'True': expected a flag"
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--latency_batch=1000000000000", "its images alone take 256,000 GB, and cpu has "),
+        ("--batch_size=1000000000000", "its images alone take 256,000 GB, and cpu has "),
+        ("--batch_size_eval=999999999999", "its images alone take 256,000 GB, and cpu has "),
+        ("--latency_batch=100000000000000000000", "expected a whole number >= 1 and at most 1,000,000,000,000"),
+        ("--cp_nb_batches=100000000000000000000", "expected a whole number >= 1 and at most 1,000,000,000,000"),
+        ("--cp_block_steps=100000000000000000000", "expected a whole number >= 0 and at most 1,000,000,000,000"),
+        ("--cp_block_lrn_rate=1e300", "expected a number > 0 and at most 1,000,000,000,000"),
+        ("--threads=1000000000", "expected a whole number in [0, 1024]"),
+        ("--nb_workers=100000", "expected a whole number in [0, 1024]"),
+        ("--image_size=1000000", "expected a whole number in [1, 16384]"),
+        ("--resnet_size=6000002", "expected a whole number in [1, 10000]"),
+        ("--dst_resnet_size=6000002", "expected a whole number in [1, 10000]"),
+        ("--mobilenet_depth_mult=1000000.5", "expected a number in (0, 100]"),
+        ("--ddpg_actor_depth=1000000000", "expected a whole number in [1, 100]"),
+        ("--ddpg_critic_width=1000000000", "expected a whole number in [1, 65536]"),
+    ],
+)
+def test_absurd_numbers_are_refused_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str, words: str
+) -> None:
+    message = refusal(capsys, flag, f"--workdir={tmp_path}", "--device=cpu", "--learner=channel")
+    assert message.startswith(f"{flag}".replace("1e300", "1e+300") + f": {words}")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [MemoryError("9 GB"), RuntimeError("DefaultCPUAllocator: can't allocate 9 GB")])
+def test_memory_that_runs_out_is_told_in_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def exhausted(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(run, "build", exhausted)
+    message = refusal(capsys, f"--workdir={tmp_path}")
+    assert message.startswith(f"out of memory ({type(error).__name__}: ")
+    assert "--batch_size" in message

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pocketprune import LayerResult
 from pocketprune.common.errors import UserError
-from pocketprune.common.files import write_atomically
+from pocketprune.common.files import read_json, write_atomically
 
 
 def write(path: Path, report: Mapping[str, object]) -> None:
@@ -18,9 +18,9 @@ def write(path: Path, report: Mapping[str, object]) -> None:
 def add(path: Path, section: str, content: object) -> None:
     """Put a section into the report.json of an earlier run, or start one with it."""
     try:
-        report = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable as JSON ({error}); remove it to start a new one") from error
+        report = read_json(path)
+    except UserError as error:
+        raise UserError(f"{error}; remove it to start a new one") from error
     write(path, report | {section: content})
 
 

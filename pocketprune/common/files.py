@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pickle
 import re
@@ -91,6 +92,23 @@ def read_tensors(path: str | os.PathLike[str], *, source: str = "") -> Any:
         raise UserError(f"{source}: {fault}") from error
     except Exception as error:  # the parser raises whatever it met: storage, key or end-of-file errors
         raise UserError(f"{source}: damaged, or not a file of tensors ({type(error).__name__})") from error
+
+
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the object in a JSON file; an empty one where there is no file.
+
+    Raises:
+        UserError: the file is unreadable, damaged, nested beyond reason, or holds something else than an object.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not readable as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: not readable as JSON (a {type(content).__name__}, expected an object)")
+    return content
 
 
 def _read(path: Path) -> Any:

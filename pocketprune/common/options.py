@@ -14,13 +14,15 @@ from typing import Any
 from pocketprune.common.errors import UserError
 from pocketprune.common.names import suggestion
 
+LARGEST = 10**12  # beyond any quantity here; numbers far beyond it overflow in libraries
+
 
 @dataclass(frozen=True)
 class Interval:
-    """The numbers that an option accepts; infinities and NaN never are."""
+    """The numbers that an option accepts; infinities and NaN never are, nor what is beyond LARGEST."""
 
     low: float
-    high: float = math.inf
+    high: float = LARGEST
     low_open: bool = False
     high_open: bool = False
     whole: bool = False
@@ -35,7 +37,7 @@ class Interval:
         return above and below and math.isfinite(value)
 
     def __str__(self) -> str:
-        if self.high == math.inf:
+        if self.high == LARGEST:
             return f"{'>' if self.low_open else '>='} {self.low}"
         left, right = "(" if self.low_open else "[", ")" if self.high_open else "]"
         return f"in {left}{self.low}, {self.high}{right}"
@@ -74,7 +76,8 @@ def expectation(value: Any, accept: Accepted) -> str:
     if accept is None or value in accept:
         return ""
     if isinstance(accept, Interval):
-        return f"expected {accept.words}"
+        too_large = accept.high == LARGEST and isinstance(value, int | float) and value > LARGEST
+        return f"expected {accept.words}{f' and at most {LARGEST:,}' if too_large else ''}"
     return f"expected one of {', '.join(accept)}{suggestion(str(value), accept)}"
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from pocketprune.common.errors import UserError
-from pocketprune.common.files import write_atomically
+from pocketprune.common.files import read_json, write_atomically
 
 GRID = 5
 """The number of widths measured along each axis."""
@@ -53,9 +53,8 @@ class LatencyTable:
 def _read(path: Path) -> dict[str, dict[str, float]]:
     """Return machine -> name -> milliseconds."""
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-        return {machine: {name: float(ms) for name, ms in known.items()} for machine, known in table.items()}
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+        return {machine: {name: float(ms) for name, ms in known.items()} for machine, known in read_json(path).items()}
+    except (ValueError, AttributeError, TypeError) as error:
         raise UserError(f"latency table {path}: not a table that a search wrote ({error})") from None
 
 

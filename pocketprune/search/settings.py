@@ -19,15 +19,17 @@ from pocketprune.common.options import (
 )
 from pocketprune.search.reward import REWARDS
 
+DEPTH, WIDTH = Interval(1, 100, whole=True), Interval(1, 65536, whole=True)
+
 
 @dataclass(frozen=True)
 class DdpgSettings:
     """The settings of the agent of the search `ddpg`."""
 
-    actor_depth: int = option(2, "hidden layers of the actor", accept=COUNT)
-    actor_width: int = option(64, "units in each of them", accept=COUNT)
-    critic_depth: int = option(2, "hidden layers of the critic", accept=COUNT)
-    critic_width: int = option(64, "units in each of them", accept=COUNT)
+    actor_depth: int = option(2, "hidden layers of the actor", accept=DEPTH)
+    actor_width: int = option(64, "units in each of them", accept=WIDTH)
+    critic_depth: int = option(2, "hidden layers of the critic", accept=DEPTH)
+    critic_width: int = option(64, "units in each of them", accept=WIDTH)
     tau: float = option(0.01, "share of a network that enters its target at an update", accept=SHARE_OR_ZERO)
     gamma: float = option(0.9, "discount of later rewards", accept=SHARE_OR_ZERO)
     lrn_rate: float = option(1e-3, "learning rate of both networks", accept=POSITIVE)

@@ -68,7 +68,7 @@ class SensitivityTable:
                 ]
         except OSError as error:
             raise UserError(f"sensitivity table {path}: cannot be read ({error.strerror})") from None
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, csv.Error) as error:
             raise UserError(f"sensitivity table {path}: not a table that a search wrote ({error})") from None
         if len(lines) < 2 or lines[0].variable != FULL:
             raise UserError(

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pocketprune.common.errors import UserError
-from pocketprune.common.files import MAX_HEIGHT, read_tensors, refuse_cycles
+from pocketprune.common.files import MAX_HEIGHT, read_json, read_tensors, refuse_cycles
 from tests.common.hostile import deflate, inside_itself
 
 
@@ -72,3 +72,17 @@ def test_an_archive_may_not_grow(tmp_path: Path) -> None:
     assert read_tensors(tmp_path / "file.pt")["weight"].shape == (1_000_000,)
     deflate(tmp_path / "file.pt")
     assert "bytes would grow to 4,0" in _refusal(tmp_path / "file.pt")
+
+
+def test_json_objects_are_read(tmp_path: Path) -> None:
+    (tmp_path / "file.json").write_text('{"a": [1, null]}')
+    assert read_json(tmp_path / "file.json") == {"a": [1, None]}
+    assert read_json(tmp_path / "none.json") == {}
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b"[1]", b"\xff", b"[" * 200_000, b'{"a":' * 200_000])
+def test_other_json_is_refused_in_a_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "file.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"file.json: not readable as JSON \(") as caught:
+        read_json(tmp_path / "file.json")
+    assert "\n" not in str(caught.value)

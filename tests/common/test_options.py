@@ -14,7 +14,7 @@ from pocketprune.common.options import COUNT, FRACTION, POSITIVE, SHARE, Interva
         (SHARE, [0.001, 1], [0, 1.001, -1, float("nan")], "in (0, 1]"),
         (FRACTION, [0, 0.999], [1, -0.1], "in [0, 1)"),
         (Interval(0, low_open=True), [1e-9, 1e9], [0, float("inf")], "> 0"),
-        (Interval(1), [1, 10**9], [0, float("inf")], ">= 1"),
+        (Interval(1), [1, 10**9], [0, 10**20, 1e300, float("inf")], ">= 1"),
         (COUNT, [1, 10**9], [0, 1.5, float("inf"), "1"], ">= 1"),
     ],
 )

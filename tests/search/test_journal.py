@@ -77,7 +77,7 @@ def test_a_diverged_network_scores_worst_instead_of_stopping_the_search() -> Non
 TABLE_HEAD = "layer,channels,kept,error,accuracy,loss,divergence"
 
 
-@pytest.mark.parametrize("text", ["", "a,b\n1,2\n", f"{TABLE_HEAD}\n(dense),0,0,x,1,1,0\n"])
+@pytest.mark.parametrize("text", ["", "a,b\n1,2\n", f"{TABLE_HEAD}\n(dense),0,0,x,1,1,0\n", "x" * 200_000])
 def test_a_foreign_sensitivity_file_is_refused(tmp_path, text: str) -> None:
     path = tmp_path / "sensitivity.csv"
     path.write_text(text)

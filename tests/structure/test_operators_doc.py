@@ -33,7 +33,7 @@ NETWORKS = (
     "proving.py",
     "moving.py",
     "samplers.py",
-    "ignoring.py",
+    *("ignoring.py", "graphs.py"),
 )
 """Modules whose errors are about networks."""
 

@@ -193,3 +193,54 @@ def test_nothing_is_warned_of_where_all_holds() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         remove_channels(net, x, {"stem": range(4), "body.2": range(3)})
+
+
+@pytest.mark.parametrize("name", ["graph", "code", "meta", "self"])
+def test_a_part_with_a_name_of_torch_fx_is_refused(name: str) -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.add_module(name, nn.Conv2d(3, 8, 1))
+            self.out = nn.Conv2d(8, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(self._modules[name](x))
+
+    with pytest.raises(UserError, match=f"^network Named: its part '{name}' has a name"):
+        remove_channels(*built(Named), {name: range(4)})
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "words"),
+    [
+        ("body.0.weight", float("nan"), "NaN"),
+        ("norm.running_var", float("nan"), "NaN"),
+        ("stem.bias", 1e39, "infinite"),
+    ],
+)
+def test_a_network_of_no_numbers_is_told_of_its_own_tensor(name: str, number: float, words: str) -> None:
+    net, x = built()
+    net.state_dict()[name].view(-1)[0] = number
+    message = f"^net: its tensor '{name}' holds {words}"
+    with pytest.raises(UserError, match=message):
+        remove_channels(net, x, {"stem": range(4)})
+    with pytest.raises(UserError, match=message):
+        pocketprune.prune_channels(net, [x], 0.5)
+
+
+def test_infinite_numbers_of_a_mask_are_no_fault() -> None:
+    net, x = built()
+    net.register_buffer("mask", torch.full((3,), -torch.inf))
+    assert remove_channels(net, x, {"stem": range(4)}).stem.out_channels == 4
+
+
+def test_a_view_by_the_number_of_inputs_is_pruned_on_batches_of_any_size() -> None:
+    class Viewed(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            y = super().forward(x)
+            return y.view(len(y), -1)
+
+    net, x = built(Viewed)
+    result = pocketprune.prune_channels(net, [torch.randn(9, 3, 6, 6), torch.randn(4, 3, 6, 6)], 0.5)
+    assert result.net(x[:1]).shape == (1, 5 * 36)
+    assert recipe_of(result.net) is not None

@@ -33,7 +33,7 @@ NETWORKS = (
     "proving.py",
     "moving.py",
     "samplers.py",
-    *("ignoring.py", "graphs.py"),
+    *("ignoring.py", "graphs.py", "batches.py"),
 )
 """Modules whose errors are about networks."""
 

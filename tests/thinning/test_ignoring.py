@@ -215,7 +215,7 @@ def test_a_part_with_a_name_of_torch_fx_is_refused(name: str) -> None:
     [
         ("body.0.weight", float("nan"), "NaN"),
         ("norm.running_var", float("nan"), "NaN"),
-        ("stem.bias", 1e39, "infinite"),
+        ("stem.bias", float("inf"), "infinite"),
     ],
 )
 def test_a_network_of_no_numbers_is_told_of_its_own_tensor(name: str, number: float, words: str) -> None:

@@ -20,6 +20,7 @@ from pocketprune.common.errors import UserError
 from pocketprune.common.files import read_tensors, refuse_cycles, write_atomically
 from pocketprune.common.kinds import refuse_other_kinds
 from pocketprune.common.steps import steps_of
+from pocketprune.common.wrappers import unwrapped
 from pocketprune.deploy.steps import apply_steps, read_steps, write_steps
 from pocketprune.graph.admission import refuse_others
 from pocketprune.thinning.recipes import CHANNELS
@@ -39,7 +40,7 @@ def save(path: str | os.PathLike[str], net: nn.Module) -> None:
         UserError: the file cannot be written, or the network holds state that is no tensor.
     """
     refuse_others(net)
-    net = _unwrapped(net)
+    net = unwrapped(net)
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -82,7 +83,7 @@ def restore(content: Any, dense_net: nn.Module, source: str) -> nn.Module:
     """
     _refuse_pruned(dense_net)
     content = _checked(content, source)
-    dense_net, steps = _unwrapped(dense_net), read_steps(content["steps"], source)
+    dense_net, steps = unwrapped(dense_net), read_steps(content["steps"], source)
     net = apply_steps(dense_net, steps, source) if steps else copy.deepcopy(dense_net)
     _fill(net, content["tensors"], source)
     frozen, evaluating = set(content["frozen"]), set(content["evaluating"])
@@ -97,21 +98,10 @@ def _refuse_pruned(dense_net: nn.Module) -> None:
     """Raise UserError for what is no module, and for a network that carries steps: an artifact has all of its own."""
     if not isinstance(dense_net, nn.Module):
         raise UserError(f"{type(dense_net).__name__} given; a torch.nn.Module is accepted", argument="dense_net")
-    if steps_of(_unwrapped(dense_net)):
+    if steps_of(unwrapped(dense_net)):
         raise UserError(
             f"this {type(dense_net).__name__} was pruned already; the dense network is accepted", argument="dense_net"
         )
-
-
-def _unwrapped(net: nn.Module) -> nn.Module:
-    """Return the network inside torch.compile's or data parallelism's wrapper."""
-    while True:
-        inner = net._modules.get("_orig_mod")
-        if isinstance(net, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            inner = net.module
-        if inner is None:
-            return net
-        net = inner
 
 
 def _stored(net: nn.Module) -> dict[str, Any]:

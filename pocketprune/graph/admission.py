@@ -41,6 +41,18 @@ def refuse_untraceable(net: nn.Module) -> None:
             )
 
 
+def refuse_undefined(net: nn.Module) -> None:
+    """Raise UserError, naming the tensor, for a network whose own numbers are none: NaN, infinite weights."""
+    for name, tensor in (*net.named_parameters(), *net.named_buffers()):
+        if tensor.is_floating_point() and not tensor.is_meta and bool(tensor.isnan().any()):
+            raise UserError(f"its tensor '{name}' holds NaN; a network of finite weights is accepted", argument="net")
+    for name, tensor in net.named_parameters():
+        if tensor.is_floating_point() and not tensor.is_meta and bool(tensor.isinf().any()):
+            raise UserError(
+                f"its tensor '{name}' holds infinite values; a network of finite weights is accepted", argument="net"
+            )
+
+
 def refuse_others(net: Any) -> None:
     """Refuse what is no module.
 

@@ -21,7 +21,14 @@ from pocketprune.common.devices import device_of
 from pocketprune.common.errors import UserError
 from pocketprune.common.modes import evaluation_mode
 from pocketprune.common.untouched import untouched
-from pocketprune.graph.admission import describe_input, first_line, refuse_untraceable, why_untraceable
+from pocketprune.common.wrappers import unwrapped
+from pocketprune.graph.admission import (
+    describe_input,
+    first_line,
+    refuse_others,
+    refuse_untraceable,
+    why_untraceable,
+)
 from pocketprune.graph.exporting import attempts, copied, exported
 from pocketprune.graph.hooks import Place, silent_hooks, watching_hooks
 from pocketprune.graph.nodes import Env, concrete_shape, describe, module_path, node_shape, operator_name, tensors_in
@@ -169,6 +176,8 @@ def trace(net: nn.Module, example_inputs: ExampleInputs) -> TracedNet:
     Raises:
         UserError: the example inputs do not fit, or the network cannot be traced (data-dependent control flow, ...).
     """
+    refuse_others(net)
+    net = unwrapped(net)
     refuse_untraceable(net)
     args, kwargs = split_inputs(example_inputs)
     with watching_hooks(net) as onlookers:

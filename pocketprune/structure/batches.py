@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from pocketprune.common.errors import UserError
 from pocketprune.common.modes import evaluation_mode
 from pocketprune.common.untouched import untouched
 from pocketprune.graph.execution import evaluate_node, run
@@ -80,6 +81,21 @@ def frozen_at(traced: TracedNet, call: Call, expected: Any) -> str:
     if all_alike(expected, made, 1e-3) or _is_random(traced, call, expected, made):
         return ""
     return _first_frozen(traced, call)
+
+
+def refuse_frozen(traced: TracedNet) -> None:
+    """Refuse, before a graph is run on batches of other sizes than the traced one, one that does not hold there.
+
+    Raises:
+        UserError: the network takes another batch size and its graph does not; the node is named.
+    """
+    found = other_batch(traced)
+    node = frozen_at(traced, *found) if found is not None else ""
+    if node:
+        raise UserError(
+            f"network {type(traced.net).__name__}: its traced graph holds at no other batch size than "
+            f"{batch_of(traced.example)}: {node}"
+        )
 
 
 def _is_random(traced: TracedNet, call: Call, expected: Any, made: Any) -> bool:

@@ -15,6 +15,7 @@ from pocketprune.common.names import nearest
 from pocketprune.graph.tracing import ExampleInputs, TracedNet, module_path, trace
 from pocketprune.structure.batches import thawed
 from pocketprune.structure.grouping import Group, find_groups, make_rectangular
+from pocketprune.structure.ignoring import without_ignored
 from pocketprune.structure.propagation import Contraction, Slice, State, propagate
 from pocketprune.structure.propagation.roles import roles
 
@@ -82,7 +83,7 @@ class Structure:
         products: what reads channels without one, in forward order.
         made: (first identity, size, node, axis) of every axis of the constants that the network makes itself.
         parts: the part that each identity plays in its class; equal ones in two classes are counterparts.
-        attention, allow_inexact: as it was analysed.
+        attention, allow_inexact, ignore: as it was analysed.
         values: node -> identity tensors. `classes[identity]` is its class; a group lists its classes.
     """
 
@@ -97,6 +98,7 @@ class Structure:
     parts: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
     attention: str = "heads"
     allow_inexact: bool = False
+    ignore: tuple[str, ...] = ()
 
     def class_of(self, ids: Tensor) -> np.ndarray:
         """Classes of a vector of identities."""
@@ -107,7 +109,12 @@ class Structure:
 
 
 def find_channel_groups(
-    net: nn.Module, example_inputs: ExampleInputs, *, attention: str = "heads", allow_inexact: bool = False
+    net: nn.Module,
+    example_inputs: ExampleInputs,
+    *,
+    attention: str = "heads",
+    allow_inexact: bool = False,
+    ignore: Sequence[str] = (),
 ) -> list[ChannelGroup]:
     """The channel groups of a network, in forward order; those that must stay say why.
 
@@ -115,20 +122,28 @@ def find_channel_groups(
         example_inputs: a tensor, a tuple of arguments or a dict of keyword arguments.
         attention: "heads" removes whole heads, "widths" narrows all heads alike (queries/keys and values apart).
         allow_inexact: also list channels that a layer or group norm mixes as prunable (statistics change).
+        ignore: names of groups, or of layers and modules whose channels are to stay; wildcards are taken.
 
     Raises:
-        UserError: the network cannot be traced.
+        UserError: the network cannot be traced, or there is no group or layer of a name to ignore.
     """
-    return analyse(net, example_inputs, attention=attention, allow_inexact=allow_inexact).groups
+    return analyse(net, example_inputs, attention=attention, allow_inexact=allow_inexact, ignore=ignore).groups
 
 
 def analyse(
-    net: nn.Module, example_inputs: ExampleInputs, *, attention: str = "heads", allow_inexact: bool = False
+    net: nn.Module,
+    example_inputs: ExampleInputs,
+    *,
+    attention: str = "heads",
+    allow_inexact: bool = False,
+    ignore: Sequence[str] = (),
 ) -> Structure:
-    """Trace a network and resolve its identities into channel groups."""
+    """Trace a network and resolve its identities into channel groups; see `find_channel_groups`."""
     if attention not in ATTENTION:
         raise UserError(f"attention: '{attention}' given{nearest(attention, ATTENTION)}")
-    return resolve(thawed(trace(net, example_inputs)), attention=attention, allow_inexact=allow_inexact)
+    structure = resolve(thawed(trace(net, example_inputs)), attention=attention, allow_inexact=allow_inexact)
+    structure.groups, structure.ignore = without_ignored(structure.groups, structure.traced.net, ignore)
+    return structure
 
 
 def resolve(traced: TracedNet, *, attention: str = "heads", allow_inexact: bool = False) -> Structure:

@@ -13,6 +13,7 @@ from pocketprune.common.names import nearest
 from pocketprune.graph.tracing import ExampleInputs, TracedNet, describe, module_path, node_shape, operator_name
 from pocketprune.structure.channel_groups import ChannelGroup, Structure, analyse, layer_name
 from pocketprune.structure.cost import node_macs
+from pocketprune.structure.ignoring import LEFT_ALONE, is_named
 from pocketprune.structure.propagation import Contraction
 from pocketprune.structure.propagation.rules import argument
 
@@ -51,15 +52,23 @@ class PrunableLayer:
 
 
 def list_layers(
-    net: nn.Module, example_inputs: ExampleInputs, shared_input: str = "sample", layers: str = "conv2d"
+    net: nn.Module,
+    example_inputs: ExampleInputs,
+    shared_input: str = "sample",
+    layers: str = "conv2d",
+    *,
+    ignore: Sequence[str] = (),
 ) -> list[PrunableLayer]:
     """The prunable layers in forward order: every Conv2d with groups=1 (the first, and a last one that writes the
     output, count and stay whole). With layers="all" also other convolutions, but depthwise ones, and linear layers.
 
+    Args:
+        ignore: names of groups or layers that are to be left alone; these layers count and stay whole.
+
     Raises:
-        UserError: unknown `shared_input` or `layers`, or a network that cannot be traced.
+        UserError: unknown `shared_input`, `layers` or `ignore`, or a network that cannot be traced.
     """
-    return layers_of(analyse(net, example_inputs), shared_input, layers)
+    return layers_of(analyse(net, example_inputs, ignore=ignore), shared_input, layers)
 
 
 def layers_of(structure: Structure, shared_input: str, layers: str = "conv2d") -> list[PrunableLayer]:
@@ -116,6 +125,8 @@ def _way(structure: Structure, layer: Contraction, shared_input: str) -> tuple[s
         return "fixed", "it reads the network's input"
     if is_reused(structure, layer):
         return "fixed", "its weight is used in several places"
+    if is_named(layer_name(layer), structure.ignore):
+        return "fixed", LEFT_ALONE
     groups = read_groups(structure, layer)
     numbers = readers(structure)
     alone = all(g.prunable and numbers[g.name] == 1 for g in groups) and _covers(structure, layer, groups)
@@ -145,7 +156,9 @@ def is_reused(structure: Structure, layer: Contraction) -> bool:
 def _why_shared(groups: Sequence[ChannelGroup]) -> str:
     pinned = next((g.reason for g in groups if not g.prunable), "")
     readers_ = sorted({c for g in groups for c in g.consumers})
-    return pinned or f"{len(readers_)} layers read its input"
+    if pinned or len(readers_) < 2:
+        return pinned or "its input's channels are not all alike"
+    return f"{len(readers_)} layers read its input"
 
 
 def read_groups(structure: Structure, layer: Contraction) -> list[ChannelGroup]:

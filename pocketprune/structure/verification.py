@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from pocketprune.common.modes import evaluation_mode
+from pocketprune.graph.admission import refuse_undefined
 from pocketprune.graph.execution import Env, run
+from pocketprune.graph.exporting import silenced
 from pocketprune.graph.nodes import tensors_in
 from pocketprune.graph.tracing import copied, operator_name
 from pocketprune.structure.channel_groups import ChannelGroup, Structure
@@ -151,6 +153,7 @@ def check_groups(structure: Structure, inputs: Any, *, seed: int = 0, tolerance:
     prunable = [g for g in structure.groups if g.prunable]
     if not prunable:
         return
+    refuse_undefined(structure.traced.net)  # of outputs that are no numbers all are alike
     generator = torch.Generator().manual_seed(seed)
     reference = tensors_in(run(structure.traced, inputs))
 
@@ -219,7 +222,7 @@ def same_shapes(net: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 
 def _output(net: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """A network's output in evaluation mode, the inputs left as they are; None where it fails."""
-    with torch.no_grad(), evaluation_mode(net):
+    with torch.no_grad(), evaluation_mode(net), silenced():  # a graph module prints what it fails at
         try:
             return net(*copied(args), **copied(dict(kwargs)))
         except Exception:  # the network's own code may fail in any way once its widths no longer fit

@@ -52,7 +52,7 @@ def _plainest(
         if exact and not same_output(graph, *call, _masked(structure, recipe, masked)(call)):
             raise UnprovedError(
                 f"network {type(structure.traced.net).__name__}: the thinned network does not compute "
-                "what the masked one does; leave out the groups of unusual layers"
+                f"what the masked one does; leave out groups of it (ignore=[...]): {', '.join(recipe.groups)}"
             )
         is_plain = is_plain and same_computation(graph, with_tensors(module, recipe, numbers), *call)
     right = _masked(structure, recipe, masked) if exact else _own(graph)

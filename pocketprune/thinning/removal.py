@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from pocketprune.common.errors import UserError
 from pocketprune.common.steps import Step, carry_steps, steps_of
 from pocketprune.graph.tracing import ExampleInputs
 from pocketprune.structure.channel_groups import Structure, analyse
 from pocketprune.structure.verification import check_groups
+from pocketprune.thinning.holding import groups_that_hold, is_exact
 from pocketprune.thinning.proving import proved, with_tensors
 from pocketprune.thinning.recipes import CHANNELS, Recipe, check_kept, recipe_for
 
@@ -23,26 +26,35 @@ def remove_channels(
     *,
     attention: str = "heads",
     allow_inexact: bool = False,
+    ignore: Sequence[str] = (),
     check: bool = True,
 ) -> nn.Module:
     """A thinner copy of a network: of each named channel group only the kept channels remain.
 
-    The copy's output equals the network's with the removed channels' columns in every consumer set to zero.
+    The copy's output equals the network's with the removed channels' columns in every consumer set to zero. Groups
+    whose removal does not give that, for which the analysis must have erred, stay whole; a warning names them.
 
     Args:
         kept: group name (see `find_channel_groups`) -> indices of the channels that stay.
-        attention, allow_inexact: as in `find_channel_groups`.
+        attention, allow_inexact, ignore: as in `find_channel_groups`.
         check: first permute every group's channels and require an unchanged output.
 
     Raises:
         UserError: an unknown group, one that must stay, bad indices, or a network that cannot be traced.
     """
-    structure = analyse(net, example_inputs, attention=attention, allow_inexact=allow_inexact)
+    structure = analyse(net, example_inputs, attention=attention, allow_inexact=allow_inexact, ignore=ignore)
     if check:
         check_groups(structure, structure.traced.example)
     chosen = check_kept(structure.groups, kept)
-    exact = all(g.exact for g in structure.groups if g.name in chosen and len(chosen[g.name]) < g.size)
-    return thin(structure, recipe_for(structure, chosen), exact=exact)
+    try:
+        return thin(structure, recipe_for(structure, chosen), exact=is_exact(structure, chosen))
+    except UserError as error:
+        held = groups_that_hold(structure, chosen)
+        if not any(len(held[g.name]) < g.size for g in structure.groups if g.name in held):
+            raise
+        left = ", ".join(name for name in chosen if name not in held)
+        warnings.warn(f"remove_channels: left whole: {left} ({error})", stacklevel=2)
+        return thin(structure, recipe_for(structure, held), exact=is_exact(structure, held))
 
 
 def thin(

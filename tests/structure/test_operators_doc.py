@@ -12,9 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pocketprune.structure.channel_groups import analyse
+from pocketprune.structure.ignoring import LEFT_ALONE
 from pocketprune.structure.propagation import REFUSALS, RULES
 from pocketprune.structure.propagation.elementwise import elementwise
 from pocketprune.structure.verification import check_groups
+from pocketprune.thinning.holding import NOT_PROVED
 from tests.structure.toy import Toy, conv, head, linear, toy
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +25,16 @@ SECTIONS = dict(
         r"^## (.+?)\n(.*?)(?=^## |\Z)", (ROOT / "docs/operators.md").read_text("utf-8"), re.DOTALL | re.MULTILINE
     )
 )
-NETWORKS = ("admission.py", "tracing.py", "purifying.py", "removal.py", "proving.py", "moving.py", "samplers.py")
+NETWORKS = (
+    "admission.py",
+    "tracing.py",
+    "purifying.py",
+    "removal.py",
+    "proving.py",
+    "moving.py",
+    "samplers.py",
+    *("ignoring.py", "graphs.py", "batches.py"),
+)
 """Modules whose errors are about networks."""
 
 
@@ -52,22 +63,17 @@ def literals(node: ast.expr) -> list[str]:
 
 
 def raised(name: str) -> set[str]:
-    """The messages of the errors that a module of the engine raises."""
+    """The messages of the errors that a module of the engine raises, the argument at fault in front."""
     (path,) = (ROOT / "pocketprune").rglob(name)
     tree = ast.parse(path.read_text("utf-8"))
-    told = [
-        n.args[0]
-        for n in ast.walk(tree)
-        if isinstance(n, ast.Call) and getattr(n.func, "id", "") in ("UserError", "UnprovedError")
-    ]
-    told += [
-        n.value
-        for f in ast.walk(tree)
-        if isinstance(f, ast.FunctionDef) and f.name.startswith("why_")
-        for n in ast.walk(f)
-        if isinstance(n, ast.Return)
-    ]
-    return {text for expression in told for text in literals(expression)}
+    told = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("UserError", "UnprovedError"):
+            at_fault = [f"{k.value.value}: " for k in node.keywords if k.arg == "argument"]
+            told |= {"".join(at_fault) + text for text in literals(node.args[0])}
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("why_"):
+            told |= {text for n in ast.walk(node) if isinstance(n, ast.Return) for text in literals(n.value)}
+    return told
 
 
 def test_the_table_holds_the_registry() -> None:
@@ -78,8 +84,9 @@ def test_the_table_holds_the_registry() -> None:
 
 def test_every_reason_of_a_group_is_told() -> None:
     pins = {"network output", "it has one channel", "permuting its channels changed the network's output"}
+    pins |= {LEFT_ALONE, NOT_PROVED}
     assert messages("Why channels stay") == pins | {template(text) for text in REFUSALS.values()}
-    code = "".join(path.read_text("utf-8") for path in (ROOT / "pocketprune/structure").rglob("*.py"))
+    code = "".join(path.read_text("utf-8") for path in (ROOT / "pocketprune").rglob("*.py"))
     assert all(f'"{pin}"' in code for pin in pins)
     assert len(re.findall(r"identities\.pin\(|\.pinned_id\(", code)) == 3  # of State.refuse, join and the output
 
@@ -87,7 +94,8 @@ def test_every_reason_of_a_group_is_told() -> None:
 def test_every_reason_of_a_layer_is_told() -> None:
     tree = ast.parse((ROOT / "pocketprune/structure/layers.py").read_text("utf-8"))
     given = {text for n in ast.walk(tree) if isinstance(n, (ast.Constant, ast.JoinedStr)) for text in literals(n)}
-    reasons = {text for text in given if text.startswith("it") and " " in text} | {"<> layers read its input"}
+    reasons = {text for text in given if text.startswith("it") and " " in text}
+    reasons |= {"<> layers read its input", LEFT_ALONE}
     assert messages("Why a layer of the ratio list keeps its input") == reasons
     assert "<> layers read its input" in given
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from pocketprune.common.errors import UserError
 from pocketprune.graph.hooks import takes_part
 from pocketprune.graph.tracing import TracedNet, module_path, operator_name
 from pocketprune.structure.channel_groups import Structure
@@ -38,7 +39,20 @@ DROPOUTS = {"dropout": nn.Dropout, "feature_dropout": nn.Dropout2d, "alpha_dropo
 def thin_graph(structure: Structure, recipe: Recipe) -> nn.Module:
     """The thinned network as a graph module: the same parameter names, thinner tensors, rewritten arguments."""
     root = thin_modules(structure.traced.net, recipe)
+    _refuse_reserved_names(root)
     return _Emitter(structure, recipe, root).emit()
+
+
+def _refuse_reserved_names(root: nn.Module) -> None:
+    """Raise UserError for a network with a part that cannot be a graph module's, whose own code has the name."""
+    parts = [*root._modules, *root._parameters, *root._buffers]
+    reserved = {"self", "_graph", "_code", "meta", *(set(dir(fx.GraphModule)) - set(dir(nn.Module)))}
+    name = next((part for part in parts if part in reserved), None)
+    if name is not None:
+        raise UserError(
+            f"network {type(root).__name__}: its part '{name}' has a name that torch.fx keeps for itself; "
+            "another name is accepted"
+        )
 
 
 def removed_by(structure: Structure, recipe: Recipe) -> np.ndarray:

@@ -130,7 +130,8 @@ class ChannelMasks:
 
     def _places_dropped(self) -> dict[str, Tensor]:
         """Tensor name -> where it is masked, a boolean that broadcasts to its shape."""
-        own, dropped = _floats(self._net), {}
+        own = _floats(self._net)
+        dropped: dict[str, Tensor] = {}
         for group, places in self._places.items():
             if bool(self.masked[group].any()):
                 for place in places:

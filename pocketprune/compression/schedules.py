@@ -113,7 +113,7 @@ def exponential(t: int, given: Schedule) -> float:
     if span == 0:
         return given.target
     rest = (1 - given.init) * ((1 - given.target) / (1 - given.init)) ** ((t - given.start) / span)
-    return min(given.target, 1 - max(rest, 1 - given.target))
+    return float(min(given.target, 1 - max(rest, 1 - given.target)))
 
 
 def exponential_with_bias(t: int, given: Schedule) -> float:

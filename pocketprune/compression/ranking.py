@@ -27,7 +27,6 @@ class Order:
         sizes: channels of each group.
         groups: the group of each entry.
         counts: how many channels that group keeps from then on.
-        levels: the share of that group that is masked from then on.
     """
 
     sizes: tuple[int, ...]
@@ -37,7 +36,8 @@ class Order:
     @property
     def levels(self) -> np.ndarray:
         """The share of each entry's group that is masked from that entry on."""
-        return 1 - self.counts / np.array(self.sizes)[self.groups]
+        levels: np.ndarray = 1 - self.counts / np.array(self.sizes)[self.groups]
+        return levels
 
     def kept(self, entries: int) -> list[int]:
         """Return how many channels each group keeps after the first entries."""

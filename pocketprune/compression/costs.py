@@ -12,7 +12,7 @@ from pocketprune.structure.cost_model import CostModel, Decision
 from pocketprune.structure.layers import PrunableLayer
 
 Cost = Callable[[Mapping[str, int]], float]
-"""Group name -> kept channels, for groups that lose some, to the network's cost."""
+"""From kept channels by group name to the network's cost; a group that is not named keeps all."""
 
 
 class GroupCosts:

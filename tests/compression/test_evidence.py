@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from pocketprune.common.errors import UserError
 from pocketprune.compression.closed_form import measured_consumers
-from pocketprune.compression.evidence import PARTS, Question, Source, check, gather
+from pocketprune.compression.evidence import check, gather
+from pocketprune.compression.questions import PARTS, Question, Source
 from pocketprune.compression.views import views_of
 from pocketprune.numerics.criteria import CRITERIA, evaluate, kept_channels
 from pocketprune.numerics.evidence import Evidence

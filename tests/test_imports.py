@@ -23,6 +23,7 @@ ALLOWED = {
     "pocketprune.thinning": LOWER,
     "pocketprune.deploy": LOWER | {"pocketprune.thinning"},
     "pocketprune.channel_pruning": MIDDLE,
+    "pocketprune.compression": MIDDLE | {"pocketprune.channel_pruning"},  # the closed form, and nothing back
     "pocketprune": {"pocketprune"},  # the public API
     "nets": {"pocketprune.common"},
     "datasets": {"pocketprune.common"},

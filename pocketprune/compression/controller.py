@@ -1,0 +1,212 @@
+"""The controller: carries out a policy inside any training loop, and removes what is masked at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils import _pytree as pytree
+
+from pocketprune.common.devices import device_of
+from pocketprune.common.errors import UserError
+from pocketprune.compression.closed_form import measured_consumers
+from pocketprune.compression.costs import Cost
+from pocketprune.compression.masks import ChannelMasks
+from pocketprune.compression.planner import Planner
+from pocketprune.compression.policy import Policy
+from pocketprune.compression.questions import Loss, Source
+from pocketprune.compression.regularisers import REGULARISERS
+from pocketprune.compression.statistics import Statistics
+from pocketprune.graph.tracing import ExampleInputs
+from pocketprune.structure.channel_groups import analyse
+from pocketprune.structure.verification import check_groups
+from pocketprune.thinning.removal import remove_channels
+from pocketprune.training.batch_norm import reestimate_batch_norm
+from pocketprune.training.checkpoint import compare_configs
+
+
+def compress(
+    net: nn.Module,
+    example_inputs: ExampleInputs,
+    policy: Policy | Mapping[str, Any],
+    batches: Iterable[Any] | None = None,
+    *,
+    loss: Loss = F.cross_entropy,
+    cost: Cost | None = None,
+) -> Controller:
+    """Prepare a network for masks on its channel groups; none is in place before the first `epoch_step`.
+
+    The network stays a plain one, and `Controller.detach` gives it its hidden numbers back.
+
+    Args:
+        net: the network that will be trained, without the wrappers of several processes or of a compiler.
+        example_inputs: a tensor, a tuple of arguments or a dict of keyword arguments.
+        policy: what to do, or the dict that describes it.
+        batches: inputs, or pairs of inputs and labels, for criteria that need them. They are read anew each time
+            channels are chosen, so a list or a data loader is accepted and a generator is not. Under several
+            processes each brings its own.
+        loss: (output, labels) -> scalar, for criteria that need gradients.
+        cost: what `share_of="latency"` means, a function of the kept channels by group name. A group that is not named
+            keeps all.
+
+    Raises:
+        UserError: a network that cannot be traced, or a policy that cannot be carried out on it.
+    """
+    policy = policy if isinstance(policy, Policy) else Policy.from_dict(policy)
+    if batches is not None and iter(batches) is batches:
+        raise UserError("can be read only once; a list or a data loader is accepted", argument="batches")
+    structure = analyse(net, example_inputs, attention=policy.attention)
+    check_groups(structure, structure.traced.example)
+    planner = Planner(policy, Source(structure, batches, loss, measured_consumers), cost)
+    return Controller(net, structure.traced.example, policy, planner)
+
+
+class Controller:
+    """Carries out a policy on one network; `compress` makes it.
+
+    In one's own loop, with any optimizer:
+
+        for epoch in range(epochs):
+            controller.epoch_step()
+            for images, labels in loader:
+                loss = criterion(net(images), labels) + controller.loss()
+                ...
+                optimizer.step()
+                controller.step()
+        smaller = controller.remove()
+
+    Attributes:
+        net: the network.
+        policy: what is to be done.
+        masks: what is masked at present.
+        epoch: the epoch under way, from 0; -1 before the first.
+        steps: training steps done.
+        levels: the level of each rule at present.
+    """
+
+    def __init__(self, net: nn.Module, example: Any, policy: Policy, planner: Planner) -> None:
+        self.net, self.policy = net, policy
+        self._example, self._planner = example, planner
+        self.epoch, self.steps = -1, 0
+        self.levels = [0.0] * len(planner.scopes)
+        self._frozen = [False] * len(planner.scopes)
+        self.masks = ChannelMasks(net, list(planner.views.values()), policy.mask)
+
+    def epoch_step(self, epoch: int | None = None, optimizer: Optimizer | None = None) -> None:
+        """Begin an epoch: choose masks anew where a schedule by epochs says so.
+
+        Args:
+            epoch: its number from 0; the next one by default.
+            optimizer: what it remembers of masked places is set to zero.
+        """
+        self.epoch = self.epoch + 1 if epoch is None else epoch
+        due = self._due("epoch", self.epoch)
+        self._update(due + (self._due("step", 0) if self.steps == 0 else []), optimizer)
+
+    def step(self, optimizer: Optimizer | None = None) -> None:
+        """End a training step: put zeros back, and choose masks anew where a schedule by steps says so.
+
+        Args:
+            optimizer: what it remembers of masked places is set to zero where masks change.
+        """
+        self.masks.enforce()
+        self.steps += 1
+        self._update(self._due("step", self.steps), optimizer)
+
+    def loss(self) -> Tensor:
+        """Return the penalties of the rules' regularisers, a scalar to be added to the task's loss."""
+        tensors = dict(self.net.named_parameters(remove_duplicate=False))
+        penalties = [
+            scope.rule.strength
+            * REGULARISERS[scope.rule.regulariser](tensors, self._planner.views_of(scope), scope.rule.side)
+            for scope in self._planner.scopes
+            if scope.rule.regulariser != "none"
+        ]
+        return torch.stack(penalties).sum() if penalties else torch.zeros((), device=device_of(self.net))
+
+    @property
+    def has_penalty(self) -> bool:
+        """Whether `loss` is ever other than 0."""
+        return any(scope.rule.regulariser != "none" for scope in self._planner.scopes)
+
+    def set_levels(self, levels: Sequence[float], optimizer: Optimizer | None = None) -> None:
+        """Choose masks at given levels, one for each rule, whatever the schedules say."""
+        self._update(list(zip(range(len(self._planner.scopes)), levels, strict=True)), optimizer)
+
+    def kept(self) -> dict[str, list[int]]:
+        """Return the channels that are not masked, of each group that a rule means."""
+        return {name: self.masks.kept(name) for name in self._planner.views}
+
+    def remove(self, adapt: Iterable[Tensor] | None = None) -> nn.Module:
+        """Return a copy of the network without what is masked; the network itself stays as it is.
+
+        Args:
+            adapt: batches of inputs that batch-norm statistics are taken from anew; None: they stay.
+        """
+        device = device_of(self.net)
+        example = pytree.tree_map_only(Tensor, lambda t: t.to(device), self._example)
+        smaller = remove_channels(self.net, example, self.kept(), attention=self.policy.attention, check=False)
+        if adapt is not None:
+            reestimate_batch_norm(smaller, (batch.to(device) for batch in adapt))
+        return smaller
+
+    def detach(self) -> None:
+        """Take off all masks: the network gets its hidden numbers back, and its parameters lose their hooks."""
+        self.masks.detach()
+
+    def statistics(self) -> Statistics:
+        """Return what is masked at present."""
+        return self._planner.statistics(self.masks.masked, self.levels)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed training needs beside the network's own state: tensors and plain values."""
+        return {
+            "policy": self.policy.to_dict(),
+            "epoch": self.epoch,
+            "steps": self.steps,
+            "levels": list(self.levels),
+            "frozen": list(self._frozen),
+            "coefficients": {name: list(pair) for name, pair in self._planner.coefficients.items()},
+            "masks": self.masks.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` returned.
+
+        Raises:
+            UserError: it is of another policy.
+        """
+        lines = compare_configs(dict(state["policy"]), self.policy.to_dict())
+        if lines:
+            raise UserError(f"of another policy: {'; '.join(lines[:3])}", argument="state")
+        self.epoch, self.steps = state["epoch"], state["steps"]
+        self.levels, self._frozen = list(state["levels"]), list(state["frozen"])
+        self._planner.coefficients = {name: (scale, shift) for name, (scale, shift) in state["coefficients"].items()}
+        self.masks.load_state_dict(state["masks"])
+
+    def _due(self, unit: str, t: int) -> list[tuple[int, float]]:
+        """Return (number, level) of the rules that choose anew at a time, and freeze those that do so no more."""
+        due = []
+        for number, scope in enumerate(self._planner.scopes):
+            schedule = scope.rule.schedule
+            if schedule.unit == unit and not self._frozen[number] and schedule.changes(t):
+                due.append((number, schedule.level(t)))
+                self._frozen[number] = schedule.is_frozen(t)
+        return due
+
+    def _update(self, due: Sequence[tuple[int, float]], optimizer: Optimizer | None) -> None:
+        """Choose the masks of some rules, given by number, at their levels."""
+        if not due:
+            return
+        for number, level in due:
+            self.levels[number] = level
+        with self.masks.lifted() if self.policy.mask == "soft" else nullcontext():
+            chosen = self._planner.choose(due, self.masks.masked)
+        self.masks.set(chosen)
+        if optimizer is not None:
+            self.masks.enforce_on(optimizer)

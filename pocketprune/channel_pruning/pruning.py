@@ -31,6 +31,7 @@ from pocketprune.common.modes import evaluation_mode
 from pocketprune.graph import execution
 from pocketprune.graph.admission import describe_input, first_line, refuse_others
 from pocketprune.graph.tracing import ExampleInputs, TracedNet
+from pocketprune.structure.batches import refuse_frozen
 from pocketprune.structure.channel_groups import Structure, analyse
 from pocketprune.structure.verification import check_groups
 from pocketprune.training.distributed import rank, world_size
@@ -93,6 +94,7 @@ def _analysed(net: nn.Module | Structure, batch: ExampleInputs, options: Pruning
         structure = replace(net, groups=list(net.groups))
     else:
         structure = analyse(net, _first_two(batch), attention=options.attention)
+    refuse_frozen(structure.traced)
     if options.check:
         check_groups(structure, structure.traced.example)
     return structure

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pocketprune.channel_pruning.calibration import Positions
 from pocketprune.channel_pruning.consumers import Consumer, moments_of
-from pocketprune.channel_pruning.coupling import shares_of
+from pocketprune.channel_pruning.coupling import slices_of
 from pocketprune.compression.views import GroupViews
 from pocketprune.graph.sweep import Route, Sweep
 from pocketprune.graph.tracing import ExampleInputs
@@ -47,6 +47,5 @@ def measured_consumers(
     for consumer, mine in moments_of(sweep, consumers, POINTS, draw, lambda *_: None):
         moments = [all_reduce(m) for m in mine] if world_size() > 1 else mine
         for v in views:
-            for part, weight, block, scale in shares_of(structure, v.group, consumer, moments):
-                found[v.group.name].append(ConsumerSlice(weight, block, part, scale))
+            found[v.group.name] += slices_of(structure, v.group, consumer, moments)
     return found

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
 
 from torch import nn
 
 from pocketprune.common.errors import UserError
 from pocketprune.common.names import nearest
-
-if TYPE_CHECKING:
-    from pocketprune.structure.channel_groups import ChannelGroup
+from pocketprune.structure.group import ChannelGroup
 
 LEFT_ALONE = "it is to be left alone (ignore)"
 

@@ -111,7 +111,7 @@ def test_a_network_of_one_batch_size_is_thinned_for_that_one() -> None:
 
 def test_a_graph_that_does_not_hold_elsewhere_names_its_node_before_it_is_used() -> None:
     """What a sweep over calibration batches of any size must ask first."""
-    with pytest.raises(UserError, match="^network Net: its traced graph holds at no other batch size than 2: unbind"):
+    with pytest.raises(UserError, match=r"^network Net: its traced graph holds at no other batch size than 2: unbind"):
         refuse_frozen(analyse(net_of(looped, graph=False), images(2)).traced)
     for handle, node in ((looped, "unbind"), (free, ""), (viewed, "")):
         traced = analyse(net_of(handle, graph=False), images(2)).traced

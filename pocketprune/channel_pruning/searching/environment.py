@@ -26,6 +26,7 @@ from pocketprune.channel_pruning.searching.statistics import collect
 from pocketprune.common.errors import UserError
 from pocketprune.common.modes import evaluation_mode
 from pocketprune.search.interface import Score, Variable
+from pocketprune.structure.batches import refuse_frozen
 from pocketprune.structure.channel_groups import Structure, analyse
 from pocketprune.structure.cost_model import CostModel
 from pocketprune.structure.verification import check_groups
@@ -76,6 +77,7 @@ class PruningEnvironment:
         with torch.no_grad(), evaluation_mode(dense):
             self._judge = judge_of(dense, held_out)
             self.structure = net if isinstance(net, Structure) else analyse(net, calibration[0][:2])
+            refuse_frozen(self.structure.traced)
             check_groups(self.structure, self.structure.traced.example)
             self.choices: list[Choice] = choices_of(self.structure, options.shared_input, options.channel_multiple)
             self._statistics = collect(self.structure, self.choices, calibration, options, progress)

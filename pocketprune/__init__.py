@@ -11,8 +11,9 @@ from pocketprune.deploy.artifacts import load, save
 from pocketprune.deploy.drawing import draw_groups
 from pocketprune.deploy.export import Exported, export_onnx, export_openvino, export_pt2
 from pocketprune.deploy.latency import measure_latency
-from pocketprune.structure.channel_groups import ChannelGroup, Structure, analyse, find_channel_groups
+from pocketprune.structure.channel_groups import Structure, analyse, find_channel_groups
 from pocketprune.structure.cost import count_macs, count_params
+from pocketprune.structure.group import ChannelGroup
 from pocketprune.structure.layers import PrunableLayer, list_layers
 from pocketprune.thinning.removal import remove_channels
 

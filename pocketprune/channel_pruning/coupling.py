@@ -17,8 +17,9 @@ from pocketprune.numerics.criteria import kept_channels
 from pocketprune.numerics.evidence import ConsumerSlice, Evidence
 from pocketprune.numerics.moments import Moments
 from pocketprune.numerics.ratios import kept_count
-from pocketprune.structure.channel_groups import ChannelGroup, Structure
+from pocketprune.structure.channel_groups import Structure
 from pocketprune.structure.cost_model import whole_input
+from pocketprune.structure.group import ChannelGroup
 from pocketprune.structure.layers import PrunableLayer, is_reused, layers_of, read_groups
 
 Tell = Callable[[str, int, int], None]

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from pocketprune.structure.channel_groups import ChannelGroup, Structure, layer_name
+from pocketprune.structure.channel_groups import Structure, layer_name
 from pocketprune.structure.cost import count_params, traced_macs
 from pocketprune.structure.cost_model import CostModel, Decision
+from pocketprune.structure.group import ChannelGroup
 from pocketprune.structure.layers import PrunableLayer
 
 Cost = Callable[[Mapping[str, int]], float]

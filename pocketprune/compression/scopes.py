@@ -11,7 +11,7 @@ from torch import nn
 from pocketprune.common.errors import UserError
 from pocketprune.common.names import nearest
 from pocketprune.compression.policy import Policy, Rule
-from pocketprune.structure.channel_groups import ChannelGroup
+from pocketprune.structure.group import ChannelGroup
 
 
 @dataclass(frozen=True)

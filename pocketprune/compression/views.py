@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, fx
 
 from pocketprune.graph.nodes import operator_name
-from pocketprune.structure.channel_groups import ChannelGroup, Structure
+from pocketprune.structure.channel_groups import Structure
+from pocketprune.structure.group import ChannelGroup
 from pocketprune.structure.propagation import Contraction
 
 OUTPUT_AXES = {"conv": 0, "conv_transpose": 1, "linear": 0, "embedding": 1}

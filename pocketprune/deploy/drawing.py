@@ -15,7 +15,7 @@ from torch import nn
 from pocketprune.common.errors import UserError
 from pocketprune.common.figures import new_figure, require_plots
 from pocketprune.common.files import write_atomically
-from pocketprune.structure.channel_groups import ChannelGroup
+from pocketprune.structure.group import ChannelGroup
 from pocketprune.thinning.recipes import Recipe, recipe_of
 
 KEPT, REMOVED, STAYS, PAPER = "#2662a6", "#f0b49e", "#c8cdd4", "#ffffff"

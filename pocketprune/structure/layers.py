@@ -11,8 +11,9 @@ from torch import fx, nn
 from pocketprune.common.errors import UserError
 from pocketprune.common.names import nearest
 from pocketprune.graph.tracing import ExampleInputs, TracedNet, describe, module_path, node_shape, operator_name
-from pocketprune.structure.channel_groups import ChannelGroup, Structure, analyse, layer_name
+from pocketprune.structure.channel_groups import Structure, analyse, layer_name
 from pocketprune.structure.cost import node_macs
+from pocketprune.structure.group import ChannelGroup
 from pocketprune.structure.ignoring import LEFT_ALONE, is_named
 from pocketprune.structure.propagation import Contraction
 from pocketprune.structure.propagation.rules import argument

@@ -16,8 +16,9 @@ from pocketprune.graph.execution import Env, run
 from pocketprune.graph.exporting import silenced
 from pocketprune.graph.nodes import tensors_in
 from pocketprune.graph.tracing import copied, operator_name
-from pocketprune.structure.channel_groups import ChannelGroup, Structure
+from pocketprune.structure.channel_groups import Structure
 from pocketprune.structure.comparing import all_alike, near
+from pocketprune.structure.group import ChannelGroup
 from pocketprune.structure.propagation import Identified
 from pocketprune.structure.propagation.reduction import SUMS
 

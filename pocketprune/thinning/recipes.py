@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from pocketprune.common.errors import UserError
 from pocketprune.common.names import nearest
 from pocketprune.common.steps import steps_of
-from pocketprune.structure.channel_groups import ChannelGroup, Structure
+from pocketprune.structure.channel_groups import Structure
+from pocketprune.structure.group import ChannelGroup
 
 CHANNELS = "channels"
 """The kind of the steps whose data is a recipe."""

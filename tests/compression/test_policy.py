@@ -12,7 +12,7 @@ from pocketprune.common.errors import UserError
 from pocketprune.compression.policy import Policy, Rule
 from pocketprune.compression.schedules import Schedule
 from pocketprune.compression.scopes import scopes_of
-from pocketprune.structure.channel_groups import ChannelGroup
+from pocketprune.structure.group import ChannelGroup
 
 
 def group(name: str, *producers: str, reason: str = "") -> ChannelGroup:

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from pocketprune.graph.tracing import operator_name, split_inputs
-from pocketprune.structure.channel_groups import ChannelGroup, Structure, analyse
+from pocketprune.structure.channel_groups import Structure, analyse
+from pocketprune.structure.group import ChannelGroup
 from pocketprune.structure.verification import check_groups
 from pocketprune.thinning.recipes import recipe_for
 from pocketprune.thinning.removal import thin

@@ -15,8 +15,9 @@ from pocketprune.channel_pruning.consumers import Consumer, geometry_of
 from pocketprune.graph.tracing import node_shape, operator_name
 from pocketprune.numerics.ratios import kept_count, unit_count
 from pocketprune.search.interface import Values, Variable
-from pocketprune.structure.channel_groups import ChannelGroup, Structure
+from pocketprune.structure.channel_groups import Structure
 from pocketprune.structure.cost_model import Decision, decision_of, whole_input
+from pocketprune.structure.group import ChannelGroup
 from pocketprune.structure.layers import PrunableLayer, is_reused, layers_of, read_groups
 
 

@@ -7,6 +7,8 @@ from pocketprune.channel_pruning.results import LayerResult, PruneResult
 from pocketprune.channel_pruning.searching.ratios import FoundRatios, search_ratios
 from pocketprune.channel_pruning.targets import MacsShare
 from pocketprune.common.errors import UserError
+from pocketprune.compression.controller import Controller, compress
+from pocketprune.compression.policy import Policy
 from pocketprune.deploy.artifacts import load, save
 from pocketprune.deploy.drawing import draw_groups
 from pocketprune.deploy.export import Exported, export_onnx, export_openvino, export_pt2
@@ -19,11 +21,13 @@ from pocketprune.thinning.removal import remove_channels
 
 __all__ = [
     "ChannelGroup",
+    "Controller",
     "Exported",
     "FoundRatios",
     "Hooks",
     "LayerResult",
     "MacsShare",
+    "Policy",
     "PrunableLayer",
     "PruneResult",
     "PruningOptions",
@@ -31,6 +35,7 @@ __all__ = [
     "Structure",
     "UserError",
     "analyse",
+    "compress",
     "count_macs",
     "count_params",
     "draw_groups",

@@ -14,6 +14,7 @@ from pocketprune.channel_pruning.calibration import Calibration
 from pocketprune.channel_pruning.plan import Plan
 from pocketprune.channel_pruning.results import PruneResult
 from pocketprune.common.modes import evaluation_mode
+from pocketprune.common.untouched import untouched
 from pocketprune.graph.nodes import tensors_in
 from pocketprune.graph.tracing import copied, split_inputs
 from pocketprune.training.distributed import gather_objects
@@ -74,7 +75,7 @@ def output_error(net: nn.Module, dense: nn.Module, batches: Iterable[Any], *, to
         together: whether every process brings its own batches and all are counted; to be called in each of them.
     """
     own = _Sums()
-    with evaluation_mode(net), evaluation_mode(dense):
+    with untouched(net), untouched(dense), evaluation_mode(net), evaluation_mode(dense):
         for batch in batches:
             found, expected = (_outputs(each, batch) for each in (net, dense))
             for number, (one, other) in enumerate(zip(found, expected, strict=True)):

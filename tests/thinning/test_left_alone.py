@@ -73,7 +73,7 @@ LOOKS: dict[str, Callable[[nn.Module, Tensor, Path], Any]] = {
     "count_macs": lambda net, x, folder: pocketprune.count_macs(net, x),
     "measure_latency": lambda net, x, folder: pocketprune.measure_latency(net, x, repeats=3),
     "export_pt2": lambda net, x, folder: pocketprune.export_pt2(folder / "net.pt2", net, x, repeats=2),
-    "prune_channels": lambda net, x, folder: pocketprune.prune_channels(net, [x], preserve_ratio=0.5),
+    "prune_channels": lambda net, x, folder: pocketprune.prune_channels(net, [x], 0.5),
 }
 
 

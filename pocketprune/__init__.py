@@ -13,6 +13,7 @@ from pocketprune.deploy.artifacts import load, save
 from pocketprune.deploy.drawing import draw_groups
 from pocketprune.deploy.export import Exported, export_onnx, export_openvino, export_pt2
 from pocketprune.deploy.latency import measure_latency
+from pocketprune.search import Budget, SearchSettings
 from pocketprune.structure.channel_groups import Structure, analyse, find_channel_groups
 from pocketprune.structure.cost import count_macs, count_params
 from pocketprune.structure.group import ChannelGroup
@@ -20,6 +21,7 @@ from pocketprune.structure.layers import PrunableLayer, list_layers
 from pocketprune.thinning.removal import remove_channels
 
 __all__ = [
+    "Budget",
     "ChannelGroup",
     "Controller",
     "Exported",
@@ -32,6 +34,7 @@ __all__ = [
     "PruneResult",
     "PruningOptions",
     "PruningWarning",
+    "SearchSettings",
     "Structure",
     "UserError",
     "analyse",

@@ -91,7 +91,12 @@ class Learner(ABC):
         workdir.claim(self.run.config, self.settings, (*self.phases, *unfinished_phases(self.run)))
 
     def finish(
-        self, stages: Mapping[str, Row], *, rows: Mapping[str, Row] | None = None, layers: Iterable[Any] = ()
+        self,
+        stages: Mapping[str, Row],
+        *,
+        rows: Mapping[str, Row] | None = None,
+        layers: Iterable[Any] = (),
+        facts: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Write the report, print its table. Return the report.
 
@@ -99,6 +104,7 @@ class Learner(ABC):
             stages: the networks measured, by the keys of `self.stages`.
             rows: the table's rows by their titles, where they are not just the stages.
             layers: what became of each layer, for report.json.
+            facts: what else the learner has found out, for report.json.
         """
         run, config = self.run, self.run.config
         rows = rows or {self.stages[key]: row for key, row in stages.items()}
@@ -112,6 +118,7 @@ class Learner(ABC):
             **stages,
             "stages": [{"name": title, **row} for title, row in rows.items()],
             "layers": list(layers),
+            **(facts or {}),
             "seconds": run.seconds,
         }
         if is_main():

@@ -59,7 +59,8 @@ class ChannelPruningLearner(PruningLearner):
         self.save(result.net)
         stages = {"dense": dense_row, "before_finetune": before, "pruned": final}
         rows = self.rows(stages, {"before recovery": pruned_row, **recovered} if recovered else {})
-        return self.finish(stages, rows=rows, layers=layer_entries(result.layers))
+        facts = {"output_error": result.output_error, "warnings": list(result.warnings)}
+        return self.finish(stages, rows=rows, layers=layer_entries(result.layers), facts=facts)
 
     def rows(self, stages: dict[str, Row], recovery: dict[str, Row]) -> dict[str, Row]:
         """Return the rows of the table: the stages, in place of the second one the steps of a recovery."""

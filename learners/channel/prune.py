@@ -1,6 +1,8 @@
 """The calls of the engine that prune: the run's own, which can be resumed, and a search's, which are short."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from torch import Tensor, nn
 
@@ -11,7 +13,7 @@ from learners.fitting import fit
 from learners.pruning import calibration_batches
 from learners.reporting.progress import ProgressBar
 from learners.train_settings import group_settings
-from pocketprune import Hooks, PruneResult, prune_channels
+from pocketprune import Hooks, PruneResult, PruningWarning, prune_channels
 from pocketprune.channel_pruning.targets import Target
 from pocketprune.structure.channel_groups import Structure
 from pocketprune.training.distributed import world_size
@@ -27,7 +29,7 @@ def prune(run: RunContext, dense: Structure, target: Target, teacher: nn.Module 
         settings = group_settings(run.config, run.device.type)
         fit(run, net, f"tune{number}", settings, "finetune", teacher=teacher)
 
-    with PruningProgress(run) as progress, ProgressBar() as bar:
+    with PruningProgress(run) as progress, ProgressBar() as bar, _warnings_told_later():
         hooks = Hooks(
             tune=tune if run.config.train.nb_epochs_rat > 0 else None,
             progress=bar,
@@ -37,8 +39,16 @@ def prune(run: RunContext, dense: Structure, target: Target, teacher: nn.Module 
         return prune_channels(dense, batches, target, options=pruning_options(run.config), hooks=hooks)
 
 
+@contextmanager
+def _warnings_told_later() -> Iterator[None]:
+    """Keep Python from printing what the result lists as well."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PruningWarning)
+        yield
+
+
 def prune_at_once(run: RunContext, dense: Structure, batches: Sequence[Tensor], ratios: Sequence[float]) -> nn.Module:
     """Return the network pruned to such ratios as at the end of a run, without tuning and without checkpoints."""
-    with ProgressBar() as bar:
+    with ProgressBar() as bar, _warnings_told_later():
         options = pruning_options(run.config)
         return prune_channels(dense, batches, ratios, options=options, hooks=Hooks(progress=bar)).net

@@ -22,6 +22,7 @@ from learners.reporting.search_pictures import draw_sensitivity, save_picture
 from pocketprune.channel_pruning.searching.environment import PruningEnvironment
 from pocketprune.channel_pruning.searching.layer_latency import LatencyCost
 from pocketprune.channel_pruning.searching.parallel import scorer
+from pocketprune.channel_pruning.searching.statistics import ROLLOUT_SELECTION
 from pocketprune.search import (
     Budget,
     DdpgSettings,
@@ -77,6 +78,9 @@ class RatioSearch:
         problem = Problem(env, budget)
         self.context.say("\n".join([f"Search: {flags.cp_search} for {budget.share:.1%} of {budget.kind}",
                             *problem.profile().lines()]))  # fmt: skip
+        asked = self.config.channel_pruning.selection
+        if asked != ROLLOUT_SELECTION:
+            self.context.say(f"Roll-outs choose channels by {ROLLOUT_SELECTION}, the pruning at the end by {asked}")
         problem.check_reachable()
         settings = self.settings
         if flags.cp_search_start == "dp" and flags.cp_search in ("ddpg", "anneal"):

@@ -14,6 +14,8 @@ from pocketprune.training.distributed import is_main
 def tell_layers(run: RunContext, groups: Sequence[ChannelGroup], result: PruneResult) -> None:
     """Tell what a pruning did to each layer of the dense network with these channel groups."""
     run.say(layer_table(result.layers))
+    for warning in result.warnings:
+        run.say(f"warning: {warning}")
     record_layers(run.recorder, result.layers)
     if is_main():
         names = [layer.name for layer in result.layers]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from pocketprune.common.devices import device_of
 from pocketprune.common.errors import UserError
+from pocketprune.compression.closed_form import refitted_network, refitted_tensors
 from pocketprune.compression.costs import Cost, GroupCosts
 from pocketprune.compression.evidence import check, gather
 from pocketprune.compression.policy import Policy
@@ -20,7 +21,12 @@ from pocketprune.compression.scopes import Scope, scopes_of
 from pocketprune.compression.selection import Limits, check_reachable, choose
 from pocketprune.compression.statistics import GroupRow, RuleRow, Statistics
 from pocketprune.compression.views import GroupViews, views_of
+from pocketprune.graph.tracing import ExampleInputs
+from pocketprune.numerics.evidence import Evidence
 from pocketprune.structure.channel_groups import analyse
+
+Level = tuple[int, float]
+"""The number of a rule, and its level."""
 
 SEEDS = 1000003
 """Distance of the seeds of two groups' random scores."""
@@ -54,6 +60,8 @@ class Planner:
         self.coefficients: dict[str, tuple[float, float]] = {}
         for scope in self.scopes:
             self._check(scope)
+        if policy.refit and source.batches is None:
+            raise UserError("none given; a policy with refit=True needs some", argument="batches")
 
     def _check(self, scope: Scope) -> None:
         rule = scope.rule
@@ -69,25 +77,53 @@ class Planner:
         """Return the views of a scope's groups."""
         return [self.views[group.name] for group in scope.groups]
 
-    def choose(self, due: Sequence[tuple[int, float]], masked: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def evidence(self, due: Sequence[Level]) -> dict[str, Evidence]:
+        """Return the evidence on the groups of some rules, by name, from the network as it is.
+
+        Args:
+            due: the rules with their levels; no evidence is gathered for level 0.
+        """
+        self._follow_device()
+        questions = [q for number, level in due if level > 0 for q in self._questions(self.scopes[number])]
+        found = gather(questions, self._source)
+        return {q.views.group.name: known for q, known in zip(questions, found, strict=True)}
+
+    def choose(
+        self, due: Sequence[Level], masked: Mapping[str, Tensor], evidence: Mapping[str, Evidence]
+    ) -> dict[str, Tensor]:
         """Return for each group of some rules the channels to mask, a boolean (c,).
 
         Args:
-            due: (number of the rule, its level).
+            due: the rules with their levels.
             masked: what is masked at present, of all groups.
+            evidence: on the groups of rules whose level is not 0.
 
         Raises:
             UserError: a level cannot be reached.
         """
-        self._follow_device()
-        chosen = {g.name: self._gone(masked[g.name]) for n, level in due if level == 0 for g in self.scopes[n].groups}
-        rising = [(self.scopes[number], level) for number, level in due if level > 0]
-        evidence = iter(gather([q for scope, _ in rising for q in self._questions(scope)], self._source))
-        for scope, level in rising:
+        chosen: dict[str, Tensor] = {}
+        for number, level in due:
+            scope = self.scopes[number]
             gone = [self._gone(masked[group.name]) for group in scope.groups]
-            known = [next(evidence) for _ in scope.groups]
+            if level == 0:
+                chosen |= {group.name: lost for group, lost in zip(scope.groups, gone, strict=True)}
+                continue
+            known = [evidence[group.name] for group in scope.groups]
             chosen |= choose(scope, level, known, gone, self._limits(scope, {**masked, **chosen}))
         return chosen
+
+    def refitted(self, masked: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return tensors by which the network, once these channels are masked, stays near what it is now."""
+        self._follow_device()
+        return refitted_tensors(self._source.structure, masked, [inputs for inputs, _ in self._source.each()])
+
+    def refitted_without(self, masked: Mapping[str, Tensor], batches: Iterable[ExampleInputs]) -> nn.Module:
+        """Return the network without these channels, refitted on batches of inputs to what it is now."""
+        self._follow_device()
+        structure = self._source.structure
+        return refitted_network(
+            structure, masked, [inputs for inputs, _ in replace(self._source, batches=batches).each()]
+        )
 
     def statistics(self, masked: Mapping[str, Tensor], levels: Sequence[float]) -> Statistics:
         """Return what is masked, at the levels that the schedules ask for."""

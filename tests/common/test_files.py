@@ -1,5 +1,6 @@
 """Files of tensors from outside: what is in them may be anything."""
 
+import os
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from pocketprune.common.errors import UserError
-from pocketprune.common.files import MAX_HEIGHT, read_tensors, refuse_cycles
+from pocketprune.common.files import MAX_HEIGHT, read_tensors, refuse_cycles, write_atomically
 from tests.common.hostile import deflate, inside_itself
 
 
@@ -72,3 +73,18 @@ def test_an_archive_may_not_grow(tmp_path: Path) -> None:
     assert read_tensors(tmp_path / "file.pt")["weight"].shape == (1_000_000,)
     deflate(tmp_path / "file.pt")
     assert "bytes would grow to 4,0" in _refusal(tmp_path / "file.pt")
+
+
+@pytest.mark.parametrize("fault", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_a_write_that_is_broken_off_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException
+) -> None:
+    def failing(_handle: int) -> None:
+        raise fault
+
+    write_atomically(tmp_path / "file", b"old")
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises((KeyboardInterrupt, UserError)):
+        write_atomically(tmp_path / "file", b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_bytes() == b"old"

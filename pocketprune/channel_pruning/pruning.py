@@ -28,6 +28,7 @@ from pocketprune.channel_pruning.targets import Target
 from pocketprune.common.devices import device_of
 from pocketprune.common.errors import UserError
 from pocketprune.common.modes import evaluation_mode
+from pocketprune.common.wrappers import unwrapped
 from pocketprune.graph import execution
 from pocketprune.graph.admission import describe_input, first_line, refuse_others
 from pocketprune.graph.tracing import ExampleInputs, TracedNet
@@ -47,7 +48,8 @@ def prune_channels(
     """Prune a network's channels; no labels, no training.
 
     Args:
-        net: the dense network, or what `analyse` returned for it; it stays as it is.
+        net: the dense network, or what `analyse` returned for it; it stays as it is. Of a network that torch.compile or
+            data parallelism has wrapped, the network inside is pruned, and returned without the wrapper.
         batches: calibration inputs, a few hundred to a few thousand images in all. Each batch is a tensor, a tuple of
             arguments or a dict of keyword arguments.
         target: share of its input channels that each prunable layer keeps, in (0, 1]; or one such share for each
@@ -65,6 +67,7 @@ def prune_channels(
     options, hooks, start = options or PruningOptions(), hooks or Hooks(), time.perf_counter()
     dense = net.traced.net if isinstance(net, Structure) else net
     refuse_others(dense)
+    dense = unwrapped(dense)
     moved = _on_device(batches, dense)
     hooks.tell("tracing", 0, 1)
     structure = _analysed(net, moved[0], options)

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from pocketprune.common.errors import UserError
 from pocketprune.common.files import read_tensors, refuse_cycles, write_atomically
 from pocketprune.common.kinds import refuse_other_kinds
-from pocketprune.common.steps import steps_of
+from pocketprune.common.steps import steps_of, torn_out
+from pocketprune.common.wrappers import unwrapped
 from pocketprune.deploy.steps import apply_steps, read_steps, write_steps
 from pocketprune.graph.admission import refuse_others
 from pocketprune.thinning.recipes import CHANNELS
@@ -30,16 +31,24 @@ PLAIN = (bool, int, float, str, type(None))
 
 
 def save(path: str | os.PathLike[str], net: nn.Module) -> None:
-    """Write a network, pruned by this library or not at all, to one file, entirely or not at all.
+    """Write a network, pruned by this library, in parts, or not at all, to one file, entirely or not at all.
 
     The file holds the network's steps, its tensors, which parameters are frozen and which modules are in evaluation
-    mode. The network may have been trained, moved or cast since it was pruned.
+    mode. The network may have been trained, moved or cast since it was pruned. Of one that torch.compile or data
+    parallelism has wrapped, the network inside is written.
 
     Raises:
-        UserError: the file cannot be written, or the network holds state that is no tensor.
+        UserError: the file cannot be written, or the network holds state that is no tensor, or layers of a pruned
+            network without the rest of it.
     """
     refuse_others(net)
-    net = _unwrapped(net)
+    net = unwrapped(net)
+    if torn := torn_out(net):
+        raise UserError(
+            f"'{torn[0] or type(net).__name__}' was taken out of a pruned network and cannot be loaded without it; "
+            "save the whole network, or prune the part by itself",
+            argument="net",
+        )
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -59,7 +68,8 @@ def load(path: str | os.PathLike[str], dense_net: nn.Module) -> nn.Module:
     """Return the network that `save` wrote, on the device of `dense_net`.
 
     Args:
-        dense_net: a network of the architecture that was pruned, with any weights; it stays as it is.
+        dense_net: a network of the architecture that was pruned, with any weights; it stays as it is. For a system
+            with a pruned network inside, the system with the dense one.
 
     Raises:
         UserError: the file is no artifact, damaged, truncated, from a newer version, holds code, or
@@ -82,7 +92,7 @@ def restore(content: Any, dense_net: nn.Module, source: str) -> nn.Module:
     """
     _refuse_pruned(dense_net)
     content = _checked(content, source)
-    dense_net, steps = _unwrapped(dense_net), read_steps(content["steps"], source)
+    dense_net, steps = unwrapped(dense_net), read_steps(content["steps"], source)
     net = apply_steps(dense_net, steps, source) if steps else copy.deepcopy(dense_net)
     _fill(net, content["tensors"], source)
     frozen, evaluating = set(content["frozen"]), set(content["evaluating"])
@@ -97,21 +107,10 @@ def _refuse_pruned(dense_net: nn.Module) -> None:
     """Raise UserError for what is no module, and for a network that carries steps: an artifact has all of its own."""
     if not isinstance(dense_net, nn.Module):
         raise UserError(f"{type(dense_net).__name__} given; a torch.nn.Module is accepted", argument="dense_net")
-    if steps_of(_unwrapped(dense_net)):
+    if steps_of(unwrapped(dense_net)):
         raise UserError(
             f"this {type(dense_net).__name__} was pruned already; the dense network is accepted", argument="dense_net"
         )
-
-
-def _unwrapped(net: nn.Module) -> nn.Module:
-    """Return the network inside torch.compile's or data parallelism's wrapper."""
-    while True:
-        inner = net._modules.get("_orig_mod")
-        if isinstance(net, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            inner = net.module
-        if inner is None:
-            return net
-        net = inner
 
 
 def _stored(net: nn.Module) -> dict[str, Any]:

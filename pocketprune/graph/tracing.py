@@ -21,6 +21,7 @@ from pocketprune.common.devices import device_of
 from pocketprune.common.errors import UserError
 from pocketprune.common.modes import evaluation_mode
 from pocketprune.common.untouched import untouched
+from pocketprune.common.wrappers import unwrapped
 from pocketprune.graph.admission import describe_input, first_line, refuse_untraceable, why_untraceable
 from pocketprune.graph.exporting import attempts, copied, exported
 from pocketprune.graph.hooks import Place, silent_hooks, watching_hooks
@@ -161,13 +162,14 @@ def trace(net: nn.Module, example_inputs: ExampleInputs) -> TracedNet:
     """Export `net` in evaluation mode, with a dynamic batch dimension where the network allows it.
 
     Args:
-        net: the network; it stays as it is.
+        net: the network, also in a wrapper of torch.compile or data parallelism; it stays as it is.
         example_inputs: inputs that it runs on.
 
     Raises:
         UserError: the example inputs do not fit, or the network cannot be traced (data-dependent control flow, ...).
     """
     refuse_untraceable(net)
+    net = unwrapped(net)
     args, kwargs = split_inputs(example_inputs)
     with watching_hooks(net) as onlookers:
         try_forward(net, args, kwargs)

@@ -30,6 +30,7 @@ import torch
 from config import HELP_FLAGS, Config, help_page
 from datasets import create_dataset
 from learners import Learner, create_learner, find_learner
+from learners.locking import sole_run
 from learners.pruning import show_layers
 from nets import create_net
 from pocketprune.common.errors import UserError
@@ -111,7 +112,8 @@ def run(config: Config) -> None:
             "export": learner.export,
             "layers": lambda: show_layers(learner.run),
         }
-        commands[config.run.exec_mode]()
+        with sole_run(config):
+            commands[config.run.exec_mode]()
 
 
 def build(config: Config, device: torch.device) -> Learner:

@@ -9,7 +9,7 @@ from datasets.checking import checked
 from datasets.cifar10 import cifar10
 from datasets.digits import digits
 from datasets.fashion_mnist import fashion_mnist
-from datasets.image_folder import FolderSplit, image_folder
+from datasets.image_folder import FolderSplit, image_folder, leave_signals
 from datasets.memory import CropFlip, TensorSplit, in_memory
 from datasets.split import Dataset, Split
 from pocketprune.common.errors import UserError
@@ -24,6 +24,7 @@ __all__ = [
     "TensorSplit",
     "create_dataset",
     "in_memory",
+    "leave_signals",
 ]
 
 DATASETS: dict[str, Callable[..., Dataset]] = {

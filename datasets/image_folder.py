@@ -6,6 +6,7 @@ files are decoded at the smallest of the codec's scales that the crop allows, wh
 
 import math
 import os
+import signal
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,6 +106,7 @@ class FolderSplit(Split):
             batch_size=None,  # an item is a whole batch
             num_workers=min(self.nb_workers, len(numbers)),
             pin_memory=self.device.type == "cuda",
+            worker_init_fn=leave_signals,
             generator=generator(plan.seed),  # or torch would draw the workers' seed from the global one
         )
         for images, labels, failure in loader:
@@ -113,6 +115,15 @@ class FolderSplit(Split):
             images = images.to(self.device, non_blocking=True)
             labels = labels.to(self.device, non_blocking=True)
             yield images.float().mul_(self._scale).add_(self._shift), labels
+
+
+def leave_signals(_worker: int) -> None:
+    """Leave SIGTERM and Ctrl-C, which often come to all processes of a run, to the main one, which then ends this one.
+
+    For a DataLoader's `worker_init_fn`.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _Batches(TorchDataset):

@@ -46,6 +46,7 @@ class Learner(ABC):
 
     def trained_net(self) -> nn.Module:
         """Return the network that `train` ended with. Raises UserError where there is none yet."""
+        workdir.refuse_other_net(self.run)
         return pocketprune.load(self.artifact, self.run.net)
 
     def start(self) -> nn.Module | None:
@@ -86,9 +87,22 @@ class Learner(ABC):
         net = self.trained_net()
         exports.write_files(self.run, net, stem=f"{self.result(net)}_model")
 
-    def claim(self) -> None:
-        """Take the workdir for this run, or go on with it. Raises UserError where it holds a run of other flags."""
-        workdir.claim(self.run.config, self.settings, (*self.phases, *unfinished_phases(self.run)))
+    def claim(self, *, dense: bool | None = None, teacher: bool = False) -> None:
+        """Take the workdir for this run, or go on with it.
+
+        Args:
+            dense: whether the run trains the workdir's dense network; by default if that is missing and no other start
+                is given.
+            teacher: whether that learns from a teacher.
+
+        Raises:
+            UserError: the workdir holds another run.
+        """
+        run, unfinished = self.run, unfinished_phases(self.run)
+        if dense is None:
+            dense = bool(unfinished) and not run.config.net.init_checkpoint
+        whose = workdir.dense_identity(run, teacher=teacher) if dense else None
+        workdir.claim(run, self.settings, (*self.phases, *unfinished), dense=whose)
 
     def finish(
         self,
@@ -126,7 +140,7 @@ class Learner(ABC):
         text = self._table(rows)
         run.recorder.text("report", "\n".join(f"    {line}" for line in text.splitlines()), 0)
         run.recorder.close()
-        written = ", ".join(sorted(path.name for path in run.workdir.iterdir()))
+        written = ", ".join(sorted(path.name for path in run.workdir.iterdir() if not path.name.startswith(".")))
         run.say(f"\n{text}\n\n{run.workdir} holds {written}")
         return whole
 

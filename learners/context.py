@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from config import Config
 from datasets import Dataset
+from learners.identity import Identity, identity_of
 from pocketprune.common.figures import require_plots
 from pocketprune.training.checkpoint import Checkpoints
 from pocketprune.training.distributed import is_main
@@ -55,6 +56,11 @@ class RunContext:
     def recorder(self) -> Recorder:
         """TensorBoard, opened when there is first something to show."""
         return create_recorder(self.workdir / "tensorboard")
+
+    @cached_property
+    def identity(self) -> Identity:
+        """What tells the run's images, network and files from others."""
+        return identity_of(self.config, self.dataset, self.net)
 
     def checkpoints(self, phase: str) -> Checkpoints:
         """Return the checkpoints of one phase of the run."""

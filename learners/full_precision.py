@@ -32,7 +32,7 @@ class FullPrecisionLearner(Learner):
         given = self.start() if run.config.net.init_checkpoint else None
         start = run.net if given is None else given
         teacher = self.teacher(start)
-        self.claim()
+        self.claim(dense=not steps_of(start), teacher=teacher is not None)
         if steps_of(start):
             return self.retrain(start, share, teacher)
         if is_main():

@@ -8,6 +8,7 @@ from learners import state_dict
 from learners.context import RunContext
 from learners.fitting import fit
 from learners.train_settings import train_settings
+from learners.workdir import dense_path, has_dense
 from pocketprune.common.steps import steps_of
 from pocketprune.training.distributed import is_main
 
@@ -21,11 +22,12 @@ def load_start(run: RunContext) -> nn.Module | None:
     already. Without it, the workdir's own dense network is loaded.
 
     Raises:
-        UserError: the file cannot be read, or is of another architecture; the run's network is then unchanged.
+        UserError: the file cannot be read, or is of another architecture, or the workdir's is of another network or
+            trained on other images; the run's network is then unchanged.
     """
     given = run.config.net.init_checkpoint
     path = Path(given) if given else dense_path(run.workdir)
-    if not given and not path.exists():
+    if not given and not has_dense(run):
         return None
     source = f"--init_checkpoint={path}" if given else f"--workdir={run.workdir}: {path.name}"
     net = state_dict.load_net(run.net, path, source=source)
@@ -41,11 +43,6 @@ def train_dense(run: RunContext, net: nn.Module, share: float = 1.0, teacher: nn
     return net
 
 
-def dense_path(workdir: Path) -> Path:
-    """Return where a workdir keeps its trained dense network, which serves all learners."""
-    return workdir / "checkpoints" / "dense.pt"
-
-
 def unfinished_phases(run: RunContext) -> tuple[str, ...]:
     """Return the phase of the dense network's training unless that is done."""
-    return () if dense_path(run.workdir).exists() else (DENSE,)
+    return () if has_dense(run) else (DENSE,)

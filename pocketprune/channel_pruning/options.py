@@ -62,6 +62,7 @@ class PruningOptions:
         None, "prunable layers that are pruned before `Hooks.tune` trains the network; None: all", accept=COUNT
     )
     together: bool = option(False, "the processes of torch.distributed prune together, each on its share of the images")
+    ignore: tuple[str, ...] = option((), "names of groups or layers that are left alone, * and ? for anything")
     seed: int = option(0, "of the sampled positions and of random selection", accept=SEEDS)
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ from pocketprune.graph.sweep import Route
 from pocketprune.numerics.ratios import unit_count
 from pocketprune.structure.channel_groups import Structure
 from pocketprune.structure.cost_model import decision_of, whole_input
+from pocketprune.structure.ignoring import is_named
 from pocketprune.structure.layers import PrunableLayer, is_reused, layers_of
 
 
@@ -54,6 +55,7 @@ class Plan:
             layer
             for layer in every
             if not is_reused(self.structure, layer.layer)
+            and not is_named(layer.name, self.structure.ignore)
             and (self.options.refit == "all" or layer.way == "couple" or self.loses(layer))
         ]
         return {layer.layer.node: self._consumer(layer) for layer in chosen}

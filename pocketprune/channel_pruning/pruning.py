@@ -28,12 +28,15 @@ from pocketprune.channel_pruning.targets import Target
 from pocketprune.common.devices import device_of
 from pocketprune.common.errors import UserError
 from pocketprune.common.modes import evaluation_mode
+from pocketprune.common.wrappers import unwrapped
 from pocketprune.graph import execution
 from pocketprune.graph.admission import describe_input, first_line, refuse_others
 from pocketprune.graph.tracing import ExampleInputs, TracedNet
-from pocketprune.structure.batches import refuse_frozen
+from pocketprune.structure.batches import at_batch, refuse_frozen
 from pocketprune.structure.channel_groups import Structure, analyse
+from pocketprune.structure.ignoring import without_ignored
 from pocketprune.structure.verification import check_groups
+from pocketprune.thinning.holding import check_removal
 from pocketprune.training.distributed import rank, world_size
 
 
@@ -48,7 +51,8 @@ def prune_channels(
     """Prune a network's channels; no labels, no training.
 
     Args:
-        net: the dense network, or what `analyse` returned for it; it stays as it is.
+        net: the dense network, or what `analyse` returned for it; it stays as it is. Of a network that torch.compile or
+            data parallelism has wrapped, the network inside is pruned, and returned without the wrapper.
         batches: calibration inputs, a few hundred to a few thousand images in all. Each batch is a tensor, a tuple of
             arguments or a dict of keyword arguments.
         target: share of its input channels that each prunable layer keeps, in (0, 1]; or one such share for each
@@ -66,6 +70,7 @@ def prune_channels(
     options, hooks, start = options or PruningOptions(), hooks or Hooks(), time.perf_counter()
     dense = net.traced.net if isinstance(net, Structure) else net
     refuse_others(dense)
+    dense = unwrapped(dense)
     moved = _on_device(batches, dense)
     hooks.tell("tracing", 0, 1)
     structure = _analysed(net, moved[0], options)
@@ -92,11 +97,14 @@ def _analysed(net: nn.Module | Structure, batch: ExampleInputs, options: Pruning
                 f"'{options.attention}' given, net was analysed with '{net.attention}'", argument="attention"
             )
         structure = replace(net, groups=list(net.groups))
+        ignore = (*net.ignore, *options.ignore)
+        structure.groups, structure.ignore = without_ignored(structure.groups, structure.traced.net, ignore)
     else:
-        structure = analyse(net, _first_two(batch), attention=options.attention)
+        structure = analyse(net, at_batch(batch, 2), attention=options.attention, ignore=options.ignore)
     refuse_frozen(structure.traced)
     if options.check:
         check_groups(structure, structure.traced.example)
+        check_removal(structure)
     return structure
 
 
@@ -134,11 +142,6 @@ def _check_alike(batches: list[ExampleInputs], traced: TracedNet) -> None:
                 raise UserError(
                     f"({shapes}): the network does not take it: {first_line(error)}", argument=f"batches[{number}]"
                 ) from error
-
-
-def _first_two(batch: ExampleInputs) -> ExampleInputs:
-    """Two inputs of a batch, enough to trace with."""
-    return pytree.tree_map_only(Tensor, lambda t: t[:2] if t.dim() else t, batch)
 
 
 def _restore_modes(net: nn.Module, pruned: nn.Module) -> None:

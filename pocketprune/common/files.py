@@ -38,10 +38,12 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | memoryview) -> 
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:
+    except BaseException as error:  # Ctrl-C included
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        if isinstance(error, OSError):
+            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        raise
     _sync_folder(path.parent)
 
 

@@ -9,6 +9,8 @@ from typing import Any
 from torch import fx, nn
 
 ATTRIBUTE = "_pocketprune_steps"
+WITHIN = "_pocketprune_within"  # marks the modules inside a network that carries steps
+PART = "part"  # the kind of a step that is (name of a part, its steps)
 
 
 @dataclass(frozen=True)
@@ -25,16 +27,47 @@ class Step:
 
 
 def steps_of(net: nn.Module) -> tuple[Step, ...]:
-    """Return the steps that a network carries, the first one first; none for a dense network."""
-    steps = getattr(net, ATTRIBUTE, None)
-    if steps is None and isinstance(net, fx.GraphModule):  # its copies keep `meta`, and no other attribute
-        steps = net.meta.get(ATTRIBUTE)
-    return steps or ()
+    """Return the steps that a network and its parts carry, the first one first; none for a dense network.
+
+    The steps of a part, a network that was pruned by itself, follow as one step of the whole. Each part that is inside
+    another one is among its steps.
+    """
+    parts = [(name, module) for name, module in net.named_modules() if name and _own_steps(module)]
+    outer = [part for part in parts if not any(_is_inside(part[0], name) for name, _ in parts)]
+    return (*_own_steps(net), *(Step(PART, (name, steps_of(module))) for name, module in outer))
 
 
 def carry_steps(net: nn.Module, steps: Iterable[Step]) -> nn.Module:
-    """Let a network carry these steps, in place of those it carried. Return the network."""
-    setattr(net, ATTRIBUTE, tuple(steps))
+    """Let a network carry these steps, in place of those that it and its parts carried. Return the network."""
+    steps = tuple(steps)
+    for name, module in net.named_modules():
+        vars(module).pop(ATTRIBUTE, None)
+        if isinstance(module, fx.GraphModule):
+            module.meta.pop(ATTRIBUTE, None)
+        if name and steps:
+            setattr(module, WITHIN, True)
+    setattr(net, ATTRIBUTE, steps)
     if isinstance(net, fx.GraphModule):
-        net.meta[ATTRIBUTE] = tuple(steps)
+        net.meta[ATTRIBUTE] = steps
     return net
+
+
+def torn_out(net: nn.Module) -> list[str]:
+    """Return the names of modules that were taken out of a pruned network, and have lost their history with it.
+
+    The network itself has the name "".
+    """
+    carrying = [name for name, module in net.named_modules() if _own_steps(module)]
+    within = [name for name, module in net.named_modules() if getattr(module, WITHIN, False)]
+    return [name for name in within if not any(_is_inside(name, other) for other in carrying)]
+
+
+def _is_inside(name: str, other: str) -> bool:
+    return name != other and (not other or name.startswith(f"{other}."))
+
+
+def _own_steps(module: nn.Module) -> tuple[Step, ...]:
+    steps = getattr(module, ATTRIBUTE, None)
+    if steps is None and isinstance(module, fx.GraphModule):  # its copies keep `meta`, and no other attribute
+        steps = module.meta.get(ATTRIBUTE)
+    return steps or ()

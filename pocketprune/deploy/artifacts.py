@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pocketprune.common.errors import UserError
 from pocketprune.common.files import read_tensors, refuse_cycles, write_atomically
 from pocketprune.common.kinds import refuse_other_kinds
-from pocketprune.common.steps import steps_of
+from pocketprune.common.steps import steps_of, torn_out
 from pocketprune.common.wrappers import unwrapped
 from pocketprune.deploy.steps import apply_steps, read_steps, write_steps
 from pocketprune.graph.admission import refuse_others
@@ -31,16 +31,24 @@ PLAIN = (bool, int, float, str, type(None))
 
 
 def save(path: str | os.PathLike[str], net: nn.Module) -> None:
-    """Write a network, pruned by this library or not at all, to one file, entirely or not at all.
+    """Write a network, pruned by this library, in parts, or not at all, to one file, entirely or not at all.
 
     The file holds the network's steps, its tensors, which parameters are frozen and which modules are in evaluation
-    mode. The network may have been trained, moved or cast since it was pruned.
+    mode. The network may have been trained, moved or cast since it was pruned. Of one that torch.compile or data
+    parallelism has wrapped, the network inside is written.
 
     Raises:
-        UserError: the file cannot be written, or the network holds state that is no tensor.
+        UserError: the file cannot be written, or the network holds state that is no tensor, or layers of a pruned
+            network without the rest of it.
     """
     refuse_others(net)
     net = unwrapped(net)
+    if torn := torn_out(net):
+        raise UserError(
+            f"'{torn[0] or type(net).__name__}' was taken out of a pruned network and cannot be loaded without it; "
+            "save the whole network, or prune the part by itself",
+            argument="net",
+        )
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -60,7 +68,8 @@ def load(path: str | os.PathLike[str], dense_net: nn.Module) -> nn.Module:
     """Return the network that `save` wrote, on the device of `dense_net`.
 
     Args:
-        dense_net: a network of the architecture that was pruned, with any weights; it stays as it is.
+        dense_net: a network of the architecture that was pruned, with any weights; it stays as it is. For a system
+            with a pruned network inside, the system with the dense one.
 
     Raises:
         UserError: the file is no artifact, damaged, truncated, from a newer version, holds code, or

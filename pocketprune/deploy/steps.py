@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from pocketprune.common.errors import UserError
-from pocketprune.common.steps import Step, carry_steps, steps_of
+from pocketprune.common.steps import PART, Step, carry_steps, steps_of
 from pocketprune.thinning.recipes import CHANNELS
 from pocketprune.thinning.stored_recipes import apply_recipe, parse_recipe
 
@@ -33,8 +34,35 @@ class StepKind:
     apply: Callable[[nn.Module, Any, str], nn.Module]
 
 
+def _write_part(part: tuple[str, tuple[Step, ...]]) -> dict[str, Any]:
+    name, steps = part
+    return {"name": name, "steps": write_steps(steps)}
+
+
+def _read_part(plain: Any, source: str) -> tuple[str, tuple[Step, ...]]:
+    if not isinstance(plain, dict) or set(plain) != {"name", "steps"} or not isinstance(plain["name"], str):
+        raise UserError(f"{source}: tampered with: the step of a part is malformed")
+    return plain["name"], tuple(read_steps(plain["steps"], source))
+
+
+def _apply_part(net: nn.Module, part: tuple[str, tuple[Step, ...]], source: str) -> nn.Module:
+    """Return a copy of a network in which one part, wherever it is used, has its steps done again."""
+    name, steps = part
+    net = copy.deepcopy(net)
+    places = dict(net.named_modules(remove_duplicate=False))
+    if not name or name not in places:
+        raise UserError(f"{source}: dense_net ({type(net).__name__}) has no part '{name}', which was pruned")
+    dense = places[name]
+    small = apply_steps(dense, steps, source)
+    for place, module in places.items():
+        if module is dense:
+            net.set_submodule(place, small)
+    return net
+
+
 STEPS: dict[str, StepKind] = {
     CHANNELS: StepKind(1, write=dataclasses.asdict, read=parse_recipe, apply=apply_recipe),
+    PART: StepKind(1, write=_write_part, read=_read_part, apply=_apply_part),
 }
 
 
@@ -62,7 +90,9 @@ def apply_steps(net: nn.Module, steps: Iterable[Step], source: str) -> nn.Module
     """Return a copy of a network with all steps done again, which it then carries; its numbers are any."""
     for step in steps:
         before = steps_of(net)
-        net = carry_steps(STEPS[step.kind].apply(net, step.data, source), (*before, step))
+        net = STEPS[step.kind].apply(net, step.data, source)
+        if step.kind != PART:  # which carries its own
+            net = carry_steps(net, (*before, step))
     return net
 
 

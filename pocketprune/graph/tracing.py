@@ -170,7 +170,7 @@ def trace(net: nn.Module, example_inputs: ExampleInputs) -> TracedNet:
     """Export `net` in evaluation mode, with a dynamic batch dimension where the network allows it.
 
     Args:
-        net: the network; it stays as it is.
+        net: the network, also in a wrapper of torch.compile or data parallelism; it stays as it is.
         example_inputs: inputs that it runs on.
 
     Raises:

@@ -20,7 +20,7 @@ from pocketprune.training.computing import as_called, memory_format, on_device, 
 from pocketprune.training.log import TrainLog
 from pocketprune.training.metrics import NullRecorder, Recorder, Split
 from pocketprune.training.state import TrainSettings, TrainState
-from pocketprune.training.stopping import Preempted, StopSignal
+from pocketprune.training.stopping import StopSignal
 from pocketprune.training.tasks import Classification, Task
 
 
@@ -85,6 +85,7 @@ def train(
             checkpoint of another network, of other settings or of other callbacks; one that cannot be written.
         NonFiniteError: with the steps between which it happened, the last good checkpoint, and a hint.
         Preempted: SIGTERM came, and the state is saved.
+        KeyboardInterrupt: Ctrl-C came; with `checkpoints`, once the state is saved, unless it comes twice.
     """
     device = device or device_of(net)
     average = [MovingAverage(settings.ema_decay)] if settings.ema_decay else []
@@ -102,7 +103,7 @@ def train(
         stack.callback(lambda: taking_part.on_end(state.context))
         state.restore(checkpoints.latest() if checkpoints else None)
         log = TrainLog(state, label, recorder or NullRecorder(), checkpoints, dict(extra or {}))
-        stop = stack.enter_context(StopSignal())
+        stop = stack.enter_context(StopSignal(interrupts=checkpoints is not None))
         task = task or Classification(settings.label_smoothing)
         loop = _Loop(state, task, as_called(net, settings, device), device, log, stop)
         batches = training_batches(split, settings, state.step, state.total)
@@ -167,4 +168,4 @@ class _Loop:
             self.log.save()
         if stopped:
             where = f"; saved in {self.log.checkpoints.directory}" if self.log.checkpoints else ""
-            raise Preempted(f"{self.log.label}: SIGTERM came by step {state.step} of {state.total}{where}")
+            raise self.stop.stopped(self.log.label, f"step {state.step} of {state.total}{where}")

@@ -1,4 +1,4 @@
-"""How a run stops before its end: it is asked to (SIGTERM), or one of its processes failed."""
+"""How a run stops before its end: it is asked to (SIGTERM, Ctrl-C), or one of its processes failed."""
 
 import contextlib
 import os
@@ -8,12 +8,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
+from typing import Any
 
 from torch.distributed import DistError, Store
 
 from pocketprune.common.errors import UserError
+from pocketprune.common.registry import one_line
 
 EXIT_STATUS = 2  # as for any error told in one line
+RESUMED = "the same command resumes from what is saved"
 POLL_S = 0.5  # between two looks at whether another process failed
 HEARD_S = 2.0  # for the others to look, before the process that failed (and may keep the store) leaves
 GRACE_S = 5.0  # for the main thread to leave by itself, once it is known that another process failed
@@ -31,34 +34,64 @@ class Preempted(SystemExit):
 
 
 class StopSignal:
-    """Remembers SIGTERM in `requested` while it is entered, so that the work can end between two steps.
+    """Remembers in `requested`, while it is entered, that the work is to end between two steps.
 
-    Outside the main thread, where Python allows no handler, SIGTERM keeps its meaning.
+    An error that comes after SIGTERM comes from it: whoever signals a run often signals its helper processes too. It
+    ends the run as SIGTERM does.
+
+    Outside the main thread, where Python allows no handler, signals keep their meaning.
+
+    Args:
+        interrupts: whether the first Ctrl-C is remembered too; the second one comes through.
     """
 
-    def __init__(self) -> None:
-        self.requested = False
+    def __init__(self, *, interrupts: bool = False) -> None:
+        self.requested = self.terminated = False
+        self._interrupts = interrupts
 
     def __enter__(self) -> "StopSignal":
-        self._installed = threading.current_thread() is threading.main_thread()
-        if self._installed:
-            self._before = signal.signal(signal.SIGTERM, self._remember)
+        self._before: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            self._before[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._terminate)
+            if self._interrupts and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._interrupt)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._installed:
-            signal.signal(signal.SIGTERM, self._before)
+    def __exit__(self, _kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        if self.terminated and isinstance(error, Exception) and not isinstance(error, UserError):
+            raise Preempted(f"SIGTERM came, and then {one_line(error)}; {RESUMED}") from error
 
-    def _remember(self, _number: int, _frame: FrameType | None) -> None:
+    def stopped(self, doing: str, where: str) -> BaseException:
+        """Return what ends the work that was asked to stop.
+
+        Args:
+            doing: what it was doing.
+            where: how far it was, and where that is saved.
+        """
+        interrupted = self.requested and not self.terminated
+        message = f"{doing}: {'Ctrl-C' if interrupted else 'SIGTERM'} came by {where}"
+        return KeyboardInterrupt(message) if interrupted else Preempted(message)
+
+    def _terminate(self, _number: int, _frame: FrameType | None) -> None:
+        self.requested = self.terminated = True
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            signal.default_int_handler(number, frame)
         self.requested = True
 
 
 @contextlib.contextmanager
 def leaving_on_sigterm() -> Iterator[None]:
-    """Raise Preempted as soon as SIGTERM comes, inside, unless a StopSignal puts it off."""
+    """Raise Preempted as soon as SIGTERM comes, inside, unless a StopSignal puts it off.
+
+    A worker of a DataLoader may get the signal, and be missed, a moment before this process.
+    """
 
     def leave(_number: int, _frame: FrameType | None) -> None:
-        raise Preempted("SIGTERM came; the same command resumes from what is saved")
+        raise Preempted(f"SIGTERM came; {RESUMED}")
 
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -66,6 +99,10 @@ def leaving_on_sigterm() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, leave)
     try:
         yield
+    except RuntimeError as error:
+        if "DataLoader worker" in str(error) and "Terminated" in str(error):
+            raise Preempted(f"SIGTERM came to a worker process; {RESUMED}") from error
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -253,3 +253,13 @@ def test_all_kinds_of_layers_can_be_pruned_and_refitted_from_several_inputs() ->
             options=PruningOptions(shared_input="keep", layers="all", selection="random", refit="pruned"),
         ).net
         assert (result.net(*x) - net(*x)).square().mean() < (worse(*x) - net(*x)).square().mean()
+
+
+def test_layers_to_be_left_alone_keep_their_channels_and_weights() -> None:
+    net = resnet(1)
+    result = prune(net, images(), 0.5, ignore=("layer2",), shared_input="keep")
+    assert all(layer.kept == layer.channels for layer in result.layers if layer.name.startswith("layer2"))
+    assert any(layer.kept < layer.channels for layer in result.layers)
+    assert torch.equal(result.net.layer2[0].conv1.weight, net.layer2[0].conv1.weight)
+    with pytest.raises(UserError, match="ignore: no group or layer 'layer9'"):
+        prune(net, images(), 0.5, ignore=("layer9",))

@@ -1,5 +1,6 @@
 """Files of tensors from outside: what is in them may be anything."""
 
+import os
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from pocketprune.common.errors import UserError
-from pocketprune.common.files import MAX_HEIGHT, read_json, read_tensors, refuse_cycles
+from pocketprune.common.files import MAX_HEIGHT, read_json, read_tensors, refuse_cycles, write_atomically
 from tests.common.hostile import deflate, inside_itself
 
 
@@ -86,3 +87,18 @@ def test_other_json_is_refused_in_a_line(tmp_path: Path, content: bytes) -> None
     with pytest.raises(UserError, match=r"file.json: not readable as JSON \(") as caught:
         read_json(tmp_path / "file.json")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("fault", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_a_write_that_is_broken_off_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException
+) -> None:
+    def failing(_handle: int) -> None:
+        raise fault
+
+    write_atomically(tmp_path / "file", b"old")
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises((KeyboardInterrupt, UserError)):
+        write_atomically(tmp_path / "file", b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_bytes() == b"old"

@@ -1,7 +1,7 @@
 """Values of several variables under a budget: `search()` runs one of the searchers in `SEARCHES` on an environment.
 
 A new searcher is one file with `search(problem, settings, journal, seed)` and one line here. It asks the journal for
-scores; the best values that it scored on the budget are the result, so that no result is ever merely assumed.
+scores. The result is the best values on the budget among those that were scored; it is never only predicted.
 """
 
 from __future__ import annotations
@@ -60,20 +60,20 @@ def search(
     seed: int = 0,
     hooks: Hooks | None = None,
 ) -> SearchResult:
-    """Search the values of `env`'s variables that score best under `budget`, by one of `SEARCHES`.
+    """Search for the values of `env`'s variables that score best under `budget`, by one of `SEARCHES`.
 
-    The same arguments give the same result to the bit; so does a search that is killed and resumed.
+    The same arguments give the same result to the bit. A search that is killed and resumed gives it as well.
 
     Args:
         env: the variables, their cost and their score.
         budget: what the values may cost.
         method: a key of `SEARCHES`.
-        settings: of the searcher; None: the defaults.
+        settings: of the searcher; None stands for the defaults.
         seed: of all random draws.
-        hooks: where the search reports, and what it goes on from.
+        hooks: where the search reports, and the state from which it resumes.
 
     Returns:
-        The best values that were scored, and all that were scored on the way there.
+        The best values that were scored, and all others that were scored.
 
     Raises:
         UserError: an unknown method, a setting or budget outside its range, a budget out of reach (with the reachable

@@ -1,9 +1,9 @@
 """A DDPG agent for one bounded action per step (Lillicrap et al., arXiv 1509.02971), seeded and resumable.
 
-As in PocketFlow: layer-normalised networks, exploration by perturbing the actor's weights (Plappert et al.,
-arXiv 1706.01905) or the action, a ring buffer that must be full before learning, rewards minus their moving
-average. Unlike it, the average is taken off when a transition is used, not when it is stored, and rewards are
-scaled by their running deviation, since accuracies under one budget differ by hundredths.
+As in PocketFlow, the networks are layer-normalised, exploration perturbs the actor's weights (Plappert et al., arXiv
+1706.01905) or the action, learning begins when the ring buffer is full, and the moving average of the rewards is
+subtracted from them. Unlike there, the average is subtracted when a transition is used, not when it is stored, and
+rewards are divided by their running deviation, because accuracies under one budget differ by hundredths.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pocketprune.search.settings import DdpgSettings
 
 
 def hidden_layers(inputs: int, width: int, depth: int) -> nn.Sequential:
-    """Return `depth` times a linear layer, a layer norm and a ReLU."""
+    """Return a network of `depth` blocks, each a linear layer, a layer norm and a ReLU."""
     sizes = itertools.pairwise([inputs, *[width] * depth])
     return nn.Sequential(
         *itertools.chain.from_iterable((nn.Linear(a, b), nn.LayerNorm(b), nn.ReLU()) for a, b in sizes)
@@ -37,6 +37,7 @@ class Actor(nn.Module):
         self.low, self.high = low, high
 
     def forward(self, states: Tensor) -> Tensor:
+        """Return the actions (m,) for states (m, s)."""
         share = torch.sigmoid(self.head(self.body(states))).squeeze(-1)
         return self.low + (self.high - self.low) * share
 
@@ -52,11 +53,16 @@ class Critic(nn.Module):
         self.head = nn.Linear(width, 1)
 
     def forward(self, states: Tensor, actions: Tensor) -> Tensor:
-        return self.head(self.body(torch.cat([self.state(states), actions[:, None]], dim=1))).squeeze(-1)
+        """Return the expected returns (m,) of actions (m,) in states (m, s)."""
+        returns: Tensor = self.head(self.body(torch.cat([self.state(states), actions[:, None]], dim=1)))
+        return returns.squeeze(-1)
 
 
 class ReplayBuffer:
-    """A ring of transitions in one float tensor: state, action, reward, next state, 1 at the end of a roll-out."""
+    """A ring of transitions, in one float tensor.
+
+    A row holds the state, the action, the reward, the next state, and 1 at the end of a roll-out or else 0.
+    """
 
     def __init__(self, capacity: int, states: int) -> None:
         self.rows = torch.zeros(capacity, 2 * states + 3)
@@ -65,9 +71,11 @@ class ReplayBuffer:
 
     @property
     def full(self) -> bool:
+        """Whether the ring holds as many transitions as it can."""
         return self.stored >= len(self.rows)
 
     def store(self, state: Tensor, action: float, reward: float, following: Tensor, done: bool) -> None:
+        """Store a transition, in place of the oldest one if the ring is full."""
         self.rows[self.stored % len(self.rows)] = torch.cat(
             [state, torch.tensor([action, reward]), following, torch.tensor([float(done)])]
         )
@@ -82,13 +90,14 @@ class ReplayBuffer:
 
 
 class RewardBaseline:
-    """The moving mean and variance of the rewards of roll-outs; the first reward starts them."""
+    """The moving mean and variance of the rewards of roll-outs. The first reward is the first mean."""
 
     def __init__(self, settings: DdpgSettings) -> None:
         self.settings = settings
         self.mean, self.variance, self.seen = 0.0, 0.0, 0
 
     def add(self, reward: float) -> None:
+        """Update the mean and the variance with the reward of a roll-out."""
         decay = self.settings.bsln_decy_rate if self.seen else 0.0
         deviation = reward - self.mean
         self.variance = decay * (self.variance + (1.0 - decay) * deviation * deviation)
@@ -96,14 +105,22 @@ class RewardBaseline:
         self.seen += 1
 
     def relative(self, rewards: Tensor) -> Tensor:
+        """Return the rewards minus their mean, if that is wanted, divided by their deviation."""
         mean = self.mean if self.settings.enbl_bsln_func else 0.0
-        return (rewards - mean) / max(self.variance, self.settings.rms_eps) ** 0.5
+        deviation: float = max(self.variance, self.settings.rms_eps) ** 0.5
+        return (rewards - mean) / deviation
 
 
 class Agent:
-    """Acts, remembers, learns. Nothing outside its own generator is random; the global one is left as it was.
+    """An actor and a critic that learn from roll-outs. All draws come from the agent's own generator.
 
-    Actions lie in [low, high]; `capacity` is the buffer's size in transitions.
+    Args:
+        states: numbers in a state.
+        low: least action.
+        high: greatest action.
+        capacity: size of the buffer in transitions.
+        settings: those of the agent.
+        seed: of its generator.
     """
 
     def __init__(
@@ -127,17 +144,17 @@ class Agent:
         }
 
     def perturb(self) -> None:
-        """Draw the noise of the next roll-out (parameter noise: all but the layer norms)."""
+        """Draw the noise of the next roll-out. Parameter noise changes all weights but those of the layer norms."""
         self.acting.load_state_dict(self.actor.state_dict())
         if self.settings.noise_type == "param":
             with torch.no_grad():
                 for module in self.acting.modules():
                     for weight in module.parameters() if isinstance(module, nn.Linear) else ():
-                        weight += self.noise_std * torch.randn(weight.shape, generator=self.generator)
+                        weight.add_(self.noise_std * torch.randn(weight.shape, generator=self.generator))
 
     @torch.no_grad()
     def act(self, state: Tensor, *, explore: bool = True) -> float:
-        """Return the action for one state (s,); with `explore`, a noisy one (by actor or by action)."""
+        """Return the action for one state (s,). With `explore`, it is a noisy one."""
         actor = self.acting if explore else self.actor
         action = float(actor(state[None]))
         if explore and self.settings.noise_type == "action":
@@ -145,7 +162,7 @@ class Agent:
         return action
 
     def remember(self, states: Tensor, actions: Iterable[float], reward: float) -> None:
-        """Store a finished roll-out: states (t, s), t actions, the reward that every step receives."""
+        """Store a finished roll-out: states (t, s), t actions, and the reward that every step receives."""
         self.baseline.add(reward)
         following = torch.cat([states[1:], torch.zeros_like(states[:1])])
         for step, action in enumerate(actions):
@@ -154,7 +171,7 @@ class Agent:
             self.met += 1
 
     def learn(self) -> tuple[float, float]:
-        """Update both networks and their targets once; return the critic's and the actor's loss."""
+        """Update both networks and their targets once. Return the critic's and the actor's loss."""
         states, actions, rewards, following, done = self.buffer.sample(self.settings.batch_size, self.generator)
         with torch.no_grad():
             later = self.target_critic(following, self.target_actor(following))
@@ -171,8 +188,8 @@ class Agent:
     def decay_noise(self, rollouts: int, distance: float) -> None:
         """Change the noise, once per roll-out.
 
-        With "tdecy" that is a geometric step towards noise_std_finl, which is reached after `rollouts`; with "adapt" a
-        step that brings the `distance` between clean and noisy actions nearer to noise_dst_finl.
+        With "tdecy" the noise falls by a constant factor that reaches noise_std_finl after `rollouts`. With "adapt" it
+        changes so that the `distance` between clean and noisy actions comes nearer to noise_dst_finl.
         """
         settings = self.settings
         if settings.noise_prtl == "tdecy":
@@ -196,6 +213,7 @@ class Agent:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
         for name, net in self._nets().items():
             net.load_state_dict(state["nets"][name])
         for name, optimizer in self._optimizers.items():

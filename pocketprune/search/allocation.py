@@ -1,10 +1,11 @@
 """`dp`: the budget is allocated to the variables directly, by dynamic programming over their loss curves.
 
-Adding the variables' expected loss increases makes the best values under a *separable* cost a knapsack, solved
-exactly. The true cost couples neighbours, so it is linearised at the current values, solved within a trust region and
-projected onto the exact budget; this is repeated while the sum falls, and exchanges between pairs of variables polish
-the result. Curves of single variables say nothing of how losses add up, so the sums of several transformed curves are
-scored, and the best network is at last improved by exchanges that are scored jointly, one by one.
+If the variables' expected loss increases add up and the cost is a sum over the variables, the best values solve a
+knapsack problem, exactly. The true cost couples neighbours. It is therefore linearised at the current values; the
+knapsack is solved within a trust region, and its solution is projected onto the exact budget. This is repeated while
+the sum falls. Then exchanges between pairs of variables lower it further. Curves of single variables do not say how
+losses add up. Several transformations of them are therefore allocated and scored, and the best network is improved by
+exchanges that are scored one by one.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pocketprune.search.settings import SearchSettings
 from pocketprune.search.uniform import uniform_values
 
 BINS = 2000  # of the knapsack's capacity
-MOST_OPTIONS = 64  # values of one variable that the knapsack tells apart
+MOST_OPTIONS = 64  # values of one variable among which the knapsack chooses
 TRUST_REGIONS = (0.6, 0.3, 0.15, 0.07)  # largest change of a value, as a share of the full one
 POWERS = (1.0, 2.0, 0.5)  # of the curves: losses add up, or large ones count more, or less
 LEAST_GAIN = 1e-9
@@ -33,7 +34,7 @@ RANDOM_STARTS = 4
 
 
 def search(problem: Problem, settings: SearchSettings, journal: Journal, seed: int) -> None:
-    """Measure curves (or take the table given), allocate, score, improve."""
+    """Measure the curves unless a table is given, allocate along them, score, and improve the best values."""
     journal.expected = len(problem.free) * len(settings.probes) + len(POWERS) + settings.swaps + 1
     curves = loss_curves(problem, sensitivity_table(problem, settings.probes, journal))
     candidates = [allocate(problem, [curve**power for curve in curves]) for power in POWERS]
@@ -51,7 +52,7 @@ def allocate(problem: Problem, curves: Sequence[np.ndarray]) -> Values:
 
 
 def _descend(problem: Problem, curves: Sequence[np.ndarray], values: Values) -> Values:
-    """Linearise, solve, project; shrink the trust region when the sum of the curves stops falling."""
+    """Linearise, solve and project repeatedly. Shrink the trust region when the sum of the curves stops falling."""
     loss = total(problem, curves, values)
     for radius in TRUST_REGIONS:
         while True:
@@ -65,7 +66,8 @@ def _descend(problem: Problem, curves: Sequence[np.ndarray], values: Values) -> 
 
 def _linearised(problem: Problem, curves: Sequence[np.ndarray], values: Values, radius: float) -> Values:
     """Return the knapsack's solution with every variable's cost taken at the current values of the others."""
-    here, options, losses, weights, spare = problem.cost(values), [], [], [], 0.0
+    here, spare = problem.cost(values), 0.0
+    options, losses, weights = [], [], []
     for index, (variable, value) in enumerate(zip(problem.variables, values, strict=True)):
         near = _options(variable.allowed, value, radius * variable.full)
         costs = np.array([problem.cost(replaced(values, index, variable.allowed[at])) for at in near])
@@ -80,7 +82,7 @@ def _linearised(problem: Problem, curves: Sequence[np.ndarray], values: Values, 
 
 
 def _options(allowed: Values, value: int, reach: float) -> list[int]:
-    """Return positions in `allowed` within `reach` of `value` (always its neighbours too), thinned out evenly."""
+    """Return positions in `allowed` within `reach` of `value`, spread evenly. Its neighbours count as within reach."""
     at = allowed.index(value)
     near = [i for i, other in enumerate(allowed) if abs(other - value) <= reach or abs(i - at) <= 1]
     spread = np.unique(np.linspace(0, len(near) - 1, min(len(near), MOST_OPTIONS)).round().astype(int))
@@ -90,7 +92,8 @@ def _options(allowed: Values, value: int, reach: float) -> list[int]:
 def knapsack(losses: Sequence[np.ndarray], weights: Sequence[np.ndarray], capacity: float) -> list[int]:
     """Pick one option per item so that the sum of `losses` is least and that of `weights` at most `capacity`.
 
-    Weights (>= 0, the first option of each item 0) are rounded to 1/BINS of the capacity: exact up to that.
+    The weights are not negative, and that of the first option of each item is 0. They are rounded to 1/BINS of the
+    capacity; the solution is exact for the rounded ones.
     """
     unit = max(capacity, 1e-9 * max(weight.max() for weight in weights), 1e-300) / BINS
     least, picks = np.zeros(BINS + 1), []

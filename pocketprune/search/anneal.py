@@ -1,7 +1,7 @@
 """`anneal`: simulated annealing over values on the budget (Kirkpatrick et al. 1983).
 
-A move multiplies a few values by random factors and scales all of them back onto the budget. A better network is always
-accepted, a worse one with probability exp(difference / temperature); the temperature falls geometrically.
+A move multiplies a few values by random factors and scales all values back onto the budget. A better network is always
+accepted, a worse one with probability exp(difference / temperature). The temperature falls geometrically.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ def search(problem: Problem, settings: SearchSettings, journal: Journal, seed: i
 
 
 def accepts(difference: float, temperature: float, rng: np.random.Generator) -> bool:
-    """Accept a reward that is no lower always, a lower one with probability exp(difference / temperature)."""
+    """Return whether to accept a change of the reward: always if it does not fall, else by chance (see above)."""
     return difference >= 0.0 or rng.random() < math.exp(difference / temperature)
 
 
 def move(problem: Problem, values: Values, rng: np.random.Generator, progress: float) -> Values:
-    """Return a neighbour of `values` on the budget; moves narrow as `progress` goes from 0 to 1."""
+    """Return a neighbour of `values` on the budget. Moves get smaller as `progress` goes from 0 to 1."""
     width = WIDEST_MOVE * (NARROWEST_MOVE / WIDEST_MOVE) ** progress
     for _ in range(ATTEMPTS):
         wish = np.array(values, dtype=float)

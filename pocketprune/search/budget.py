@@ -1,4 +1,4 @@
-"""A budget on an environment: what is reachable, what meets it, which values an agent may still choose."""
+"""A budget on an environment: what is reachable, what meets it, and which values an agent may choose."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ BUDGET_UNITS = {"macs": "MACs", "params": "parameters", "latency": "ms"}
 
 @dataclass(frozen=True)
 class Budget:
-    """What the values may cost, as a share of the full network's cost; to be met from above and from below.
+    """What the values may cost, as a share of the full network's cost. It is met from above and from below.
 
-    Of values that meet the budget, those above it by more than `aim` are avoided: a searcher that maximises would
-    otherwise sit at the upper edge, and beat others by cost alone.
+    Of the values that meet the budget, those above it by more than `aim` are avoided. A searcher that maximises would
+    otherwise stay at the upper edge and beat others by cost alone.
     """
 
     kind: str = option("macs", "the cost that is bounded: macs, params or latency", accept=tuple(BUDGET_UNITS))
@@ -36,7 +36,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Profile:
-    """What a budget has to play with, shown before any search. Costs are in the unit of the budget."""
+    """The range that a budget has, shown before any search. Costs are in the unit of the budget."""
 
     kind: str
     full: float
@@ -47,7 +47,7 @@ class Profile:
     fixed: tuple[tuple[str, str], ...]  # (variable, reason)
 
     def lines(self) -> list[str]:
-        """Return a few lines for a person."""
+        """Return the profile as a few lines of text."""
         unit = BUDGET_UNITS[self.kind]
         head = [
             f"{name}: {cost:,.6g} {unit} ({cost / self.full:.1%})"
@@ -87,7 +87,7 @@ class Problem:
         return float(self.env.cost(values))
 
     def miss(self, values: Sequence[int]) -> float:
-        """Return the distance from the budget as a share of the full cost; under a ceiling, cheaper is no distance."""
+        """Return the distance from the budget as a share of the full cost; 0 for cheaper values under a ceiling."""
         return self.miss_of_cost(self.cost(values))
 
     def miss_of_cost(self, cost: float) -> float:
@@ -96,22 +96,22 @@ class Problem:
         return max(0.0, distance) if self.budget.ceiling else abs(distance)
 
     def meets(self, values: Sequence[int]) -> bool:
-        """Say whether the values meet the budget within its tolerance."""
+        """Return whether the values meet the budget within its tolerance."""
         return self.miss(values) <= self.budget.tolerance
 
     def rank(self, values: Sequence[int]) -> tuple[bool, bool, float]:
-        """Return a key to sort by: what meets the budget first, of that what is not above it, then the nearest."""
+        """Return a key to sort by: first values that meet the budget, then those not above it, then the nearest."""
         cost = self.cost(values)
         miss = self.miss_of_cost(cost)
         above = cost > self.target + self.budget.aim * self.full_cost
         return (miss > self.budget.tolerance, above, miss)
 
     def fits(self, values: Sequence[int]) -> bool:
-        """Say whether the values meet the budget without being above it."""
+        """Return whether the values meet the budget without being above it."""
         return not any(self.rank(values)[:2])
 
     def snap(self, wish: Sequence[float] | np.ndarray) -> Values:
-        """Return the allowed values nearest to real numbers; of two equally near, the larger."""
+        """Return the allowed values nearest to real numbers. Of two equally near ones it is the larger."""
         pairs = zip(self.variables, wish, strict=True)
         return tuple(nearest_allowed(variable.allowed, float(number)) for variable, number in pairs)
 
@@ -120,7 +120,7 @@ class Problem:
         return tuple(value / full for value, full in zip(values, self.full, strict=True))
 
     def profile(self) -> Profile:
-        """Return what the budget has to play with."""
+        """Return the range that the budget has."""
         fixed = tuple((v.name, v.fixed_because) for v in self.variables if len(v.allowed) == 1)
         half = self.snap([0.5 * full for full in self.full])
         return Profile(
@@ -134,7 +134,7 @@ class Problem:
         )
 
     def check_reachable(self) -> None:
-        """Raise a UserError that states the reachable range where no values can meet the budget."""
+        """Raise a UserError with the reachable range if no values can meet the budget."""
         lowest, highest = (self.cost(values) / self.full_cost for values in (self.lowest, self.highest))
         slack = self.budget.tolerance
         if not lowest - slack <= self.budget.share <= highest + slack:
@@ -148,8 +148,8 @@ class Problem:
     def window(self, decided: Sequence[int], floors: Sequence[int]) -> tuple[int, int]:
         """Return the least and the greatest value of variable len(decided) from which the budget stays reachable.
 
-        Undecided variables may go down to `floors` and up to `highest` (AMC's wall, from both sides). Where no allowed
-        value lies between the two, both ends are the one nearer to the budget; a later projection closes the gap.
+        Undecided variables may go down to `floors` and up to `highest` (AMC's wall, from both sides). If no allowed
+        value lies between the two, both are the one nearer to the budget, and a later projection closes the gap.
         """
         index = len(decided)
         allowed = self.variables[index].allowed
@@ -171,7 +171,7 @@ class Problem:
         return allowed[lower], allowed[upper]
 
     def floors(self, share: float) -> Values:
-        """Return the least values an agent may choose: `share` of every full one, less where the budget asks for it."""
+        """Return the least values an agent may choose: `share` of every full one, or less if the budget needs it."""
         low, high = 0.0, share
         if self._cost_of_floor(high) <= self.target:
             low = high
@@ -185,7 +185,7 @@ class Problem:
 
 
 def nearest_allowed(allowed: Values, number: float) -> int:
-    """Return the member of `allowed` (increasing) nearest to `number`; of two equally near, the larger."""
+    """Return the member of `allowed` (increasing) nearest to `number`. Of two equally near ones it is the larger."""
     above = min(bisect_left(allowed, number), len(allowed) - 1)
     below = max(above - 1, 0)
     return allowed[below] if number - allowed[below] < allowed[above] - number else allowed[above]

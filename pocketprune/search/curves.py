@@ -1,9 +1,9 @@
-"""How much lowering each variable costs: a measured table, and curves for every value drawn through it.
+"""How much lowering each variable costs: a measured table, and curves through it that cover every value.
 
-A few values of every variable are scored with all others at their highest. One variable's effect on loss and accuracy
-drowns in the noise of some hundreds of labels, so it is measured as the divergence from the full network's predictions.
-Between the measured values the curve follows the variable's error, which is known for every value: the divergence is
-interpolated as a function of it.
+A few values of every variable are scored with all other variables at their highest. The noise of some hundreds of
+labels is larger than one variable's effect on loss and accuracy. The effect is therefore measured as the divergence
+from the full network's predictions. Between the measured values, the divergence is interpolated as a function of the
+variable's error, which is known for every value.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ERROR_WEIGHT = 1e-4  # keeps curves falling with the error where no loss increas
 
 
 def sensitivity_table(problem: Problem, probes: Sequence[float], journal: Journal) -> SensitivityTable:
-    """Return the journal's table if it was given one, else measure a new one and hand it over for another search.
+    """Return the journal's table if it was given one. Otherwise measure one, and pass it to the hook `on_table`.
 
     Raises:
         UserError: the journal's table was measured on another network or on other held-out examples.
@@ -51,7 +51,7 @@ def probe_values(problem: Problem, index: int, probes: Sequence[float]) -> Value
 
 
 def loss_curves(problem: Problem, table: SensitivityTable) -> list[np.ndarray]:
-    """Return, per variable, the loss increase to be expected at each *allowed* value.
+    """Return, for each variable, the expected loss increase at each *allowed* value.
 
     A curve never rises with the value and is nowhere negative. That of a fixed variable is zero.
     """
@@ -71,8 +71,8 @@ def loss_curves(problem: Problem, table: SensitivityTable) -> list[np.ndarray]:
 def loss_curve(errors: np.ndarray, measured_errors: np.ndarray, increases: np.ndarray) -> np.ndarray:
     """Return the loss increases at `errors`, through (errors[-1], 0) and the measured points made monotone.
 
-    The curve is piecewise linear in the error; beyond the largest measured error it goes on at the slope of the last
-    piece or of the chord, whichever is steeper.
+    The curve is piecewise linear in the error. Beyond the largest measured error it has the slope of the last piece or
+    of the chord, whichever is steeper.
     """
     order = np.argsort(measured_errors, kind="stable")
     knots = np.concatenate([errors[-1:], np.maximum(measured_errors[order], errors[-1])])
@@ -81,9 +81,13 @@ def loss_curve(errors: np.ndarray, measured_errors: np.ndarray, increases: np.nd
     runs, rises = knots[-1] - np.array([knots[0], knots[-2]]), heights[-1] - np.array([0.0, heights[-2]])
     slope = max((rise / run for rise, run in zip(rises, runs, strict=True) if run > 1e-12), default=0.0)
     curve = curve + slope * np.maximum(errors - knots[-1], 0.0) + ERROR_WEIGHT * errors
-    return curve - curve[-1]
+    relative: np.ndarray = curve - curve[-1]
+    return relative
 
 
 def monotone(error_curve: np.ndarray) -> np.ndarray:
-    """Return the least curve above this one that never rises with the value (greedily found errors can wobble)."""
+    """Return the least curve that never rises with the value and is nowhere below this one.
+
+    The errors of a greedy selection may rise.
+    """
     return np.maximum.accumulate(np.asarray(error_curve, dtype=float)[::-1])[::-1]

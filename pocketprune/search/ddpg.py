@@ -1,9 +1,8 @@
 """`ddpg`: an agent walks the variables in order and learns from the score of the whole network (AMC, He et al. 2018).
 
-There is one step per free variable. The action is its value as a share of the full one, held inside the window from
-which the budget stays reachable from above and from below. Every step of a roll-out receives the same reward. The first
-`nb_rlouts_min` roll-outs are random values on the budget, so that the agent's buffer begins with what it will have to
-tell apart.
+There is one step per free variable. The action is its value as a share of the full one. It is kept inside the window
+from which the budget stays reachable from above and from below. Every step of a roll-out receives the same reward. The
+first `nb_rlouts_min` roll-outs are random values on the budget, so that the agent first learns from such values.
 """
 
 from __future__ import annotations
@@ -29,14 +28,19 @@ JOINT_FEATURES = 3  # of a state: they depend on the values decided so far
 
 @dataclass(frozen=True)
 class Plan:
-    """Values chosen for a roll-out, and how far noise moved the actions (root mean square; 0 while warming up)."""
+    """The values of one roll-out.
+
+    Attributes:
+        values: one for every variable.
+        distance: the root mean square by which noise changed the actions; 0 in the warm-up.
+    """
 
     values: Values
     distance: float = 0.0
 
 
 def search(problem: Problem, settings: SearchSettings, journal: Journal, seed: int) -> None:
-    """Roll out, score and learn, `nb_rlouts` times.
+    """Roll out, score and learn `nb_rlouts` times.
 
     Raises:
         UserError: the warm-up leaves no roll-out to the agent.
@@ -68,7 +72,7 @@ def search(problem: Problem, settings: SearchSettings, journal: Journal, seed: i
 
 
 def check_rollouts(settings: SearchSettings) -> None:
-    """Raise a UserError where the warm-up leaves no roll-out to the agent."""
+    """Raise a UserError if the warm-up leaves no roll-out to the agent."""
     if settings.nb_rlouts <= settings.nb_rlouts_min:
         raise UserError(
             f"{settings.nb_rlouts} leaves none after the warm-up of {settings.nb_rlouts_min} (nb_rlouts_min); "
@@ -85,8 +89,8 @@ def action_floor(share: float) -> float:
 class Walk:
     """The problem as a sequence of steps, one per free variable, with states as in AMC.
 
-    A state has the step's number, the variable's own features, the share of the cost that the decided variables saved,
-    the share that the others still can save, and the previous action. All lie in [0, 1].
+    A state holds the step's number, the variable's features, the share of the cost that the decided variables save, the
+    share that the other variables can save, and the previous action. All of them lie in [0, 1].
     """
 
     def __init__(self, problem: Problem, floor: float) -> None:
@@ -118,8 +122,9 @@ class Walk:
         return [values[index] / self.problem.full[index] for index in self.problem.free]
 
     def roll_out(self, agent: Agent) -> Plan:
-        """Return the agent's values, each inside its window; projected where too few values are allowed for that."""
-        problem, decided, moved = self.problem, (), []
+        """Return the agent's values, each inside its window, projected onto the budget."""
+        problem, moved = self.problem, []
+        decided: Values = ()
         steps = {index: step for step, index in enumerate(problem.free)}
         for index, variable in enumerate(problem.variables):
             if index not in steps:
@@ -142,7 +147,10 @@ def _plan(index: int, walk: Walk, agent: Agent, settings: SearchSettings, seed: 
 
 
 def _warm_up(index: int, walk: Walk, settings: SearchSettings, seed: int) -> Values:
-    """Return random values on the budget; with a start, the start first and then its neighbourhood every other time."""
+    """Return random values on the budget.
+
+    With a start, the first ones are the start itself, and every other one after that is drawn near it.
+    """
     problem, rng = walk.problem, np.random.default_rng([seed, index])
     if settings.start and index == 0:
         return project(problem, settings.start)
@@ -154,7 +162,7 @@ def _warm_up(index: int, walk: Walk, settings: SearchSettings, seed: int) -> Val
 def _learn(
     walk: Walk, agent: Agent, plan: Plan, reward: float, settings: SearchSettings, *, warm: bool
 ) -> dict[str, float]:
-    """Remember a roll-out; once the buffer is full, update; once warm, less noise."""
+    """Store a roll-out. Update the agent if its buffer is full, and reduce the noise after the warm-up."""
     agent.remember(walk.states(plan.values), walk.actions(plan.values), reward)
     losses = (math.nan, math.nan)
     updates = len(walk.problem.free) * settings.ddpg.nb_updates

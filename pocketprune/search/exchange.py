@@ -1,4 +1,4 @@
-"""Exchanges between two variables at equal cost: on curves, where they cost nothing, and jointly scored."""
+"""Exchanges between two variables at equal cost: judged by curves, which needs no score, or scored jointly."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pocketprune.search.interface import Values, replaced
 from pocketprune.search.journal import Journal
 from pocketprune.search.projection import project
 
-TRIED = 64  # exchanges whose exact cost is looked at before the values are taken for the best
+TRIED = 64  # exchanges whose exact cost is computed before the values count as the best
 LEAST_GAIN = 1e-9
 ATTEMPTS = 20  # draws before an exchange that changes nothing is scored after all
 LARGEST_EXCHANGE = 0.15  # of a full value, in a jointly scored exchange
 
 
 def total(problem: Problem, curves: Sequence[np.ndarray], values: Values) -> float:
-    """Return the sum of the variables' curves, each one loss per allowed value."""
+    """Return the sum of the variables' curves at `values`. A curve has one loss per allowed value."""
     return float(
         sum(
             curve[variable.allowed.index(value)]
@@ -30,7 +30,7 @@ def total(problem: Problem, curves: Sequence[np.ndarray], values: Values) -> flo
 
 
 def polish(problem: Problem, curves: Sequence[np.ndarray], values: Values) -> Values:
-    """Exchange while the sum of the curves falls and the budget stays met; promising pairs first."""
+    """Exchange while the sum of the curves falls and the budget stays met. Promising pairs come first."""
     loss, improved = total(problem, curves, values), True
     while improved:
         improved = False
@@ -46,7 +46,7 @@ def polish(problem: Problem, curves: Sequence[np.ndarray], values: Values) -> Va
 def promising(problem: Problem, curves: Sequence[np.ndarray], values: Values) -> list[tuple[Values, int]]:
     """Return pairs (values with one variable lowered, index to raise) that promise a gain, the best first.
 
-    What they promise is the gain if costs were linear.
+    The promised gain is the gain under linear costs.
     """
     here = problem.cost(values)
     raises = []
@@ -71,14 +71,14 @@ def promising(problem: Problem, curves: Sequence[np.ndarray], values: Values) ->
 
 
 def stepped(problem: Problem, values: Values, index: int, stride: int) -> Values:
-    """Return `values` with one variable moved by `stride` allowed values, as far as there are any."""
+    """Return `values` with one variable moved by `stride` allowed values, or to the last one on that side."""
     allowed = problem.variables[index].allowed
     at = min(max(allowed.index(values[index]) + stride, 0), len(allowed) - 1)
     return replaced(values, index, allowed[at])
 
 
 def raised_to_budget(problem: Problem, values: Values, index: int) -> Values:
-    """Return `values` with one variable raised to the value that suits the budget best."""
+    """Return `values` with one variable raised to the value that ranks first under the budget."""
     allowed = problem.variables[index].allowed
     at = allowed.index(values[index])
 
@@ -100,7 +100,7 @@ def improve_jointly(problem: Problem, journal: Journal, rollouts: int, seed: int
 
 
 def random_exchange(problem: Problem, values: Values, rng: np.random.Generator) -> Values:
-    """Lower one variable a little, raise another by what that saves, then project onto the budget."""
+    """Lower one variable a little, raise another by the cost saved, and project onto the budget."""
     trial = values
     for _ in range(ATTEMPTS if len(problem.free) > 1 else 0):
         lower, raised = rng.choice(problem.free, size=2, replace=False)

@@ -1,6 +1,6 @@
-"""The last word on a search: its best few values, and the uniform ones, scored by a slower and truer score.
+"""The final choice of a search: its best few values and the uniform ones, compared by a slower and truer score.
 
-The score of a roll-out has to be quick, and ranks networks a little differently from what is done in the end.
+The score of a roll-out has to be quick. It ranks networks a little differently from the full pruning in the end.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ FINALISTS = 3  # of the search; the uniform values join them
 
 
 def finalists(problem: Problem, found: SearchResult) -> list[Values]:
-    """Return the result of a search, its next best values on the budget, and last the uniform ones."""
+    """Return the result of a search, its next best values on the budget, and then the uniform ones."""
     if found.method == "uniform":
         return [found.values]
     ranked = sorted(
@@ -29,10 +29,15 @@ def finalists(problem: Problem, found: SearchResult) -> list[Values]:
 def decide(
     problem: Problem, found: SearchResult, score: Callable[[Values], Score]
 ) -> tuple[Values, list[tuple[Values, Score]]]:
-    """Return the finalist of highest accuracy (of equal ones, of lowest loss), and all of them with their scores.
+    """Return the finalist of highest accuracy, and all of them with their scores.
 
     Args:
-        score: returns the true score of some values.
+        problem: the variables under the budget.
+        found: the result of the search.
+        score: a function that returns the true score of values.
+
+    Returns:
+        The best values; of equal accuracies the lower loss decides. Then (values, score) of all finalists.
     """
     scored = [(values, score(values)) for values in finalists(problem, found)]
     best = max(scored, key=lambda entry: (entry[1].accuracy, -entry[1].loss))

@@ -1,7 +1,7 @@
-"""What a search sees of its problem, and what it hands back: the types that every searcher shares.
+"""What a search sees of its problem, and what it returns: the types that every searcher shares.
 
 A search chooses a whole number, a *value*, for each of several *variables*. It asks what the values cost and how well
-the network that follows from them scores. What a variable stands for in that network is none of its business.
+the network that follows from them scores. It does not know what a variable stands for in that network.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class Variable:
     """One number to choose.
 
     Attributes:
-        name: how reports and tables call it.
-        full: the value in the full network, which nothing was taken from; no allowed value is larger.
-        allowed: the values that it may take, increasing; a single one means that the variable is fixed.
+        name: its name in reports and tables.
+        full: the value in the full network. No allowed value is larger.
+        allowed: the values that it may take, increasing. A single one means that the variable is fixed.
         fixed_because: why it is fixed; "" where it is free.
-        features: numbers that describe it, as many for every variable. Only a learning agent looks at them.
+        features: numbers that describe it, equally many for every variable. Only a learning agent reads them.
     """
 
     name: str
@@ -47,9 +47,9 @@ class Score:
     Attributes:
         accuracy: share of right answers, in [0, 1].
         loss: mean cross-entropy.
-        divergence: mean Kullback-Leibler divergence of the predictions from the full network's on the same examples:
-            the loss increase that is to be expected if the full network knows its own uncertainty. It is free of the
-            labels' noise, and tells a change of one variable where loss and accuracy cannot.
+        divergence: mean Kullback-Leibler divergence of the predictions from the full network's on the same examples.
+            It is the expected loss increase if the full network's probabilities are right. Without the labels' noise,
+            it shows the change of one variable where loss and accuracy cannot.
     """
 
     accuracy: float
@@ -58,19 +58,19 @@ class Score:
 
 
 class Environment(Protocol):
-    """Something whose variables can be set to any allowed values, priced and scored."""
+    """Something with variables that can be set to any allowed values, which then have a cost and a score."""
 
     variables: Sequence[Variable]
 
     def cost(self, values: Sequence[int]) -> float:
         """Return the exact cost of these values, in the budget's unit.
 
-        It never falls when a value rises; nothing else may be assumed of it.
+        It never falls when a value rises. Nothing else may be assumed of it.
         """
         ...
 
     def error_curve(self, index: int) -> np.ndarray:
-        """Return (full + 1,) the relative error that one variable causes at each value from 0 to `full`."""
+        """Return the relative error (full + 1,) that one variable causes at each value from 0 to `full`."""
         ...
 
     def score(self, values: Sequence[int]) -> Score:
@@ -84,9 +84,9 @@ class Rollout:
 
     Attributes:
         index: its number in the history of the search.
-        kind: "rollout", a candidate for the result; or "probe", which only measures.
+        kind: "rollout" for a candidate for the result, "probe" for a measurement only.
         share: the cost as a share of the full network's.
-        seconds: since the search began; takes no part in comparisons.
+        seconds: since the search began. They take no part in comparisons.
     """
 
     index: int
@@ -102,13 +102,13 @@ class Rollout:
 
     @property
     def score(self) -> Score:
-        """The score alone."""
+        """The score without the rest."""
         return Score(self.accuracy, self.loss, self.divergence)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Told after every roll-out: how far the search is, the best so far, and the searcher's own figures."""
+    """What a search reports after every roll-out: its progress, the best one so far, and the searcher's figures."""
 
     done: int
     expected: int
@@ -122,11 +122,11 @@ ProgressCallback = Callable[[Progress], None]
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The best values found, scored, with every roll-out on the way there.
+    """The best values of a search, with their score and every roll-out.
 
     Attributes:
         share: the cost as a share of the full network's.
-        seconds: that the search took; takes no part in comparisons.
+        seconds: duration of the search. It takes no part in comparisons.
     """
 
     method: str

@@ -1,9 +1,9 @@
-"""The record of a search: every roll-out scored once, remembered, written to search.csv, and replayed after a kill.
+"""The record of a search: every roll-out is scored once, stored, written to search.csv, and replayed after a kill.
 
-A searcher is a deterministic function of problem, settings, seed and the scores it is told. To resume, it is therefore
-run again from its start: the journal answers with the scores already paid for, checks that the same values are asked,
-and evaluates only from where the killed search stopped. A searcher whose own arithmetic costs more than a look-up (the
-agent) saves its state beside the history and skips to it.
+A searcher is a deterministic function of problem, settings, seed and scores. To resume, it is therefore run again from
+its start. The journal answers with the recorded scores, checks that the searcher asks for the same values, and
+evaluates only those that the killed search did not reach. A searcher whose own arithmetic costs more than a look-up
+(the agent) saves its state beside the history and skips to it.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ CSV_FIELDS = ("index", "kind", "reward", "accuracy", "loss", "divergence", "cost
 
 @dataclass(frozen=True)
 class Hooks:
-    """Where a search reports. All are optional."""
+    """The places to which a search reports. All are optional."""
 
     csv_path: Path | None = None  # search.csv, appended to after every roll-out
     save: Callable[[State], None] | None = None  # takes the search's state after every round
     resume: State | None = None  # such a state of the same search
-    progress: ProgressCallback | None = None  # hears of every new roll-out
-    score: Callable[[Sequence[Values]], list[Score]] | None = None  # several at once; None: one by one
+    progress: ProgressCallback | None = None  # called after every new roll-out
+    score: Callable[[Sequence[Values]], list[Score]] | None = None  # scores several at once; None: one by one
     table: SensitivityTable | None = None  # of an earlier search on this network and split
     on_table: Callable[[SensitivityTable], None] | None = None  # takes a newly measured table
 
 
 class Journal:
-    """Scores values on behalf of one search and remembers all of it.
+    """The record that one search asks for scores.
 
     Raises:
-        UserError: the state to resume from belongs to another search; the message names the first difference.
+        UserError: the state to resume from belongs to another search. The message names the first difference.
     """
 
     def __init__(
@@ -78,13 +78,13 @@ class Journal:
         self._csv = self.hooks.csv_path and RolloutFile(self.hooks.csv_path, self._recorded)
 
     def score(self, values: Values, *, kind: str = "rollout", facts: dict[str, float] | None = None) -> Rollout:
-        """Score values and remember them as the next roll-out of the history."""
+        """Score values and add them to the history as its next roll-out."""
         return self.score_many([values], kind=kind, facts=facts)[0]
 
     def score_many(
         self, batch: Sequence[Values], *, kind: str = "rollout", facts: dict[str, float] | None = None
     ) -> list[Rollout]:
-        """Score several values, in order. Values met before are not evaluated again."""
+        """Score several values, in order. Values that have a score are not evaluated again."""
         first = len(self.history)
         for offset, values in enumerate(batch):
             self._check_replay(first + offset, values, kind)
@@ -94,24 +94,35 @@ class Journal:
         return [self._enter(values, kind, facts or {}) for values in batch]
 
     def score_all(self, batch: Sequence[Values], *, kind: str = "rollout") -> list[Rollout]:
-        """Score a long batch in rounds of as many as are scored at once, each followed by a checkpoint."""
+        """Score a long batch in rounds of `settings.parallel` values, with a checkpoint after each round."""
         rollouts = []
         for first in range(0, len(batch), self.settings.parallel):
             rollouts += self.score_many(batch[first : first + self.settings.parallel], kind=kind)
             self.checkpoint()
         return rollouts
 
-    def best(self) -> Rollout | None:
-        """Return the candidate of highest reward among those that meet the budget, or else that miss it least."""
+    def best(self) -> Rollout:
+        """Return the best candidate: the highest reward on the budget, or else the one that misses it least.
+
+        Raises:
+            RuntimeError: no candidate is scored yet.
+        """
+        best = self.best_so_far()
+        if best is None:
+            raise RuntimeError("the search has scored no candidate")
+        return best
+
+    def best_so_far(self) -> Rollout | None:
+        """Return what `best` returns; None while no candidate is scored."""
         candidates = [rollout for rollout in self.history if rollout.kind == "rollout"]
         return max(candidates, key=self._rank, default=None)
 
     def skip_to(self, count: int) -> None:
-        """Take the first `count` recorded roll-outs as done (a searcher that restored its own state)."""
+        """Take the first `count` recorded roll-outs as done. A searcher that has restored its own state calls this."""
         self.history = self._recorded[:count]
 
     def checkpoint(self, agent_state: State | None = None) -> None:
-        """Hand the state to the save hook, unless it is all being replayed."""
+        """Pass the state to the hook `save`, unless the search is still being replayed."""
         if self.hooks.save and len(self.history) >= len(self._recorded):
             self.hooks.save(
                 {
@@ -157,7 +168,7 @@ class Journal:
         if self._csv:
             self._csv.append(rollout)
         if self.hooks.progress:
-            self.hooks.progress(Progress(index + 1, self.expected, rollout, self.best(), facts))
+            self.hooks.progress(Progress(index + 1, self.expected, rollout, self.best_so_far(), facts))
         return rollout
 
     def _check_replay(self, index: int, values: Values, kind: str) -> None:
@@ -200,7 +211,7 @@ def identity(problem: Problem, settings: SearchSettings, method: str, seed: int)
 
 
 class RolloutFile:
-    """search.csv: one line per roll-out, on the disk before the next roll-out begins."""
+    """The file search.csv. A roll-out's line is on the disk before the next roll-out begins."""
 
     def __init__(self, path: Path, recorded: Sequence[Rollout]) -> None:
         self.path = Path(path)
@@ -209,7 +220,7 @@ class RolloutFile:
         write_atomically(self.path, text.getvalue().encode())
 
     def append(self, rollout: Rollout) -> None:
-        """Write a line and see it on the disk."""
+        """Write a line, through to the disk."""
         with open(self.path, "a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerow(csv_row(rollout))
             file.flush()
@@ -217,17 +228,17 @@ class RolloutFile:
 
 
 def csv_row(rollout: Rollout) -> list[str]:
-    """Return the fields in the order of CSV_FIELDS, numbers at full precision, values separated by blanks."""
+    """Return the fields in the order of CSV_FIELDS. Numbers have full precision, values are separated by blanks."""
     *fields, values = as_entry(rollout).values()
     return [*(field if isinstance(field, str) else repr(field) for field in fields), " ".join(map(str, values))]
 
 
 def as_entry(rollout: Rollout) -> dict[str, Any]:
-    """Return a roll-out under the names that files have for its fields, CSV_FIELDS."""
+    """Return the fields of a roll-out by their names in files, CSV_FIELDS."""
     return {name: rollout.values if name == "counts" else getattr(rollout, name) for name in CSV_FIELDS}
 
 
 def from_entry(entry: dict[str, Any]) -> Rollout:
-    """Return the roll-out that `as_entry` gave these names."""
+    """Return the roll-out from which `as_entry` made this entry."""
     fields = dict(entry)
     return Rollout(values=tuple(fields.pop("counts")), **fields)

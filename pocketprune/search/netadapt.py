@@ -1,7 +1,8 @@
-"""`netadapt`: rounds of a fixed cost decrease, taken where it does least harm (Yang et al. 2018).
+"""`netadapt`: rounds of a fixed cost decrease, each taken from the variables that lose least (Yang et al. 2018).
 
 NetAdapt lowers one variable a round, which takes thousands of scores on a deep network. Here every round scores each
-variable's step once and takes the best few together, as few as the roll-outs allow: with enough of them, one.
+variable's step once and takes the best few steps together. The more roll-outs are allowed, the fewer these are, down to
+one.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ GREATEST_STEP = 0.25  # of what an average variable alone can save
 
 
 def search(problem: Problem, settings: SearchSettings, journal: Journal, seed: int) -> None:
-    """Go from the largest network down to the budget in as many rounds as `nb_rlouts` pays for; score the result."""
+    """Go from the largest network down to the budget, in as many rounds as `nb_rlouts` allows, and score the result."""
     rounds = max(1, (settings.nb_rlouts - 1) // len(problem.free))
     values, largest = problem.highest, problem.cost(problem.highest)
     decrease = max(0.0, largest - problem.target) / rounds
@@ -43,7 +44,7 @@ def _average_saving(problem: Problem) -> float:
 
 
 def _candidates(problem: Problem, values: Values, step: float) -> list[Values]:
-    """Return the values with each variable lowered to save `step`, or as far as it goes where none can save it."""
+    """Return the values with each variable lowered to save `step`, or as far as possible if none can save that."""
     goal = problem.cost(values) - step
     lowered = [
         _lowered(problem, values, index, goal) for index in problem.free if values[index] > problem.lowest[index]
@@ -58,7 +59,7 @@ def _lowered(problem: Problem, values: Values, index: int, goal: float) -> Value
 
 
 def _take(problem: Problem, values: Values, scored: list[Rollout], goal: float) -> Values:
-    """Apply the steps together, least loss first, until the cost is down to `goal`."""
+    """Apply the steps together, the least harmful first, until the cost is at most `goal`."""
     for rollout in sorted(scored, key=lambda rollout: (-rollout.reward, rollout.loss)):
         if problem.cost(values) <= goal:
             break

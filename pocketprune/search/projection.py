@@ -1,8 +1,9 @@
-"""From any real numbers to allowed values that meet the budget, from above and from below.
+"""Projection of real numbers onto allowed values that meet the budget, from above and from below.
 
-Scaling all numbers by one factor keeps their proportions and moves the cost monotonically, so a bisection brackets the
-budget. Variables that jump at the same factor are then taken one at a time. Where few values are allowed that can still
-miss the budget, and single steps, pairs of steps and at last a bounded exhaustive search follow.
+Scaling all numbers by one factor keeps their proportions, and the cost rises with the factor. A bisection of the factor
+therefore brackets the budget. Variables that change at the same factor are then changed one at a time. If only few
+values are allowed, this can miss the budget. Then single steps are tried, pairs of steps, and last a bounded exhaustive
+search.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ EXHAUSTIVE_COSTS = 20_000  # cost evaluations that the exhaustive search may spe
 def project(problem: Problem, wish: Sequence[float] | np.ndarray) -> Values:
     """Return allowed values near `wish` (real numbers, one per variable) that meet the budget, if any do.
 
-    A wish that is allowed, meets the budget and is not above it comes back unchanged. Where no values are found that
-    meet the budget, those that miss it least are returned.
+    A wish that is allowed, meets the budget and is not above it is returned unchanged. If no values are found that meet
+    the budget, those that miss it least are returned.
     """
     values = problem.snap(wish)
     if problem.fits(values):
@@ -36,7 +37,7 @@ def project(problem: Problem, wish: Sequence[float] | np.ndarray) -> Values:
 
 
 def _bracket(problem: Problem, wish: np.ndarray) -> tuple[Values, Values]:
-    """Return neighbouring values on the ray through `wish`: the last not above the target, the first above."""
+    """Return neighbouring values on the ray through `wish`: the last ones not above the target, and the next ones."""
     low = float(np.log(min(problem.lowest) / wish.max())) - 1.0
     high = float(np.log(max(problem.highest) / wish.min())) + 1.0
     below, above = problem.snap(wish * np.exp(low)), problem.snap(wish * np.exp(high))
@@ -51,7 +52,7 @@ def _bracket(problem: Problem, wish: np.ndarray) -> tuple[Values, Values]:
 
 
 def fill(problem: Problem, below: Values, above: Values) -> Values:
-    """Go from `below` towards `above`, one variable at a time, wherever that suits the budget better."""
+    """Go from `below` towards `above`, one variable at a time, where the rank under the budget improves."""
     values, rank = below, problem.rank(below)
     for index in range(len(below)):
         trial = replaced(values, index, above[index])
@@ -61,7 +62,7 @@ def fill(problem: Problem, below: Values, above: Values) -> Values:
 
 
 def steps(problem: Problem, values: Values, index: int) -> Iterator[Values]:
-    """Yield the values with one variable an allowed value lower, then one higher, where there is one."""
+    """Yield the values with one variable at the next lower and at the next higher allowed value, if any."""
     allowed = problem.variables[index].allowed
     at = allowed.index(values[index])
     for neighbour in (at - 1, at + 1):
@@ -70,7 +71,7 @@ def steps(problem: Problem, values: Values, index: int) -> Iterator[Values]:
 
 
 def _step(problem: Problem, values: Values) -> Values:
-    """Take single steps (pairs where the budget is missed), the best each time, until none is an improvement."""
+    """Take the best single step, or pair of steps if the budget is missed, until none is an improvement."""
     while not problem.fits(values):
         singles = [trial for index in problem.free for trial in steps(problem, values, index)]
         best = min(singles, key=problem.rank, default=values)
@@ -90,7 +91,7 @@ def _step(problem: Problem, values: Values) -> Values:
 
 
 def _exhaust(problem: Problem, values: Values) -> Values:
-    """Search depth-first, the variables that weigh most first, cutting off what cannot reach the budget."""
+    """Search depth-first, from the variable that saves most on, without branches that cannot reach the budget."""
 
     def weight(index: int) -> float:
         trial = list(problem.highest)
@@ -103,7 +104,7 @@ def _exhaust(problem: Problem, values: Values) -> Values:
 
 
 class _Exhaustive:
-    """The state of the depth-first search: bounds of every variable, equal for those decided so far."""
+    """The state of the depth-first search: bounds of every variable, which are equal for the decided ones."""
 
     def __init__(self, problem: Problem, values: Values, order: list[int]) -> None:
         self.problem, self.values, self.order = problem, values, order
@@ -130,7 +131,7 @@ class _Exhaustive:
         return False
 
     def _hopeful(self) -> bool:
-        """Say whether completing the decided values can still come nearer than the best so far."""
+        """Return whether a completion of the decided values can be nearer to the budget than the best so far."""
         self.costs_left -= 2
         near = self.missing * self.problem.full_cost
         return (

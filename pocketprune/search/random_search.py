@@ -1,4 +1,4 @@
-"""`random`: the best of many random values, all on the budget (EagleEye, Li et al. 2020): the honest baseline."""
+"""`random`: the best of many random values on the budget (EagleEye, Li et al. 2020). This is the baseline."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ def search(problem: Problem, settings: SearchSettings, journal: Journal, seed: i
 
 
 def random_values(problem: Problem, rng: np.random.Generator, least: float) -> Values:
-    """Draw each value's share of the full one from [least, 1]; scale all of them together onto the budget."""
+    """Draw each value's share of the full one from [least, 1], and scale all of them together onto the budget."""
     return project(problem, rng.uniform(least, 1.0, len(problem.variables)) * problem.full)

@@ -1,4 +1,4 @@
-"""Rewards: one number to maximise out of a score and a cost."""
+"""Rewards: the number to maximise, as a function of a score and a cost."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LN_UNITS = {"macs": 1.0, "params": 1.0, "latency": 1e6}
 
 
 def accuracy_reward(score: Score, cost: float, kind: str, noise_tolerance: float) -> float:
-    """Return the accuracy itself: the budget is met by construction."""
+    """Return the accuracy itself. The budget is met by construction."""
     return score.accuracy
 
 
@@ -23,12 +23,12 @@ def flops_reward(score: Score, cost: float, kind: str, noise_tolerance: float) -
 
 
 def loss_reward(score: Score, cost: float, kind: str, noise_tolerance: float) -> float:
-    """Return minus the cross-entropy: finer than the accuracy on few held-out examples."""
+    """Return minus the cross-entropy. It is finer than the accuracy on few held-out examples."""
     return -score.loss
 
 
 def divergence_reward(score: Score, cost: float, kind: str, noise_tolerance: float) -> float:
-    """Return minus the divergence from the full network's predictions: it needs no labels."""
+    """Return minus the divergence from the full network's predictions. It needs no labels."""
     return -score.divergence
 
 

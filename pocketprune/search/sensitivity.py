@@ -1,6 +1,6 @@
 """`sensitivity`: every variable is lowered until its own curve reaches a common loss increase (AIMET, FastNAS).
 
-The threshold is bisected on the exact cost of the joint network. Unlike there, the joint network is then scored.
+The threshold is bisected on the exact cost of the joint network. Unlike there, the joint network is scored.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pocketprune.search.settings import SearchSettings
 
 
 def search(problem: Problem, settings: SearchSettings, journal: Journal, seed: int) -> None:
-    """Measure the table (or take the one given), then one joint roll-out."""
+    """Measure the table unless one is given, then score the joint network."""
     journal.expected = len(problem.free) * len(settings.probes) + 2
     table = sensitivity_table(problem, settings.probes, journal)
     journal.score(threshold_values(problem, loss_curves(problem, table)))
@@ -24,7 +24,7 @@ def search(problem: Problem, settings: SearchSettings, journal: Journal, seed: i
 
 
 def threshold_values(problem: Problem, curves: list[np.ndarray]) -> Values:
-    """Return the values on the budget at which no variable's curve exceeds a common threshold (up to single steps)."""
+    """Return values on the budget at which, up to single steps, no variable's curve exceeds a common threshold."""
     thresholds = np.unique(np.concatenate(curves))[::-1]
     first, last = 0, len(thresholds) - 1  # strictest affordable threshold by bisection; cost rises with index
     while first < last:

@@ -1,4 +1,4 @@
-"""The searches' settings. Names are PocketFlow's, and so are the defaults, where it has them."""
+"""The settings of the searches. Names and defaults are PocketFlow's, where it has them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class DdpgSettings:
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """What the searches share."""
+    """The settings that the searches share."""
 
     nb_rlouts: int = option(200, "roll-outs: networks that the search may score", accept=COUNT)
     nb_rlouts_min: int = option(50, "ddpg: random roll-outs before the agent acts", accept=COUNT)

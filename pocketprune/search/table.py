@@ -1,4 +1,4 @@
-"""The sensitivity table: what lowering one variable at a time does to the network, stored for other budgets."""
+"""The sensitivity table: how lowering one variable at a time changes the network. It is stored for other budgets."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class SensitivityTable:
         return cls(lines[0], tuple(lines[1:]))
 
     def check(self, problem: Problem, full: Score) -> None:
-        """Raise a UserError unless the table was measured on this network, whose full score this is."""
+        """Raise a UserError unless the table was measured on this network. Its full score is `full`."""
         same_loss = math.isclose(full.loss, self.full.loss, rel_tol=SAME_LOSS, abs_tol=SAME_LOSS)
         if not (same_loss and abs(full.accuracy - self.full.accuracy) <= SAME_ACCURACY):
             raise UserError(

@@ -10,7 +10,7 @@ from pocketprune.search.settings import SearchSettings
 
 
 def search(problem: Problem, settings: SearchSettings, journal: Journal, seed: int) -> None:
-    """Score the uniform values: a single roll-out."""
+    """Score the uniform values, in a single roll-out."""
     journal.expected = 1
     journal.score(uniform_values(problem))
     journal.checkpoint()

@@ -1,4 +1,4 @@
-"""Training and measuring networks; knows nothing of pruning, of flags, or of where data come from."""
+"""Training and measuring networks. Nothing here knows of pruning, of flags, or of the source of the data."""
 
 from pocketprune.training.average import MovingAverage
 from pocketprune.training.callbacks import Callback, CallbackList, TrainContext

@@ -13,11 +13,11 @@ from pocketprune.training.callbacks import Callback, TrainContext
 
 
 class MovingAverage(Callback):
-    """Keeps average = decay x average + (1 - decay) x network, over parameters and float buffers, after every step.
+    """A callback that averages the parameters and float buffers: average = decay x average + (1 - decay) x network.
 
-    The first step copies. The network ends with the averaged tensors; its counters stay its own. The arithmetic is
-    torch.optim.swa_utils'. Its AveragedModel is not used because it keeps its count in a CPU tensor that it sends to
-    the device at every update, and the host waits for that each time.
+    It does so after every step; the first step copies. The network ends with the averaged tensors and with its own
+    integer buffers. The arithmetic is that of torch.optim.swa_utils. AveragedModel is not used because it keeps its
+    count in a CPU tensor that it sends to the device at every update, and the host waits for that each time.
 
     Args:
         decay: in [0, 1); 0 ends with the network itself.
@@ -39,7 +39,7 @@ class MovingAverage(Callback):
         self._averages = {name: tensor.detach().clone() for name, tensor in self._of_net.items()}
 
     def after_step(self, context: TrainContext) -> None:
-        """Take in the network's new tensors."""
+        """Add the network's new tensors to the averages."""
         rule = self._rule if self.updates else get_ema_multi_avg_fn(0.0)
         rule(list(self._averages.values()), list(self._of_net.values()), self.updates)
         self.updates += 1
@@ -51,7 +51,7 @@ class MovingAverage(Callback):
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Give the network the averaged tensors inside, to evaluate it, and its own ones back after."""
+        """Give the network the averaged tensors, inside, and return its own ones after that."""
         self._swap()
         try:
             yield
@@ -66,7 +66,7 @@ class MovingAverage(Callback):
             average.copy_(own)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the averages by name, and how many updates they hold."""
+        """Return the averages by name, and the number of updates."""
         return {"updates": self.updates, "averages": self._averages}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

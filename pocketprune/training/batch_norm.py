@@ -1,4 +1,4 @@
-"""Batch-norm statistics measured again."""
+"""Measuring the statistics of batch norms again."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from pocketprune.training.distributed import all_reduce_sum
 def reestimate_batch_norm(net: nn.Module, batches: Iterable[Tensor], *, together: bool = True) -> int:
     """Replace the running statistics of all batch norms by their averages over the batches, in place.
 
-    All else of the network is in evaluation mode meanwhile (no dropout).
+    The rest of the network is in evaluation mode meanwhile (no dropout).
 
     Args:
-        together: under several processes each brings its own batches, and the averages are taken over all of them;
-            False where each has a network of its own.
+        net: the network.
+        batches: its inputs. Under several processes each brings its own.
+        together: whether the averages are taken over the batches of all processes; False where each process has a
+            network of its own.
 
     Returns:
-        How many layers were re-estimated; 0 changes nothing.
+        The number of batch norms. If it is 0, nothing has changed.
     """
     norms = [m for m in net.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not norms:
@@ -48,8 +50,9 @@ def reestimate_batch_norm(net: nn.Module, batches: Iterable[Tensor], *, together
 
 
 def _average_over_processes(norms: list[_BatchNorm], count: Tensor) -> None:
-    """Average over all processes' batches, of which this one had `count`."""
+    """Average the statistics over the batches of all processes; `count` is the number of this one's batches."""
     total = float(all_reduce_sum(count.clone()))
     for statistic in (s for norm in norms for s in (norm.running_mean, norm.running_var)):
+        assert statistic is not None  # only batch norms that track their statistics are here
         mean = all_reduce_sum(statistic.double() * float(count)) / total
         statistic.copy_(mean)

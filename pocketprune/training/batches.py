@@ -12,10 +12,12 @@ from pocketprune.training.state import TrainSettings
 
 
 def steps_per_epoch(split: Split, settings: TrainSettings) -> int:
-    """Count the full batches in one pass over the split; in one process, a split smaller than a batch is one step.
+    """Return the number of full batches in one pass over the split.
+
+    In one process, a split smaller than a batch is one step.
 
     Raises:
-        UserError: too few images, or a batch that the processes cannot share evenly.
+        UserError: the images are too few, or the processes cannot share a batch evenly.
     """
     world, batch_size = distributed.world_size(), settings.batch_size
     if batch_size % world:
@@ -30,7 +32,9 @@ def steps_per_epoch(split: Split, settings: TrainSettings) -> int:
 
 
 def training_batches(split: Split, settings: TrainSettings, step: int, total: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield this process's (images, labels) of the steps from `step` to the last, as an uninterrupted run has them.
+    """Yield this process's (images, labels) of the steps from `step` to the last one.
+
+    They are those that an uninterrupted run gets.
 
     Raises:
         RuntimeError: the split gives fewer batches than its length promises.
@@ -49,7 +53,7 @@ def training_batches(split: Split, settings: TrainSettings, step: int, total: in
 
 
 def _epoch(split: Split, settings: TrainSettings, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the batches of one epoch, the first `start` left out."""
+    """Yield the batches of one epoch, without the first `start`."""
     world = distributed.world_size()
     return split.batches(
         settings.batch_size // world,

@@ -98,7 +98,7 @@ class Callback:
     def penalty(self, context: TrainContext) -> Tensor | None:
         """Return a scalar that is added to the task's loss before backward; None adds nothing.
 
-        It is computed in full precision, and in the loss that is recorded it is included.
+        It is computed in full precision. The recorded loss includes it.
         """
 
     def after_backward(self, context: TrainContext) -> None:

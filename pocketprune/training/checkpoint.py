@@ -1,7 +1,7 @@
-"""Checkpoints that no kill can break: written beside their place, synced, then renamed into it.
+"""Checkpoints that no kill can break: they are written to a temporary file, synced and then renamed.
 
-A checkpoint holds tensors and Python primitives only, so that it loads with `weights_only=True`: reading one
-runs no code from it.
+A checkpoint holds tensors and Python primitives only. It therefore loads with `weights_only=True`, which runs no code
+from the file.
 """
 
 import io
@@ -24,7 +24,7 @@ PLAIN_TYPES = (bool, int, float, str, bytes, type(None), torch.Tensor, torch.nn.
 
 
 def assert_plain(state: Any, where: str = "state") -> None:
-    """Raise TypeError, naming the place, unless `state` is built of tensors and primitives alone."""
+    """Raise TypeError unless `state` is built of tensors and primitives alone. The message names the place."""
     if isinstance(state, Mapping):
         for key, value in state.items():
             assert_plain(key, f"the key {key!r} of {where}")
@@ -41,7 +41,7 @@ def assert_plain(state: Any, where: str = "state") -> None:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What `Checkpoints.latest` found: the state saved after `step` steps, and where it lies."""
+    """What `Checkpoints.latest` found: the state that was saved after `step` steps, and its file."""
 
     step: int
     state: dict[str, Any]
@@ -51,8 +51,8 @@ class Checkpoint:
 class Checkpoints:
     """The last `keep` checkpoints of one phase of a run: `directory/<name>-<step>.pt`.
 
-    Every phase (training, pruning, fine-tuning) has its own `name`: the phases of a run share a directory,
-    and rerunning the command walks through the finished ones by their last checkpoints.
+    Every phase (training, pruning, fine-tuning) has its own `name`, because the phases of a run share a directory. A
+    command that is run again skips a finished phase by loading its last checkpoint.
     """
 
     def __init__(self, directory: str | Path, *, name: str = "train", keep: int = 3) -> None:
@@ -62,29 +62,28 @@ class Checkpoints:
         self._pattern = re.compile(rf"{re.escape(name)}-(\d+)\.pt")
 
     def path(self, step: int) -> Path:
-        """Return where the state after `step` steps is saved."""
+        """Return the file of the state after `step` steps."""
         return self.directory / f"{self.name}-{step:08d}.pt"
 
     def steps(self) -> list[int]:
-        """Return the steps of the checkpoints present, in rising order; they may still turn out to be damaged."""
+        """Return the steps of the checkpoints present, in rising order. Their files may be damaged."""
         if not self.directory.is_dir():
             return []
         matches = (self._pattern.fullmatch(entry.name) for entry in self.directory.iterdir())
         return sorted(int(match[1]) for match in matches if match)
 
     def newest(self) -> str:
-        """Return half a sentence for an error message: where the last good state is."""
+        """Return a clause for an error message that names the last good checkpoint."""
         steps = self.steps()
         if not steps:
             return "there is no checkpoint yet"
         return f"the last good checkpoint is {self.path(steps[-1])}"
 
     def save(self, state: Mapping[str, Any], step: int) -> Path:
-        """Write `state` (nested tensors and primitives) as the one after `step` steps; drop all but `keep`.
+        """Write `state` (nested tensors and primitives) as the one after `step` steps. Remove all but the last `keep`.
 
         Raises:
-            UserError: it cannot be written; the earlier ones are untouched, and the message names the last of
-                them.
+            UserError: it cannot be written. The earlier checkpoints are untouched, and the message names the last one.
             TypeError: `state` holds something that would not load without executing code.
         """
         refuse_cycles(state)
@@ -105,7 +104,7 @@ class Checkpoints:
     def latest(self) -> Checkpoint | None:
         """Return the newest checkpoint that can be read, on the CPU; None where there is none at all.
 
-        A damaged one is warned about and passed over for the one before it.
+        A damaged checkpoint causes a warning, and the one before it is tried.
 
         Raises:
             UserError: there are checkpoints, and none of them can be read.
@@ -165,9 +164,11 @@ def _plain(value: Any) -> Any:
 
 
 def random_states() -> dict[str, Any]:
-    """Return the global generators' states of Python, NumPy and torch (CPU, and the GPU if in use), as plain values."""
+    """Return the states of Python's, NumPy's and torch's global generators (the GPU's if in use), as plain values."""
     version, internal, gauss = random.getstate()
-    algorithm, keys, position, has_gauss, cached = np.random.get_state()
+    of_numpy = np.random.get_state(legacy=True)
+    assert isinstance(of_numpy, tuple)  # as the legacy generator's state is; NumPy's types also allow a dict
+    algorithm, keys, position, has_gauss, cached = of_numpy
     on_gpu = torch.cuda.is_available() and torch.cuda.is_initialized()
     return {
         "python": [version, list(internal), gauss],
@@ -178,7 +179,7 @@ def random_states() -> dict[str, Any]:
 
 
 def set_random_states(states: Mapping[str, Any]) -> None:
-    """Put every global generator back where `random_states` found it."""
+    """Set every global generator to the state that `random_states` returned."""
     version, internal, gauss = states["python"]
     random.setstate((version, tuple(internal), gauss))
     algorithm, keys, *rest = states["numpy"]
@@ -189,7 +190,7 @@ def set_random_states(states: Mapping[str, Any]) -> None:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed every global generator; torch's own call reaches the GPUs too."""
+    """Seed every global generator. torch's own call reaches the GPUs too."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)

@@ -1,7 +1,8 @@
-"""How a training computes: number formats, memory layout, compilation. Nothing of it outlasts the training."""
+"""How a training computes: number formats, memory layout, compilation. All of it is undone after the training."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from pocketprune.training.state import TrainSettings
 
 @contextmanager
 def precision(settings: TrainSettings, device: torch.device) -> Iterator[None]:
-    """Switch TF32 on or off on CUDA, inside only: the statistics of pruning must never meet it."""
+    """Switch TF32 on or off on CUDA, inside only: the statistics of pruning need full float32 products."""
     if device.type != "cuda":
         yield
         return
@@ -31,21 +32,25 @@ def memory_format(net: nn.Module, settings: TrainSettings) -> Iterator[None]:
     if not settings.channels_last:
         yield
         return
-    net.to(memory_format=torch.channels_last)
+    _lay_out(net, torch.channels_last)
     try:
         yield
     finally:
-        net.to(memory_format=torch.contiguous_format)
+        _lay_out(net, torch.contiguous_format)
+
+
+def _lay_out(net: nn.Module, layout: torch.memory_format) -> None:
+    net.to(memory_format=layout)  # type: ignore[call-overload]  # torch documents it and declares it not
 
 
 def as_called(net: nn.Module, settings: TrainSettings, device: torch.device) -> nn.Module:
-    """Return the network as a step calls it: its gradients averaged over the processes, and compiled if asked for."""
+    """Return `net` as a step calls it: its gradients are averaged over the processes, and it is compiled on request."""
     forward = distributed.data_parallel(net, device)
-    return torch.compile(forward) if settings.compile else forward
+    return cast(nn.Module, torch.compile(forward)) if settings.compile else forward
 
 
 def on_device(images: Tensor, labels: Tensor, settings: TrainSettings, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Send a batch to the device, the images in the training's layout, without waiting for it."""
+    """Send a batch to the device, without waiting for it. The images get the training's memory layout."""
     layout = torch.channels_last if settings.channels_last else torch.preserve_format
     images = images.to(device, non_blocking=True, memory_format=layout)
     return images, labels.to(device, non_blocking=True)

@@ -12,12 +12,12 @@ from pocketprune.training.tasks import Task
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float, *, scale_gradient: bool = True) -> Tensor:
     """Return the mean over the batch of T² KL(softmax(teacher / T) || softmax(student / T)), from logits (b, classes).
 
-    The gradient of the bare divergence to a student logit is (q - p) / T, where p and q are softened
-    probabilities whose difference itself shrinks like 1/T: about 1/T² in all. The factor T² undoes that
-    (section 2 of the paper), so that the temperature sets how much of the teacher's ranking of wrong classes
-    is seen, and `weight` alone sets how strongly. PocketFlow leaves the factor out: there, T = 4 also means a
-    sixteenth of the weight. `scale_gradient=False` is PocketFlow's form (up to the teacher's entropy, which
-    has no gradient).
+    The gradient of the bare divergence to a student logit is (q - p) / T, where p and q are the softened
+    probabilities. Their difference shrinks like 1/T as well, so that the gradient shrinks like 1/T². The factor T²
+    undoes that (section 2 of the paper). The temperature then sets only how much of the teacher's ranking of wrong
+    classes is seen, and the weight of the loss only how strongly. PocketFlow leaves the factor out: there, T = 4 also
+    means a sixteenth of the weight. `scale_gradient=False` is PocketFlow's form, up to the teacher's entropy, which has
+    no gradient.
     """
     log_q = F.log_softmax(student / temperature, 1)
     log_p = F.log_softmax(teacher / temperature, 1)
@@ -26,11 +26,10 @@ def distillation_loss(student: Tensor, teacher: Tensor, temperature: float, *, s
 
 
 class Distillation:
-    """A task plus `weight` times the distance to a teacher: a Task itself, for any training.
+    """A task whose loss is that of another task plus `weight` times the distance to a teacher.
 
-    The teacher is copied, frozen, in eval mode and apart from the student: it is never optimised nor
-    checkpointed, and training the network that was passed as the teacher does not move it. It must lie on the
-    training's device.
+    The teacher is a frozen copy in evaluation mode. It is neither optimised nor checkpointed, and training the network
+    that was passed as the teacher does not change it. It must lie on the training's device.
     """
 
     def __init__(
@@ -51,7 +50,11 @@ class Distillation:
         self.teacher = copy.deepcopy(teacher).eval().requires_grad_(False)
 
     def __call__(self, net: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the loss and the student's logits. Raises UserError where the teacher's have another shape."""
+        """Return the loss, a scalar, and the student's logits (b, classes).
+
+        Raises:
+            UserError: the teacher's outputs have another shape.
+        """
         loss, logits = self.task(net, images, labels)
         with no_grad():
             target = self.teacher(images).to(logits.dtype)

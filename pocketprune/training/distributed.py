@@ -1,4 +1,4 @@
-"""Several processes, as torchrun starts them. Without its environment variables, all this is one process."""
+"""Several processes, as torchrun starts them. Without its environment variables there is one process."""
 
 import os
 import warnings
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -18,14 +19,16 @@ from pocketprune.training.stopping import LeaveTogether
 
 AGREE_EVERY = 8  # steps between two agreements of the processes on whether to stop
 
+Value = TypeVar("Value")
+
 
 @dataclass(frozen=True)
 class Launch:
-    """What torchrun tells a process: its number among all and on its machine, and where they meet."""
+    """What torchrun tells a process: its number among all and on its machine, and where the processes meet."""
 
     rank: int
     local_rank: int
-    local_world: int  # how many processes are on its machine
+    local_world: int  # number of processes on its machine
     world: int
     address: str
     port: int
@@ -33,7 +36,7 @@ class Launch:
 
     @classmethod
     def from_environment(cls) -> "Launch | None":
-        """Read the environment; None where no launcher asked for several processes."""
+        """Read the environment. Return None where no launcher asked for several processes."""
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return None
         names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -52,15 +55,19 @@ class Launch:
 
 @contextmanager
 def processes(device: str = "auto", *, connect_s: float = 60, timeout_s: float = 1800) -> Iterator[torch.device]:
-    """Join the processes that torchrun started, if it did, and leave together; yield this process's device.
+    """Join the processes that torchrun started, if any, and yield this process's device. All of them leave together.
 
     Args:
         device: "auto" (the GPU if there is one), "cpu", "cuda" (each process takes one of its own) or
             "cuda:N".
-        connect_s: how long to wait for the others to appear.
+        connect_s: how long to wait for the other processes to appear.
         timeout_s: how long a collective may wait for a process that is alive but does not come.
+
+    Yields:
+        The device on which this process computes.
+
     Raises:
-        UserError: there is no such device, not a GPU for every process, or the others cannot be reached.
+        UserError: the device does not exist, the GPUs are too few, or the other processes cannot be reached.
         PeerError: another process failed, inside.
     """
     launch = Launch.from_environment()
@@ -86,7 +93,7 @@ def processes(device: str = "auto", *, connect_s: float = 60, timeout_s: float =
 
 
 def pick_device(device: str, launch: Launch | None = None) -> torch.device:
-    """Return the torch device for `device`; under torchrun, "cuda" is the GPU of the process's number there."""
+    """Return the torch device for `device`. Under torchrun, "cuda" is the GPU with the process's local number."""
     count = torch.cuda.device_count()
     if device == "auto":
         device = "cuda" if count else "cpu"
@@ -106,7 +113,7 @@ def pick_device(device: str, launch: Launch | None = None) -> torch.device:
 
 
 def _require_gpus(device: str, index: int | None, together: int, count: int) -> None:
-    """Refuse what this machine's `count` GPUs cannot do, in the same words in each of its processes."""
+    """Refuse what this machine's `count` GPUs cannot do. Each of its processes says the same words."""
     if index is not None and together > 1:
         raise UserError(
             f"{together} processes cannot share the GPU of {device}; with cuda each takes its own", argument="device"
@@ -169,30 +176,30 @@ def is_main() -> bool:
 
 
 def all_reduce_sum(tensor: Tensor) -> Tensor:
-    """Sum `tensor` over the processes, in place; every process gets the sum, to the same bit."""
+    """Sum `tensor` over the processes, in place, and return it. Every process gets the same sum, to the bit."""
     if is_distributed():
         dist.all_reduce(tensor)
     return tensor
 
 
 def barrier() -> None:
-    """Wait for all processes; on the CPU, so that no GPU is waited for."""
+    """Wait for all processes. A CPU tensor does it, so that no GPU is waited for."""
     all_reduce_sum(torch.zeros(1))
 
 
 def agree_to_stop(requested: bool, step: int) -> bool:
-    """Return whether to stop after `step` because some process was asked to: the same answer in every process.
+    """Return whether to stop after `step` because some process was asked to. The answer is the same in every process.
 
-    With several of them they ask one another every AGREE_EVERY steps only, by a CPU tensor.
+    Several processes ask one another every AGREE_EVERY steps only, by a CPU tensor.
     """
     if not is_distributed():
         return requested
     return step % AGREE_EVERY == 0 and bool(all_reduce_sum(torch.tensor(float(requested))))
 
 
-def gather_objects(value: object) -> list:
-    """Return the values of all processes, by rank, in every process."""
-    values: list = [value] * world_size()
+def gather_objects(value: Value) -> list[Value]:
+    """Return the values of all processes, in the order of their ranks. Every process gets them."""
+    values = [value] * world_size()
     if is_distributed():
         dist.all_gather_object(values, value)
     return values
@@ -206,7 +213,7 @@ def broadcast_module(net: nn.Module) -> None:
 
 
 def data_parallel(net: nn.Module, device: torch.device) -> nn.Module:
-    """Wrap `net` so that backward averages its gradients over the processes; buffers follow the first process."""
+    """Wrap `net` so that backward averages its gradients over the processes. Its buffers follow the first process."""
     if not is_distributed():
         return net
     return DistributedDataParallel(net, device_ids=[device.index] if device.type == "cuda" else None)
@@ -214,10 +221,10 @@ def data_parallel(net: nn.Module, device: torch.device) -> nn.Module:
 
 @contextmanager
 def synchronised_batch_norm(net: nn.Module, wanted: bool, device: torch.device) -> Iterator[None]:
-    """Let batch norms use all processes' images, inside; after, the network has its own modules again.
+    """Let batch norms use the images of all processes, inside. After that the network has its own modules again.
 
-    torch offers this on CUDA only. On the CPU each process normalises by its own images, and the running
-    statistics are those of the first process (DistributedDataParallel broadcasts them); a warning says so.
+    torch offers this on CUDA only. On the CPU each process normalises by its own images, which a warning says. The
+    running statistics are then those of the first process, as DistributedDataParallel broadcasts them.
     """
     if wanted and is_distributed() and device.type != "cuda":
         warnings.warn("sync_bn: needs CUDA; each process normalises by its own images", stacklevel=2)

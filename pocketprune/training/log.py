@@ -1,4 +1,4 @@
-"""What a training writes down while it runs: its means at intervals, and its checkpoints. None holds a NaN."""
+"""What a training writes while it runs: its means at intervals, and its checkpoints. No checkpoint holds a NaN."""
 
 import math
 import time
@@ -20,13 +20,13 @@ class NonFiniteError(UserError):
 
 @dataclass
 class TrainLog:
-    """Where one training, maybe resumed, writes its means and its state.
+    """The place where one training, perhaps a resumed one, writes its means and its state.
 
     Attributes:
         label: the namespace of what is recorded (`train/loss`).
-        extra: what the caller adds to every checkpoint.
+        extra: the caller's own entries of every checkpoint.
         finite_until: the last step known to have left losses and weights finite.
-        began: when the training would have begun, on the clock of time.perf_counter, had it not been interrupted.
+        began: the time of time.perf_counter at which the training would have begun without an interruption.
     """
 
     state: TrainState
@@ -42,11 +42,11 @@ class TrainLog:
         self.began = time.perf_counter() - self.state.seconds
 
     def seconds(self) -> float:
-        """Return the seconds of the whole training so far, less what was lost with a kill."""
+        """Return the seconds of the whole training so far, without those that a kill lost."""
         return time.perf_counter() - self.began
 
     def summarise(self, bar: tqdm) -> None:
-        """Read the sums from the device, the only waiting of an interval, and write down what they say."""
+        """Read the sums from the device and record the means. Only this waits for the device."""
         state = self.state
         loss, correct, count = distributed.all_reduce_sum(state.sums.clone()).tolist()
         self._refuse_non_finite(loss)
@@ -59,7 +59,7 @@ class TrainLog:
         bar.set_postfix(loss=f"{loss:.3f}", acc=f"{accuracy:.3f}", lr=f"{rate:.2g}", refresh=False)
 
     def save(self) -> None:
-        """Save from the first process, once losses and weights are known to be finite in all of them.
+        """Save from the first process, if losses and weights are finite in all of them.
 
         Raises:
             NonFiniteError: they are not; nothing is saved.
@@ -72,7 +72,7 @@ class TrainLog:
             self.checkpoints.save(saved, self.state.step)
 
     def _refuse_non_finite(self, value: float) -> None:
-        """Raise NonFiniteError for a NaN: that of any step since the last reading is still in the sum."""
+        """Raise NonFiniteError for a NaN. The sum keeps that of any step since the last reading."""
         if math.isfinite(value):
             self.finite_until = self.state.step
             return

@@ -1,4 +1,4 @@
-"""The training loop: any network, split, task; resumable to the bit on one CPU, the same under torchrun."""
+"""The training loop, for any network, split and task. A resumed training equals an uninterrupted one to the bit."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -32,7 +32,7 @@ class TrainResult:
         steps: of the whole training.
         loss, accuracy: means over its last summary interval, on augmented images in training mode. Penalties are
             part of the loss.
-        seconds: of the whole training, also before it was resumed, less what was lost with a kill.
+        seconds: of the whole training, with those before it was resumed, without those that a kill lost.
         images_per_second: since it was last resumed; 0 if there was nothing left to do.
         resumed_from: the step at which it was last resumed; 0 if it never was.
     """
@@ -59,7 +59,7 @@ def train(
     label: str = "train",
     progress: bool = True,
 ) -> TrainResult:
-    """Train `net` in place; with `checkpoints`, resume from the last one, or return if that is the end.
+    """Train `net` in place. With `checkpoints`, resume from the last one, and return at once if that is the end.
 
     The global random generators are seeded with `settings.seed` plus the process's rank, so that a training
     depends on nothing that happened before it. With `ema_decay`, `net` ends with the averaged weights.
@@ -114,7 +114,7 @@ def train(
 
 @dataclass(frozen=True)
 class _Loop:
-    """One call of train()."""
+    """One call of `train`."""
 
     state: TrainState
     task: Task
@@ -124,7 +124,7 @@ class _Loop:
     stop: StopSignal
 
     def run(self, batches: Iterable[tuple[Tensor, Tensor]], *, show: bool) -> TrainResult:
-        """Do the steps that are left."""
+        """Do the remaining steps."""
         state, resumed_from = self.state, self.state.step
         self.forward.train()
         look = {"disable": not show, "leave": False, "delay": 1}
@@ -155,7 +155,7 @@ class _Loop:
         state.count(loss, logits, labels)
 
     def _between_steps(self, bar: tqdm) -> None:
-        """Summarise, save, and stop, where it is time for that."""
+        """Record the means, save and stop, each where it is due."""
         state, settings = self.state, self.state.settings
         last = state.finished
         if last or state.step % settings.summ_step == 0:

@@ -1,4 +1,4 @@
-"""Measuring a network on a split, and writing down what a run does (TensorBoard)."""
+"""Measuring a network on a split, and recording what a run does (TensorBoard)."""
 
 import math
 from collections.abc import Iterator
@@ -24,10 +24,8 @@ TOP5_FROM_CLASSES = 20  # below that, five guesses say little
 class Split(Protocol):
     """What training and evaluation ask of a data split.
 
-    `batches` yields (images (b, C, H, W) float32 normalised, labels (b,) int64). The order is a pure function
-    of (seed, epoch), the augmentation of a batch one of (seed, epoch, its number), and `start` skips that
-    many batches: so a resumed run sees what it would have seen. With world_size > 1 every process gets every
-    world_size-th sample of the one global order.
+    A resumed run sees the batches that an uninterrupted one sees, because the order of the images is a function of
+    (seed, epoch) alone, and the augmentation of a batch one of (seed, epoch, its number).
     """
 
     def __len__(self) -> int: ...
@@ -44,12 +42,24 @@ class Split(Protocol):
         drop_last: bool = False,
         rank: int = 0,
         world_size: int = 1,
-    ) -> Iterator[tuple[Tensor, Tensor]]: ...
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (images (b, C, H, W) float32 normalised, labels (b,) int64); `start` skips that many batches.
+
+        Of `world_size` processes, the one of number `rank` gets every world_size-th sample of the one global order.
+        """
+        ...
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """Shares in [0, 1] and the mean cross-entropy in nats, over `samples` images; top5 from 20 classes on."""
+    """What `evaluate` measures.
+
+    Attributes:
+        accuracy: share of the images whose label has the largest logit, in [0, 1].
+        loss: mean cross-entropy, in nats.
+        samples: number of images.
+        top5: share of the images whose label is among the five largest logits. None below 20 classes.
+    """
 
     accuracy: float
     loss: float
@@ -71,14 +81,22 @@ def evaluate(
     progress: bool = True,
     label: str = "evaluate",
 ) -> Metrics:
-    """Measure accuracy and mean cross-entropy of `net` on all of `split`; several processes share the work.
+    """Measure accuracy and mean cross-entropy of `net` on all of `split`. Several processes share the work.
 
     The sums stay on the device until the end: no batch waits for the one before it.
 
     Args:
-        batch_size: images a step in each process; it changes the time, not the result.
-        device: where to compute, and where the network lies; its own device by default.
+        net: the network; it lies on `device`.
+        split: the images.
+        batch_size: images a step in each process. It changes the time, not the result.
+        device: where to compute; the network's own device by default.
         amp: "off", or "bf16" for autocast.
+        progress: whether the first process shows a progress bar.
+        label: what the bar says.
+
+    Returns:
+        The metrics over all images; they are the same in every process.
+
     Raises:
         UserError: an empty split, or a batch size below 1.
     """
@@ -107,7 +125,7 @@ def evaluate(
 
 
 def _batch_sums(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return (correct, loss, correct within five guesses, images), float64, on the device."""
+    """Return (correct, loss, correct within five guesses, images), summed over the batch: float64 (4,)."""
     correct = (logits.argmax(1) == labels).sum()
     loss = F.cross_entropy(logits, labels, reduction="sum")
     guesses = min(5, logits.shape[1])
@@ -116,48 +134,60 @@ def _batch_sums(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 class Recorder(Protocol):
-    """Where a run writes what it sees. Keys are namespaced: `train/loss`, `layer/conv1/error_after`."""
+    """Something that a run writes its figures to. Keys are namespaced: `train/loss`, `layer/conv1/error_after`."""
 
-    def record(self, key: str, value: float | Tensor, step: int) -> None: ...
+    def record(self, key: str, value: float | Tensor, step: int) -> None:
+        """Write a number."""
+        ...
 
-    def text(self, key: str, text: str, step: int) -> None: ...
+    def text(self, key: str, text: str, step: int) -> None:
+        """Write Markdown."""
+        ...
 
-    def image(self, key: str, image: np.ndarray | Tensor, step: int) -> None: ...
+    def image(self, key: str, image: np.ndarray | Tensor, step: int) -> None:
+        """Write an image (H, W, 3), uint8 in [0, 255] or float in [0, 1]."""
+        ...
 
-    def histogram(self, key: str, values: np.ndarray | Tensor, step: int) -> None: ...
+    def histogram(self, key: str, values: np.ndarray | Tensor, step: int) -> None:
+        """Write the distribution of `values`."""
+        ...
 
-    def flush(self) -> None: ...
+    def flush(self) -> None:
+        """Bring what was written onto the disk."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Flush, and write no more."""
+        ...
 
 
 class NullRecorder:
-    """Writes nothing: for library use, for tests and for every process but the first."""
+    """A recorder that writes nothing: for library use, for tests and for every process but the first."""
 
     def record(self, key: str, value: float | Tensor, step: int) -> None:
-        pass
+        """Do nothing."""
 
     def text(self, key: str, text: str, step: int) -> None:
-        pass
+        """Do nothing."""
 
     def image(self, key: str, image: np.ndarray | Tensor, step: int) -> None:
-        pass
+        """Do nothing."""
 
     def histogram(self, key: str, values: np.ndarray | Tensor, step: int) -> None:
-        pass
+        """Do nothing."""
 
     def flush(self) -> None:
-        pass
+        """Do nothing."""
 
     def close(self) -> None:
-        pass
+        """Do nothing."""
 
 
 class TensorBoardRecorder:
-    """Writes event files under `directory`, from a thread of its own.
+    """A recorder that writes event files under `directory`, from a thread of its own.
 
     Raises:
-        UserError: the folder cannot be written, now or by the time of a later call.
+        UserError: the folder cannot be written, now or in a later call.
     """
 
     def __init__(self, directory: str | Path) -> None:
@@ -175,6 +205,7 @@ class TensorBoardRecorder:
             raise UserError(f"cannot write {self._directory}: {error.strerror or error}") from error
 
     def record(self, key: str, value: float | Tensor, step: int) -> None:
+        """Write a number."""
         with self._writing():
             self._writer.add_scalar(key, value, step)
 
@@ -189,19 +220,23 @@ class TensorBoardRecorder:
             self._writer.add_image(key, image, step, dataformats="HWC")
 
     def histogram(self, key: str, values: np.ndarray | Tensor, step: int) -> None:
+        """Write the distribution of `values`."""
         with self._writing():
             self._writer.add_histogram(key, values, step)
 
     def flush(self) -> None:
+        """Bring what was written onto the disk."""
         with self._writing():
             self._writer.flush()
 
     def close(self) -> None:
+        """Flush, and end the thread."""
         with self._writing():
             self._writer.close()
 
 
 def create_recorder(directory: str | Path | None) -> Recorder:
-    """Return a TensorBoard recorder in the first process if a folder is given; else one that writes nothing."""
-    wanted = directory is not None and distributed.is_main()
-    return TensorBoardRecorder(directory) if wanted else NullRecorder()
+    """Return a TensorBoard recorder in the first process if a folder is given, else one that writes nothing."""
+    if directory is None or not distributed.is_main():
+        return NullRecorder()
+    return TensorBoardRecorder(directory)

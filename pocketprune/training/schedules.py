@@ -1,9 +1,8 @@
 """Learning-rate schedules: pure functions of (step, total steps) that return a factor of the start rate.
 
-They are written in shares of the whole training, so that one schedule fits a run of any length: PocketFlow's
-"divide by ten at epochs 100, 150 and 200 of 250" is `Piecewise((0.4, 0.6, 0.8))`, and `nb_epochs_rat` merely
-changes the total. They are frozen dataclasses rather than closures because their repr goes into checkpoints,
-where a resumed run compares it.
+They are written in shares of the whole training, so that one schedule fits a run of any length. PocketFlow's
+"divide by ten at epochs 100, 150 and 200 of 250" is `Piecewise((0.4, 0.6, 0.8))`. They are frozen dataclasses rather
+than closures because their repr is saved in checkpoints, and a resumed run compares it.
 """
 
 import math
@@ -18,7 +17,7 @@ Schedule = Callable[[int, int], float]
 
 
 def start_rate(lrn_rate_init: float, batch_size: int, batch_size_norm: float) -> float:
-    """Scale linearly the rate given for `batch_size_norm` images a step to `batch_size` of them.
+    """Return the rate for `batch_size` images a step, in proportion to the one for `batch_size_norm` images.
 
     Raises:
         UserError: one of the three is not positive.
@@ -32,15 +31,19 @@ def start_rate(lrn_rate_init: float, batch_size: int, batch_size_norm: float) ->
 
 @dataclass(frozen=True)
 class Constant:
-    """The start rate, throughout."""
+    """A schedule that keeps the start rate."""
 
     def __call__(self, step: int, total: int) -> float:
+        """Return 1."""
         return 1.0
 
 
 @dataclass(frozen=True)
 class Piecewise:
-    """Multiply the rate by `decay` at each boundary, a share of the training in (0, 1), in rising order."""
+    """A schedule that multiplies the rate by `decay` at each boundary.
+
+    The boundaries are shares of the training in (0, 1), in rising order.
+    """
 
     boundaries: tuple[float, ...]
     decay: float = 0.1
@@ -53,15 +56,16 @@ class Piecewise:
             raise UserError(f"piecewise schedule: decay={self.decay} must lie in (0, 1]")
 
     def __call__(self, step: int, total: int) -> float:
+        """Return the factor of the start rate for `step`, counted from 0."""
         return self.decay ** sum(step >= round(boundary * total) for boundary in self.boundaries)
 
 
 @dataclass(frozen=True)
 class Cosine:
-    """A linear warm-up over the first share `warmup`, then half a cosine from 1 to `final`.
+    """A schedule that rises linearly over the share `warmup` and then falls along half a cosine from 1 to `final`.
 
-    The cosine is SGDR's without restarts (Loshchilov and Hutter, arXiv 1608.03983, eq. 5); the warm-up that
-    of Goyal et al. (arXiv 1706.02677), from 1/n to 1 in n steps.
+    The cosine is SGDR's without restarts (Loshchilov and Hutter, arXiv 1608.03983, eq. 5). The warm-up is that of
+    Goyal et al. (arXiv 1706.02677): it rises from 1/n to 1 in n steps.
     """
 
     warmup: float = 0.0
@@ -74,6 +78,7 @@ class Cosine:
             raise UserError(f"cosine schedule: final={self.final} must lie in [0, 1]")
 
     def __call__(self, step: int, total: int) -> float:
+        """Return the factor of the start rate for `step`, counted from 0."""
         rise = round(self.warmup * total)
         if step < rise:
             return (step + 1) / rise
@@ -83,7 +88,7 @@ class Cosine:
 
 @dataclass(frozen=True)
 class Exponential:
-    """Multiply the rate by `decay` every 1/`stairs` of the training."""
+    """A schedule that multiplies the rate by `decay` after each 1/`stairs` of the training."""
 
     decay: float
     stairs: float
@@ -95,6 +100,7 @@ class Exponential:
             )
 
     def __call__(self, step: int, total: int) -> float:
+        """Return the factor of the start rate for `step`, counted from 0."""
         return self.decay ** math.floor(self.stairs * step / total)
 
 
@@ -115,7 +121,7 @@ POCKETFLOW_RECIPES: dict[str, Recipe] = {
 
 
 def set_rates(optimizer: Optimizer, factor: float) -> None:
-    """Set the rate of every parameter group to `factor` times the one that the group was created with.
+    """Set the rate of every parameter group to `factor` times the rate with which the group was created.
 
     A torch scheduler is not used because it fails on a group that a callback adds to the optimizer later.
     """

@@ -1,4 +1,4 @@
-"""What decides a training's result: its settings, and the state that a checkpoint saves and brings back."""
+"""What decides a training's result: its settings, and the state that a checkpoint saves and restores."""
 
 import math
 from dataclasses import dataclass, field, fields
@@ -19,7 +19,7 @@ from pocketprune.training.callbacks import CallbackList, TrainContext
 from pocketprune.training.checkpoint import Checkpoint, compare_configs, random_states, set_random_states
 from pocketprune.training.schedules import Constant, Schedule, set_rates
 
-FORMAT = 2  # of a training checkpoint; to be raised when what state_dict() returns changes
+FORMAT = 2  # of a training checkpoint; raise it when what state_dict() returns changes
 MAX_LISTED = 5  # differences named in an error
 FREE_TO_CHANGE = ("summ_step", "save_step")  # between a run and its resumption: they do not touch the result
 NORM_LAYERS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
@@ -27,11 +27,13 @@ NORM_LAYERS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RM
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """How to train. Defaults are PocketFlow's for ResNet on CIFAR-10, but for a constant rate and one epoch.
+    """The settings of a training.
+
+    The defaults are PocketFlow's for ResNet on CIFAR-10, except for a constant rate and one epoch.
 
     The weight decay leaves out the parameters of normalisation layers, as in PocketFlow: the scale of a batch norm does
-    not bound the function, and decaying it pulls at what reconstruction has just set. bfloat16 has float32's range, so
-    the loss needs no scaling.
+    not bound the function, and a decay would change what reconstruction has set. bfloat16 has float32's range, so the
+    loss needs no scaling.
 
     Raises:
         UserError: a value that is not accepted.
@@ -63,7 +65,7 @@ class TrainSettings:
         check_options(self)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return what decides the result, as primitives; the schedule by its repr."""
+        """Return what decides the result, as primitives. The schedule is given by its repr."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         values["schedule"] = repr(self.schedule)
         return {name: value for name, value in values.items() if name not in FREE_TO_CHANGE}
@@ -71,17 +73,19 @@ class TrainSettings:
 
 @dataclass
 class TrainState:
-    """Everything a training carries from step to step.
+    """Everything that a training keeps from step to step.
 
     Attributes:
+        net: the network as it is trained.
+        settings: those of the training.
         optimizer: of all parameters that require a gradient.
         callbacks: what takes part in the training; their state is saved with it.
         sums: (loss, correct, images) since the last reading, on the device.
         per_epoch: steps in one pass over the split.
         total: steps of the whole training.
         step: steps done.
-        means: the (loss, accuracy) read last.
-        seconds: those spent before this process resumed the training.
+        means: the last (loss, accuracy) that was read.
+        seconds: spent before this process resumed the training.
     """
 
     net: nn.Module
@@ -129,13 +133,13 @@ class TrainState:
         self.step += 1
 
     def count(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Add a batch to the sums: its mean loss, a scalar, its logits (b, classes) and its labels (b,)."""
+        """Add a batch to the sums, from its mean loss, a scalar, its logits (b, classes) and its labels (b,)."""
         correct = (logits.detach().argmax(1) == labels).sum()
         images = torch.full_like(correct, len(labels))
         self.sums += torch.stack([loss.detach() * len(labels), correct, images])
 
     def health(self) -> Tensor:
-        """Return a float64 scalar: 0 if the losses since the last reading, weights and statistics are finite."""
+        """Return a float64 scalar that is 0 if weights, statistics and the losses since the last reading are finite."""
         tensors = [tensor for tensor in self.net.state_dict().values() if tensor.is_floating_point()]
         return 0 * self.sums[0] + 0 * get_total_norm(tensors).double()
 
@@ -156,11 +160,11 @@ class TrainState:
         }
 
     def restore(self, checkpoint: Checkpoint | None) -> None:
-        """Go back to a checkpoint; without one, stay at the beginning. The callbacks must have started.
+        """Go back to a checkpoint, if there is one. The callbacks must have started.
 
         Raises:
-            UserError: it is damaged, of other settings, of other callbacks, of a split of another size or of another
-                network, or not all processes see the same one.
+            UserError: the checkpoint is damaged, or of other settings, other callbacks, another network or a split of
+                another size, or the processes do not all see the same one.
         """
         found = checkpoint.step if checkpoint else 0
         if len(set(distributed.gather_objects(found))) > 1:
@@ -206,7 +210,7 @@ class TrainState:
 
 
 def create_optimizer(net: nn.Module, settings: TrainSettings) -> Optimizer:
-    """Return SGD with momentum, or Adam; fused, one pass over the memory, where torch has that.
+    """Return SGD with momentum, or Adam. It is fused into one pass over the memory where torch offers that.
 
     Raises:
         UserError: the network has no parameter to train.

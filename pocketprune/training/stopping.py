@@ -15,7 +15,7 @@ from torch.distributed import DistError, Store
 from pocketprune.common.errors import UserError
 from pocketprune.common.registry import one_line
 
-EXIT_STATUS = 2  # as for any error told in one line
+EXIT_STATUS = 2  # as for any error of a person
 RESUMED = "the same command resumes from what is saved"
 POLL_S = 0.5  # between two looks at whether another process failed
 HEARD_S = 2.0  # for the others to look, before the process that failed (and may keep the store) leaves
@@ -34,7 +34,7 @@ class Preempted(SystemExit):
 
 
 class StopSignal:
-    """Remembers in `requested`, while it is entered, that the work is to end between two steps.
+    """A context that notes in `requested` that the work is to end between two steps.
 
     An error that comes after SIGTERM comes from it: whoever signals a run often signals its helper processes too. It
     ends the run as SIGTERM does.
@@ -110,7 +110,8 @@ def leaving_on_sigterm() -> Iterator[None]:
 class PeerError(UserError):
     """Another process of the run failed; the message is the one it failed with.
 
-    `told` if that one runs on the same machine, and has told it there.
+    Attributes:
+        told: whether that process runs on the same machine, where it has printed the message itself.
     """
 
     def __init__(self, message: str, *, told: bool = False) -> None:
@@ -130,17 +131,16 @@ def leaves_with_the_others(end: SystemExit) -> bool:
 
 
 def is_broken_collective(error: BaseException) -> bool:
-    """Return whether communicating failed, not computing. Gloo raises a plain RuntimeError that names its file."""
+    """Return whether communication failed, not computation. Gloo raises a plain RuntimeError that names its file."""
     return isinstance(error, DistError) or (isinstance(error, RuntimeError) and "/gloo/" in str(error))
 
 
 class LeaveTogether:
-    """Tells the failure of one process to all, while it is entered, and each of them ends within seconds.
+    """A context in which the failure of one process ends all of them within seconds.
 
-    A process that fails puts its message into the store they share. The others look there from a thread of
-    their own, for a process that waits in a collective sees nothing; they then leave with PeerError as soon
-    as the collective breaks, or are ended after GRACE_S where it does not. If all fail alike, one of them
-    speaks.
+    A process that fails puts its message into the store that the processes share. The others look there from a thread,
+    because a process that waits in a collective sees nothing. They leave with PeerError as soon as the collective
+    breaks. Where it does not break, they are ended after GRACE_S. If all fail alike, one of them prints the message.
     """
 
     def __init__(self, store: Store, rank: int, world: int, *, leave: Callable[[int], None] = os._exit) -> None:
@@ -175,7 +175,7 @@ class LeaveTogether:
             return
 
     def _look(self) -> PeerError | None:
-        """Return what another process failed with; None while all is well."""
+        """Return the error for another process's failure; None while there is none."""
         try:
             if not self._store.check(["failed"]):
                 return None
@@ -192,7 +192,7 @@ class LeaveTogether:
         return PeerError(f"process {rank} of {self._world} failed: {message}", told=told)
 
     def _tell(self, error: BaseException) -> None:
-        """Tell the others of this error if it is the first; otherwise leave because of the one that was."""
+        """Tell the other processes of this error if it is the first one. Otherwise leave because of the first one."""
         if not isinstance(error, UserError):  # a collective may have broken because another process left
             self._await(lambda: self._verdict is not None, 2 * POLL_S)
         if self._verdict is not None:
@@ -212,7 +212,7 @@ class LeaveTogether:
             raise PeerError(f"process {self._rank} of {self._world}: {message}") from error
 
     def _second(self, first: str, mine: str) -> None:
-        """Leave because another process was first; quietly if it said the same."""
+        """Leave because another process failed first. Leave silently if its message is the same."""
         self._store.add("heard", 1)
         rank, message = first.split("\n", 1)
         if message == mine.split("\n", 1)[1]:

@@ -142,15 +142,22 @@ class Controller:
         """Return the channels that are not masked, of each group that a rule means."""
         return {name: self.masks.kept(name) for name in self._planner.views}
 
-    def remove(self, adapt: Iterable[Tensor] | None = None) -> nn.Module:
+    def remove(self, adapt: Iterable[Tensor] | None = None, refit: Iterable[ExampleInputs] | None = None) -> nn.Module:
         """Return a copy of the network without what is masked; the network itself stays as it is.
 
         Args:
             adapt: batches of inputs that batch-norm statistics are taken from anew; None: they stay.
+            refit: batches of inputs, without labels, on which all layers are refitted in closed form to what they put
+                out with the hidden numbers in place. That is of use as long as these are those of a trained network:
+                right after the masks have been set. None: weights stay.
         """
         device = device_of(self.net)
-        example = pytree.tree_map_only(Tensor, lambda t: t.to(device), self._example)
-        smaller = remove_channels(self.net, example, self.kept(), attention=self.policy.attention, check=False)
+        if refit is not None:
+            with self.masks.lifted():
+                smaller = self._planner.refitted_without(self.masks.masked, refit)
+        else:
+            example = pytree.tree_map_only(Tensor, lambda t: t.to(device), self._example)
+            smaller = remove_channels(self.net, example, self.kept(), attention=self.policy.attention, check=False)
         if adapt is not None:
             reestimate_batch_norm(smaller, (batch.to(device) for batch in adapt))
         return smaller
@@ -207,6 +214,8 @@ class Controller:
             self.levels[number] = level
         with self.masks.lifted() if self.policy.mask == "soft" else nullcontext():
             chosen = self._planner.choose(due, self.masks.masked)
+        fits = self._planner.refitted({**self.masks.masked, **chosen}) if self.policy.refit else {}
         self.masks.set(chosen)
+        self.masks.write(fits)
         if optimizer is not None:
             self.masks.enforce_on(optimizer)

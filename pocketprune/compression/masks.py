@@ -72,6 +72,14 @@ class ChannelMasks:
         self._dropped = dropped
 
     @torch.no_grad()
+    def write(self, tensors: Mapping[str, Tensor]) -> None:
+        """Give the network new numbers, by tensor name, but for masked places; what these hide stays."""
+        own = _floats(self._net)
+        for name, tensor in tensors.items():
+            own[name].copy_(tensor)
+        self.enforce()
+
+    @torch.no_grad()
     def enforce(self, net: nn.Module | None = None) -> None:
         """Put the zeros back, in the network or in a copy of it with the same names (a moving average)."""
         own = _floats(net or self._net)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from pocketprune.common.devices import device_of
 from pocketprune.common.errors import UserError
+from pocketprune.compression.closed_form import refitted_network, refitted_tensors
 from pocketprune.compression.costs import Cost, GroupCosts
 from pocketprune.compression.evidence import check, gather
 from pocketprune.compression.policy import Policy
@@ -20,6 +21,7 @@ from pocketprune.compression.scopes import Scope, scopes_of
 from pocketprune.compression.selection import Limits, check_reachable, choose
 from pocketprune.compression.statistics import GroupRow, RuleRow, Statistics
 from pocketprune.compression.views import GroupViews, views_of
+from pocketprune.graph.tracing import ExampleInputs
 from pocketprune.structure.channel_groups import analyse
 
 SEEDS = 1000003
@@ -54,6 +56,8 @@ class Planner:
         self.coefficients: dict[str, tuple[float, float]] = {}
         for scope in self.scopes:
             self._check(scope)
+        if policy.refit and source.batches is None:
+            raise UserError("none given; a policy with refit=True needs some", argument="batches")
 
     def _check(self, scope: Scope) -> None:
         rule = scope.rule
@@ -88,6 +92,19 @@ class Planner:
             known = [next(evidence) for _ in scope.groups]
             chosen |= choose(scope, level, known, gone, self._limits(scope, {**masked, **chosen}))
         return chosen
+
+    def refitted(self, masked: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return tensors by which the network, once these channels are masked, stays near what it is now."""
+        self._follow_device()
+        return refitted_tensors(self._source.structure, masked, [inputs for inputs, _ in self._source.each()])
+
+    def refitted_without(self, masked: Mapping[str, Tensor], batches: Iterable[ExampleInputs]) -> nn.Module:
+        """Return the network without these channels, refitted on batches of inputs to what it is now."""
+        self._follow_device()
+        structure = self._source.structure
+        return refitted_network(
+            structure, masked, [inputs for inputs, _ in replace(self._source, batches=batches).each()]
+        )
 
     def statistics(self, masked: Mapping[str, Tensor], levels: Sequence[float]) -> Statistics:
         """Return what is masked, at the levels that the schedules ask for."""

@@ -85,6 +85,7 @@ class Policy:
         mask: "soft" (the filters live on, and channels may come back until the schedule freezes) or "hard".
         multiple: counts of kept channels are multiples of it.
         floor: the share of each group that stays at least where groups are ranked together or a cost is to be met.
+        refit: whether, each time masks change, the layers are refitted in closed form to what they put out before.
         attention: "heads" or "widths", as in `find_channel_groups`.
         seed: of random scores.
 
@@ -97,6 +98,7 @@ class Policy:
     mask: str = "soft"
     multiple: int = 1
     floor: float = 0.1
+    refit: bool = False
     attention: str = "heads"
     seed: int = 0
 
@@ -108,6 +110,8 @@ class Policy:
         _check_word("mask", self.mask, KINDS)
         _check_word("attention", self.attention, ATTENTION)
         _check_real("floor", self.floor, 0, 1)
+        if not isinstance(self.refit, bool):
+            raise UserError(f"{self.refit!r} given; True and False are accepted", argument="refit")
         for name, least in (("multiple", 1), ("seed", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:

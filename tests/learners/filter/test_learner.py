@@ -58,7 +58,8 @@ def _goes_on_from(folder: Path, report: dict[str, Any]) -> None:
 def test_removed_at_once_a_refit_brings_accuracy_back_before_the_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    succeed(*small_run(tmp_path, "--nb_epochs=8", "--fp_refit=removal", "--fp_tune_share=1", "--nb_epochs_rat=0.25"))
+    training = ("--nb_epochs=8", "--nb_epochs_rat=0.25", "--optimizer=adam", "--lrn_rate_init=0.002")
+    succeed(*small_run(tmp_path, "--fp_refit=removal", "--fp_tune_share=1", *training))
     report = report_of(tmp_path / "out")
     assert [row["name"] for row in report["stages"]] == ["dense", "masked", "removed", "refitted", "final"]
     assert report["refitted"]["loss"] < report["removed"]["loss"]

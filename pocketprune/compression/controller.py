@@ -83,6 +83,7 @@ class Controller:
     Attributes:
         net: the network.
         policy: what is to be done.
+        planner: chooses what is masked.
         masks: what is masked at present.
         epoch: the epoch under way, from 0; -1 before the first.
         steps: training steps done.
@@ -91,7 +92,7 @@ class Controller:
 
     def __init__(self, net: nn.Module, example: Any, policy: Policy, planner: Planner) -> None:
         self.net, self.policy = net, policy
-        self._example, self._planner = example, planner
+        self._example, self.planner = example, planner
         self.epoch, self.steps = -1, 0
         self.levels = [0.0] * len(planner.scopes)
         self._frozen = [False] * len(planner.scopes)
@@ -123,8 +124,8 @@ class Controller:
         tensors = dict(self.net.named_parameters(remove_duplicate=False))
         penalties = [
             scope.rule.strength
-            * REGULARISERS[scope.rule.regulariser](tensors, self._planner.views_of(scope), scope.rule.side)
-            for scope in self._planner.scopes
+            * REGULARISERS[scope.rule.regulariser](tensors, self.planner.views_of(scope), scope.rule.side)
+            for scope in self.planner.scopes
             if scope.rule.regulariser != "none"
         ]
         return torch.stack(penalties).sum() if penalties else torch.zeros((), device=device_of(self.net))
@@ -132,15 +133,15 @@ class Controller:
     @property
     def has_penalty(self) -> bool:
         """Whether `loss` is ever other than 0."""
-        return any(scope.rule.regulariser != "none" for scope in self._planner.scopes)
+        return any(scope.rule.regulariser != "none" for scope in self.planner.scopes)
 
     def set_levels(self, levels: Sequence[float], optimizer: Optimizer | None = None) -> None:
         """Choose masks at given levels, one for each rule, whatever the schedules say."""
-        self._update(list(zip(range(len(self._planner.scopes)), levels, strict=True)), optimizer)
+        self._update(list(zip(range(len(self.planner.scopes)), levels, strict=True)), optimizer)
 
     def kept(self) -> dict[str, list[int]]:
         """Return the channels that are not masked, of each group that a rule means."""
-        return {name: self.masks.kept(name) for name in self._planner.views}
+        return {name: self.masks.kept(name) for name in self.planner.views}
 
     def remove(self, adapt: Iterable[Tensor] | None = None, refit: Iterable[ExampleInputs] | None = None) -> nn.Module:
         """Return a copy of the network without what is masked; the network itself stays as it is.
@@ -154,7 +155,7 @@ class Controller:
         device = device_of(self.net)
         if refit is not None:
             with self.masks.lifted():
-                smaller = self._planner.refitted_without(self.masks.masked, refit)
+                smaller = self.planner.refitted_without(self.masks.masked, refit)
         else:
             example = pytree.tree_map_only(Tensor, lambda t: t.to(device), self._example)
             smaller = remove_channels(self.net, example, self.kept(), attention=self.policy.attention, check=False)
@@ -168,7 +169,7 @@ class Controller:
 
     def statistics(self) -> Statistics:
         """Return what is masked at present."""
-        return self._planner.statistics(self.masks.masked, self.levels)
+        return self.planner.statistics(self.masks.masked, self.levels)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed training needs beside the network's own state: tensors and plain values."""
@@ -178,7 +179,7 @@ class Controller:
             "steps": self.steps,
             "levels": list(self.levels),
             "frozen": list(self._frozen),
-            "coefficients": {name: list(pair) for name, pair in self._planner.coefficients.items()},
+            "coefficients": {name: list(pair) for name, pair in self.planner.coefficients.items()},
             "masks": self.masks.state_dict(),
         }
 
@@ -193,13 +194,13 @@ class Controller:
             raise UserError(f"of another policy: {'; '.join(lines[:3])}", argument="state")
         self.epoch, self.steps = state["epoch"], state["steps"]
         self.levels, self._frozen = list(state["levels"]), list(state["frozen"])
-        self._planner.coefficients = {name: (scale, shift) for name, (scale, shift) in state["coefficients"].items()}
+        self.planner.coefficients = {name: (scale, shift) for name, (scale, shift) in state["coefficients"].items()}
         self.masks.load_state_dict(state["masks"])
 
     def _due(self, unit: str, t: int) -> list[tuple[int, float]]:
         """Return (number, level) of the rules that choose anew at a time, and freeze those that do so no more."""
         due = []
-        for number, scope in enumerate(self._planner.scopes):
+        for number, scope in enumerate(self.planner.scopes):
             schedule = scope.rule.schedule
             if schedule.unit == unit and not self._frozen[number] and schedule.changes(t):
                 due.append((number, schedule.level(t)))
@@ -213,8 +214,8 @@ class Controller:
         for number, level in due:
             self.levels[number] = level
         with self.masks.lifted() if self.policy.mask == "soft" else nullcontext():
-            chosen = self._planner.choose(due, self.masks.masked)
-        fits = self._planner.refitted({**self.masks.masked, **chosen}) if self.policy.refit else {}
+            chosen = self.planner.choose(due, self.masks.masked, self.planner.evidence(due))
+        fits = self.planner.refitted({**self.masks.masked, **chosen}) if self.policy.refit else {}
         self.masks.set(chosen)
         self.masks.write(fits)
         if optimizer is not None:

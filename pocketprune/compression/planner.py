@@ -22,7 +22,11 @@ from pocketprune.compression.selection import Limits, check_reachable, choose
 from pocketprune.compression.statistics import GroupRow, RuleRow, Statistics
 from pocketprune.compression.views import GroupViews, views_of
 from pocketprune.graph.tracing import ExampleInputs
+from pocketprune.numerics.evidence import Evidence
 from pocketprune.structure.channel_groups import analyse
+
+Level = tuple[int, float]
+"""The number of a rule, and its level."""
 
 SEEDS = 1000003
 """Distance of the seeds of two groups' random scores."""
@@ -73,23 +77,38 @@ class Planner:
         """Return the views of a scope's groups."""
         return [self.views[group.name] for group in scope.groups]
 
-    def choose(self, due: Sequence[tuple[int, float]], masked: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def evidence(self, due: Sequence[Level]) -> dict[str, Evidence]:
+        """Return the evidence on the groups of some rules, by name, from the network as it is.
+
+        Args:
+            due: the rules with their levels; no evidence is gathered for level 0.
+        """
+        self._follow_device()
+        questions = [q for number, level in due if level > 0 for q in self._questions(self.scopes[number])]
+        found = gather(questions, self._source)
+        return {q.views.group.name: known for q, known in zip(questions, found, strict=True)}
+
+    def choose(
+        self, due: Sequence[Level], masked: Mapping[str, Tensor], evidence: Mapping[str, Evidence]
+    ) -> dict[str, Tensor]:
         """Return for each group of some rules the channels to mask, a boolean (c,).
 
         Args:
-            due: (number of the rule, its level).
+            due: the rules with their levels.
             masked: what is masked at present, of all groups.
+            evidence: on the groups of rules whose level is not 0.
 
         Raises:
             UserError: a level cannot be reached.
         """
-        self._follow_device()
-        chosen = {g.name: self._gone(masked[g.name]) for n, level in due if level == 0 for g in self.scopes[n].groups}
-        rising = [(self.scopes[number], level) for number, level in due if level > 0]
-        evidence = iter(gather([q for scope, _ in rising for q in self._questions(scope)], self._source))
-        for scope, level in rising:
+        chosen: dict[str, Tensor] = {}
+        for number, level in due:
+            scope = self.scopes[number]
             gone = [self._gone(masked[group.name]) for group in scope.groups]
-            known = [next(evidence) for _ in scope.groups]
+            if level == 0:
+                chosen |= {group.name: lost for group, lost in zip(scope.groups, gone, strict=True)}
+                continue
+            known = [evidence[group.name] for group in scope.groups]
             chosen |= choose(scope, level, known, gone, self._limits(scope, {**masked, **chosen}))
         return chosen
 

@@ -84,12 +84,17 @@ def _order(scope: Scope, evidence: Sequence[Evidence], gone: Sequence[Tensor], l
         return uniform_order([group.size for group in scope.groups], limits.multiple, floor)
     scores = []
     for group, known, lost in zip(scope.groups, evidence, gone, strict=True):
-        own = evaluate(rule.criterion, known)
-        assert isinstance(own, Tensor), "a rule refuses criteria without scores here"
         scale, shift = limits.coefficients.get(group.name, (1.0, 0.0))
-        own = scale * NORMALISATIONS[rule.normalise](own.double()) + shift
+        own = scale * normalised_scores(rule, known) + shift
         scores.append(torch.where(lost.to(own.device), float("-inf"), own))
     return global_order(scores, limits.multiple, floor)
+
+
+def normalised_scores(rule: Rule, evidence: Evidence) -> Tensor:
+    """Return the scores (c,) of a group's channels, made to compare with those of other groups."""
+    scores = evaluate(rule.criterion, evidence)
+    assert isinstance(scores, Tensor), "a rule refuses criteria without scores here"
+    return NORMALISATIONS[rule.normalise](scores.double())
 
 
 def _floor(rule: Rule, limits: Limits) -> float:

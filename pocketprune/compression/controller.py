@@ -163,6 +163,10 @@ class Controller:
             reestimate_batch_norm(smaller, (batch.to(device) for batch in adapt))
         return smaller
 
+    def mask(self, net: nn.Module) -> None:
+        """Put the masks on a copy of the network, such as a moving average, in place."""
+        self.masks.enforce(net)
+
     def detach(self) -> None:
         """Take off all masks: the network gets its hidden numbers back, and its parameters lose their hooks."""
         self.masks.detach()

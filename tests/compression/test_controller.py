@@ -192,6 +192,31 @@ def test_regularisers_have_autograds_gradients() -> None:
     assert torch.allclose(net[1].weight.grad, 0.1 * net[1].weight.detach().sign())
 
 
+def masked_filters(policy: dict[str, Any], *widths: int, values: Tensor) -> list[int]:
+    """The filters of one convolution that a policy masks, each filled with one value."""
+    net = nn.Sequential(nn.Conv2d(widths[0], widths[1], 5), nn.ReLU(), nn.Conv2d(widths[1], 2, 1))
+    with torch.no_grad():
+        net[0].weight.copy_(values.view(-1, 1, 1, 1).expand(net[0].weight.shape))
+    controller = compress(net, torch.randn(2, widths[0], 8, 8), policy)
+    controller.epoch_step()
+    return controller.masks.masked["0"].nonzero().flatten().tolist()
+
+
+@pytest.mark.parametrize(
+    ("criterion", "level", "widths", "first", "expected"),
+    [
+        ("geometric_median", 0.2, (5, 10), 1, [4, 5]),
+        ("geometric_median", 0.6, (5, 10), 1, [2, 3, 4, 5, 6, 7]),
+        ("l1", 0.2, (1, 5), 0, [0]),
+        ("l1", 0.6, (5, 10), 0, [0, 1, 2, 3, 4, 5]),
+        ("l2", 0.6, (5, 10), 0, [0, 1, 2, 3, 4, 5]),
+    ],
+)
+def test_masks_of_nnis_tests(criterion: str, level: float, widths: tuple[int, int], first: int, expected: Any) -> None:
+    policy = {"criterion": criterion, "channels": level, "schedule": "one_shot"}
+    assert masked_filters(policy, *widths, values=torch.arange(widths[1]) + first) == expected
+
+
 def distance(net: nn.Module, expected: list[Tensor], images: Tensor) -> float:
     return float((outputs(net, images)[0] - expected[0]).norm() / expected[0].norm())
 
@@ -228,6 +253,8 @@ def test_a_network_can_have_its_numbers_back() -> None:
     before = copy.deepcopy(net)
     controller.epoch_step()
     assert not same_tensors(net, before)
+    controller.mask(copied := copy.deepcopy(before))
+    assert same_tensors(net, copied)
     controller.detach()
     assert same_tensors(net, before)
     assert list(net.state_dict()) == list(before.state_dict())

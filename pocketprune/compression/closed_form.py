@@ -23,7 +23,7 @@ from pocketprune.numerics.evidence import ConsumerSlice
 from pocketprune.numerics.moments import all_reduce
 from pocketprune.structure.channel_groups import Structure
 from pocketprune.structure.cost_model import whole_input
-from pocketprune.structure.layers import is_reused, layers_of, read_groups
+from pocketprune.structure.layers import PrunableLayer, is_reused, layers_of, read_groups
 from pocketprune.training.distributed import rank, world_size
 
 POINTS = 10
@@ -42,13 +42,7 @@ def measured_consumers(
         seed: of the sampled positions.
     """
     wanted = {v.group.name for v in views}
-    readers = [
-        layer
-        for layer in layers_of(structure, "couple", "all")
-        if layer.layer.in_ids is not None
-        and not is_reused(structure, layer.layer)
-        and wanted & {g.name for g in read_groups(structure, layer.layer)}
-    ]
+    readers = [layer for layer, names in _readers(structure) if wanted & names]
     consumers = {layer.layer.node: Consumer(structure.traced, whole_input(layer)) for layer in readers}
     sweep = Sweep(Route.through(structure.traced, list(consumers)), list(batches))
     draw = Positions(POINTS, seed, structure.traced.device)
@@ -58,6 +52,20 @@ def measured_consumers(
         for v in views:
             found[v.group.name] += slices_of(structure, v.group, consumer, moments)
     return found
+
+
+def _readers(structure: Structure) -> list[tuple[PrunableLayer, set[str]]]:
+    """Return the layers that the closed form knows, each with the groups that it reads."""
+    return [
+        (layer, {group.name for group in read_groups(structure, layer.layer)})
+        for layer in layers_of(structure, "couple", "all")
+        if layer.layer.in_ids is not None and not is_reused(structure, layer.layer)
+    ]
+
+
+def groups_with_readers(structure: Structure) -> set[str]:
+    """Return the names of the groups that some layer reads whose moments can be measured."""
+    return {name for _, names in _readers(structure) for name in names}
 
 
 def refitted_tensors(

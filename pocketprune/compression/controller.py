@@ -14,7 +14,6 @@ from torch.utils import _pytree as pytree
 
 from pocketprune.common.devices import device_of
 from pocketprune.common.errors import UserError
-from pocketprune.compression.closed_form import measured_consumers
 from pocketprune.compression.costs import Cost
 from pocketprune.compression.masks import ChannelMasks
 from pocketprune.compression.planner import Planner
@@ -62,7 +61,7 @@ def compress(
         raise UserError("can be read only once; a list or a data loader is accepted", argument="batches")
     structure = analyse(net, example_inputs, attention=policy.attention)
     check_groups(structure, structure.traced.example)
-    planner = Planner(policy, Source(structure, batches, loss, measured_consumers), cost)
+    planner = Planner(policy, Source(structure, batches, loss), cost)
     return Controller(net, structure.traced.example, policy, planner)
 
 

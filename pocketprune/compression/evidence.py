@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from pocketprune.common.errors import UserError
+from pocketprune.compression.closed_form import groups_with_readers
 from pocketprune.compression.measuring import MEASURES, activation_views
 from pocketprune.compression.questions import Question, Source
 from pocketprune.compression.views import View
@@ -19,32 +19,45 @@ from pocketprune.numerics.evidence import ConsumerSlice, Evidence
 STREAMED = frozenset(("rectifiers", "activations", "gradients", "moments"))
 """The parts that batches are needed for."""
 
+NEEDED = {
+    "filters": "weights to write or read",
+    "gradients": "weights to write or read",
+    "consumers": "layers to read",
+    "norms": "batch norms after",
+    "rectifiers": "rectifiers after",
+    "activations": "activations after",
+    "moments": "a plain convolution or linear layer, with a weight of its own, to read",
+}
+"""Part of the evidence -> what a group must have for it, in words that go before "the channels"."""
 
-def check(question: Question, source: Source) -> None:
-    """Check that what a criterion needs is there.
+
+def check(questions: Sequence[Question], source: Source) -> None:
+    """Check that what a criterion needs is there, for questions with one criterion.
 
     Raises:
         UserError: it is not; the message names the group.
     """
-    views, part = question.views, question.part
-    present: dict[str, tuple[Any, str]] = {
-        "filters": (views.side(question.side), "weights that " + ("write" if question.side == "filters" else "read")),
-        "gradients": (views.side(question.side), "weights that write or read"),
-        "consumers": (views.columns, "layers that read"),
-        "norms": (views.norms, "batch norms after"),
-        "rectifiers": (True, ""),
-        "activations": (True, ""),
-    }
-    found, words = present.get(part, (True, ""))
-    if part in ("rectifiers", "activations"):
-        found, words = activation_views(source.structure, views, part), f"{part} after"
-    if not found:
-        raise UserError(
-            f"'{question.criterion}' needs {words} the channels, and group '{views.group.name}' has none",
-            argument="criterion",
-        )
+    criterion, part = questions[0].criterion, questions[0].part
+    readable = groups_with_readers(source.structure) if part == "moments" else set()
+    for question in questions:
+        views = question.views
+        found = {
+            "filters": views.side(question.side),
+            "gradients": views.side(question.side),
+            "consumers": views.columns,
+            "norms": views.norms,
+            "rectifiers": part == "rectifiers" and activation_views(source.structure, views, part),
+            "activations": part == "activations" and activation_views(source.structure, views, part),
+            "moments": views.group.name in readable,
+            "nothing": True,
+        }
+        if not found[part]:
+            raise UserError(
+                f"'{criterion}' needs {NEEDED[part]} the channels, and group '{views.group.name}' has none",
+                argument="criterion",
+            )
     if part in STREAMED and source.batches is None:
-        raise UserError(f"none given; '{question.criterion}' needs some", argument="batches")
+        raise UserError(f"none given; '{criterion}' needs some", argument="batches")
 
 
 def gather(questions: Sequence[Question], source: Source) -> list[Evidence]:

@@ -12,6 +12,7 @@ from torch import Tensor, fx
 
 from pocketprune.common.errors import UserError
 from pocketprune.common.modes import evaluation_mode
+from pocketprune.compression.closed_form import measured_consumers
 from pocketprune.compression.questions import Question, Source
 from pocketprune.compression.views import GroupViews, View
 from pocketprune.graph.execution import Env, run
@@ -137,7 +138,7 @@ def _moments(questions: Sequence[Question], source: Source) -> list[dict[str, An
     """Measure the moments of the consumers."""
     views = [question.views for question in questions]
     with evaluation_mode(source.structure.traced.net), torch.no_grad():
-        found = source.moments(source.structure, views, [inputs for inputs, _ in source.each()])
+        found = measured_consumers(source.structure, views, [inputs for inputs, _ in source.each()])
     return [{"consumers": found[v.group.name]} for v in views]
 
 

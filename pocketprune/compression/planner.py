@@ -67,8 +67,7 @@ class Planner:
         rule = scope.rule
         if rule.share_of == "latency" and self._cost_of["latency"] is None:
             raise UserError("none given; a rule with share_of='latency' needs it", argument="cost")
-        for question in self._questions(scope):
-            check(question, self._source)
+        check(self._questions(scope), self._source)
         if rule.regulariser != "none":
             check_regulariser(rule.regulariser, self.views_of(scope))
         check_reachable(scope, rule.schedule.largest, self._limits(scope, {}))

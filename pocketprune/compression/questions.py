@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,14 +11,10 @@ from torch.utils import _pytree as pytree
 
 from pocketprune.compression.views import GroupViews
 from pocketprune.graph.tracing import ExampleInputs
-from pocketprune.numerics.evidence import ConsumerSlice
 from pocketprune.structure.channel_groups import Structure
 
 Loss = Callable[[Any, Tensor], Tensor]
 """(the network's output, labels) -> a scalar."""
-
-Moments = Callable[[Structure, Sequence[GroupViews], Iterable[ExampleInputs]], Mapping[str, Sequence[ConsumerSlice]]]
-"""Measures, for each group, its consumers with their moments."""
 
 PARTS = {
     "l1": "filters",
@@ -72,13 +68,11 @@ class Source:
         structure: the analysed network; its live tensors are read.
         batches: inputs, or pairs of inputs and labels; None where no criterion needs them.
         loss: what gradients are of.
-        moments: how moments are measured.
     """
 
     structure: Structure
     batches: Iterable[Any] | None
     loss: Loss
-    moments: Moments
 
     def each(self) -> Iterable[tuple[ExampleInputs, Tensor | None]]:
         """Yield inputs and labels of each batch, on the network's device."""

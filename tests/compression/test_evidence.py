@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pocketprune.common.errors import UserError
-from pocketprune.compression.closed_form import measured_consumers
 from pocketprune.compression.evidence import check, gather
 from pocketprune.compression.questions import PARTS, Question, Source
 from pocketprune.compression.views import views_of
@@ -51,8 +50,8 @@ def evidence(
     structure: Structure, group: str, criterion: str, batches: Sequence[Any] | None = None, **how: Any
 ) -> Evidence:
     question = Question(views_of(structure, structure.group(group)), criterion, **how)
-    source = Source(structure, batches, F.cross_entropy, measured_consumers)
-    check(question, source)
+    source = Source(structure, batches, F.cross_entropy)
+    check([question], source)
     return gather([question], source)[0]
 
 
@@ -130,6 +129,13 @@ def test_what_is_missing_is_told_in_one_line(joined: Structure, batches: list[An
         evidence(joined, "b", "taylor")
     with pytest.raises(UserError, match=r"^batches: without labels; 'fisher' needs pairs of inputs and labels$"):
         evidence(joined, "b", "fisher", [images for images, _ in batches])
+
+
+def test_moments_need_a_reader_with_a_weight_of_its_own() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.ConvTranspose2d(6, 2, 2))
+    structure = analyse(net, torch.randn(2, 3, 8, 8))
+    with pytest.raises(UserError, match=r"^criterion: 'obs' needs a plain convolution .* and group '0' has none$"):
+        evidence(structure, "0", "obs", [torch.randn(2, 3, 8, 8)])
 
 
 def test_a_random_order_is_the_same_each_time(joined: Structure) -> None:

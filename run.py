@@ -31,7 +31,6 @@ from config import HELP_FLAGS, Config, help_page
 from datasets import create_dataset
 from learners import Learner, create_learner, find_learner
 from learners.locking import sole_run
-from learners.pruning import show_layers
 from nets import create_net
 from pocketprune.common.errors import UserError
 from pocketprune.common.registry import one_line, watching_own_code
@@ -110,7 +109,7 @@ def run(config: Config) -> None:
             "train": learner.train,
             "eval": learner.evaluate,
             "export": learner.export,
-            "layers": lambda: show_layers(learner.run),
+            "layers": learner.layers,
         }
         with sole_run(config):
             commands[config.run.exec_mode]()

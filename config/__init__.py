@@ -8,6 +8,7 @@ from config.channel_pruning import ChannelPruningConfig
 from config.config import CONCERNS, FLAG_OF_ARGUMENT, Config, short_name
 from config.data import DataConfig
 from config.distillation import DistillationConfig
+from config.filter_pruning import FilterPruningConfig
 from config.help import HELP_FLAGS, help_page
 from config.net import NetConfig
 from config.run import RunConfig
@@ -23,6 +24,7 @@ __all__ = [
     "DataConfig",
     "DdpgConfig",
     "DistillationConfig",
+    "FilterPruningConfig",
     "NetConfig",
     "RunConfig",
     "SearchConfig",

@@ -8,6 +8,7 @@ from pathlib import Path
 from config.channel_pruning import ChannelPruningConfig
 from config.data import DataConfig
 from config.distillation import DistillationConfig
+from config.filter_pruning import FilterPruningConfig
 from config.flags import parse
 from config.net import NetConfig
 from config.run import RunConfig
@@ -29,6 +30,7 @@ class Config:
     channel_pruning: ChannelPruningConfig = field(default_factory=ChannelPruningConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     ddpg: DdpgConfig = field(default_factory=DdpgConfig)
+    filter_pruning: FilterPruningConfig = field(default_factory=FilterPruningConfig)
 
     @classmethod
     def from_flags(cls, arguments: Sequence[str]) -> "Config":

@@ -11,13 +11,15 @@ class RunConfig(Concern):
     """What to do, and where"""
 
     learner: str = setting(
-        "full-prec", "what is done: full-prec trains the network as it is; channel prunes its channels"
+        "full-prec",
+        "what is done: full-prec trains the network as it is; channel prunes its channels by reconstruction; "
+        "filter masks channels while it trains the network, and removes them",
     )
     exec_mode: str = setting(
         "train",
-        "train runs the learner; eval measures the trained network, or with --learner channel the workdir's "
-        "pruned_model.pt; export writes it as ONNX, OpenVINO and torch.export files; layers shows the "
-        "prunable layers and the channel groups and writes a ratio-list template",
+        "train runs the learner; eval measures the trained network, or with --learner channel or filter the "
+        "workdir's pruned_model.pt; export writes it as ONNX, OpenVINO and torch.export files; layers shows the "
+        "prunable layers and the channel groups and writes a ratio-list template, or with --learner filter a policy",
         accept=("train", "eval", "export", "layers"),
     )
     workdir: str = setting(

@@ -11,6 +11,7 @@ from learners.base import Learner
 from learners.channel.learner import ChannelPruningLearner
 from learners.checks import refuse_unfit
 from learners.context import RunContext
+from learners.filter.learner import FilterPruningLearner
 from learners.full_precision import FullPrecisionLearner
 from pocketprune.common.errors import UserError
 from pocketprune.common.registry import resolve
@@ -20,6 +21,7 @@ __all__ = ["LEARNERS", "Learner", "create_learner", "find_learner"]
 LEARNERS: dict[str, type[Learner]] = {
     "full-prec": FullPrecisionLearner,
     "channel": ChannelPruningLearner,
+    "filter": FilterPruningLearner,
 }
 
 

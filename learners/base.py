@@ -10,6 +10,7 @@ from torch import nn
 import pocketprune
 from learners import workdir
 from learners.context import RunContext
+from learners.listing import show_layers
 from learners.measuring import Row, accuracy, costs
 from learners.reporting import exports, report
 from learners.reporting.stages import COLUMNS, Column, stage_table
@@ -86,6 +87,10 @@ class Learner(ABC):
         check_extra()
         net = self.trained_net()
         exports.write_files(self.run, net, stem=f"{self.result(net)}_model")
+
+    def layers(self) -> None:
+        """Show what can be pruned, and write a template to edit."""
+        show_layers(self.run)
 
     def claim(self, *, dense: bool | None = None, teacher: bool = False) -> None:
         """Take the workdir for this run, or go on with it.

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from learners.context import RunContext
-from learners.pruning import plot_groups
+from learners.listing import plot_groups
 from learners.reporting.pictures import record_layers
 from learners.reporting.tables import layer_table
 from pocketprune import ChannelGroup, PruneResult

@@ -1,0 +1,189 @@
+"""Filter pruning while training: channels are masked bit by bit, the others learn to do without them.
+
+Criteria, schedules and masks are those of `pocketprune.compress`.
+"""
+
+import copy
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from learners.context import RunContext
+from learners.filter.images import labelled_batches
+from learners.filter.policies import asked_policy, check_target_met, told, write_template
+from learners.fitting import fit
+from learners.listing import plot_groups, structure_of
+from learners.measuring import Row, accuracy, costs
+from learners.pruning import PruningLearner
+from learners.reporting.tables import group_listing
+from learners.start import train_dense
+from learners.teacher import named_teacher
+from learners.train_settings import train_settings
+from pocketprune import Controller, Policy, compress, find_channel_groups
+from pocketprune.common.modes import evaluation_mode
+from pocketprune.compression.callback import callback
+from pocketprune.compression.evidence import STREAMED
+from pocketprune.compression.questions import PARTS
+from pocketprune.training.batch_norm import reestimate_batch_norm
+from pocketprune.training.batches import steps_per_epoch
+from pocketprune.training.distributed import is_main
+from pocketprune.training.metrics import evaluate
+from pocketprune.training.state import TrainSettings
+
+MASKED, TUNED = "filter", "filter_tune"  # the phases before and after the removal
+AGREE = 1e-3  # largest difference of outputs, relative to the largest one, that rounding explains
+
+
+class FilterPruningLearner(PruningLearner):
+    """dense network -> train with masks -> batch-norm statistics -> remove -> (refit) -> (train), each measured."""
+
+    stages: ClassVar = {
+        "dense": "dense",
+        "masked": "masked",
+        "removed": "removed",
+        "refitted": "refitted",
+        "pruned": "final",
+    }
+    settings = (*PruningLearner.settings, "filter_pruning")
+    phases = (MASKED, TUNED)
+
+    def train(self) -> dict[str, Any]:
+        """Mask, train and thin the network that the run starts with. Return the report."""
+        run = self.run
+        masking, tuning = _trainings(run)
+        policy = _policy(run, masking)
+        start = self.start()
+        net = run.net if start is None else start
+        controller = _controller(run, net, policy)  # before any work: it may be impossible
+        named = named_teacher(run)
+        self.claim()
+        if start is None:
+            train_dense(run, net)
+        dense = copy.deepcopy(net)
+        teacher = (dense if named is None else named) if run.config.distillation.enbl_dst else None
+        self.mask(controller, masking, teacher)
+        return self.thin(dense, controller, tuning, teacher)
+
+    def mask(self, controller: Controller, settings: TrainSettings | None, teacher: nn.Module | None) -> None:
+        """Train the network with masks, or go on with that; without settings, mask what is asked for at once."""
+        run = self.run
+        if settings is not None:
+            part = callback(controller)
+            fit(run, controller.net, MASKED, settings, "finetune", teacher=teacher, callbacks=[part])
+            return
+        with run.timed("prune"):
+            controller.set_levels([rule.schedule.final for rule in controller.policy.rules])
+
+    def thin(
+        self, dense: nn.Module, controller: Controller, tuning: TrainSettings | None, teacher: nn.Module | None
+    ) -> dict[str, Any]:
+        """Remove what is masked, train the rest if asked for, measure everything. Return the report."""
+        run, flags, masked = self.run, self.run.config.filter_pruning, controller.net
+        nets = {"dense": dense, "masked": masked}
+        with run.timed("prune"):
+            refitted = _refitted(run, controller) if flags.fp_refit == "removal" else None
+            if flags.fp_bn_images:
+                reestimate_batch_norm(masked, [x for x, _ in labelled_batches(run, flags.fp_bn_images)])
+            nets["removed"] = final = controller.remove()
+        run.say(_agreement(masked, final, run.images(run.config.data.batch_size_eval)))
+        if refitted is not None:
+            nets["refitted"] = refitted
+            final = _better(run, final, refitted)
+        rows = costs(run, *nets.values())
+        stages = {key: accuracy(run, net) | cost for (key, net), cost in zip(nets.items(), rows, strict=True)}
+        key = next(key for key, net in nets.items() if net is final)
+        stages["pruned"] = stages[key]
+        if tuning is not None:
+            fit(run, final, TUNED, tuning, "finetune", teacher=teacher)
+            stages["pruned"] = stages[key] | accuracy(run, final)
+        self.save(final)
+        return self.tell(dense, controller, final, stages)
+
+    def tell(
+        self, dense: nn.Module, controller: Controller, final: nn.Module, stages: dict[str, Row]
+    ) -> dict[str, Any]:
+        """Print what became of each channel group, and write the report. Return it."""
+        run, statistics = self.run, controller.statistics()
+        run.say(f"\n{statistics}")
+        if run.config.run.plot:
+            plot_groups(run, find_channel_groups(dense, run.example), final)
+        names = {"error_before": None, "error_after": None}
+        layers = [
+            {"name": g.name, "channels": g.channels, "kept": g.kept, "preserve_ratio": g.kept / g.channels}
+            | names
+            | {"note": g.reason}
+            for g in statistics.groups
+        ]
+        return self.finish(stages, layers=layers)
+
+    def layers(self) -> None:
+        """Show the channel groups that can be pruned, and write a policy to edit."""
+        run, structure = self.run, structure_of(self.run)
+        path = run.workdir / "policy_template.json"
+        if is_main():
+            write_template(path, structure.groups)
+        run.say(group_listing(structure.groups))
+        plot_groups(run, structure.groups)
+        run.say(f"\nA policy with one rule for all of them stands in {path}. Edit it, then prune with")
+        run.say(f"  --learner filter --fp_policy {path}")
+
+
+def _trainings(run: RunContext) -> tuple[TrainSettings | None, TrainSettings | None]:
+    """Return the settings of the training before and after the removal; None where there is none."""
+    share, later = run.config.train.nb_epochs_rat, run.config.filter_pruning.fp_tune_share
+    parts = (share * (1 - later), share * later)
+    before, after = (train_settings(run.config, part, run.device.type) if part > 0 else None for part in parts)
+    return before, after
+
+
+def _policy(run: RunContext, masking: TrainSettings | None) -> Policy:
+    """Return the policy asked for, which ends where it should. Raises UserError where it does not."""
+    if masking is None:
+        return asked_policy(run.config, 1)
+    per_epoch = steps_per_epoch(run.dataset.train, masking)
+    steps = max(1, round(masking.epochs * per_epoch))
+    policy = asked_policy(run.config, math.ceil(steps / per_epoch))
+    check_target_met(run.config, policy, steps, per_epoch)
+    return policy
+
+
+def _controller(run: RunContext, net: nn.Module, policy: Policy) -> Controller:
+    """Return the controller of a network. Raises UserError for a policy that cannot be carried out on it."""
+    looks = policy.refit or any(PARTS[rule.criterion] in STREAMED for rule in policy.rules)
+    with told(run.config):
+        return compress(net, run.example, policy, _seen(run) if looks else None)
+
+
+def _seen(run: RunContext) -> list[tuple[Tensor, Tensor]]:
+    """Return the images that criteria and refits look at."""
+    return labelled_batches(run, run.config.filter_pruning.fp_nb_batches * run.config.data.batch_size)
+
+
+def _refitted(run: RunContext, controller: Controller) -> nn.Module:
+    """Return the network without what is masked, its layers refitted to what they wrote with it."""
+    batches = [x for x, _ in _seen(run)]
+    return controller.remove(refit=batches)
+
+
+def _agreement(masked: nn.Module, removed: nn.Module, images: Tensor) -> str:
+    """Return a line that says whether two networks compute the same."""
+    with torch.no_grad(), evaluation_mode(masked), evaluation_mode(removed):
+        expected, found = masked(images), removed(images)
+    difference = float((found - expected).abs().max() / expected.abs().max())
+    verdict = "agree" if difference <= AGREE else "do NOT agree"
+    return f"Masked and removed {verdict}: their outputs differ by at most {difference:.1e} of the largest one"
+
+
+def _better(run: RunContext, removed: nn.Module, refitted: nn.Module) -> nn.Module:
+    """Return the network with the lower loss on the validation images; where they are equal, the first."""
+    batch = run.config.data.batch_size_eval
+    with run.timed("prune"):
+        losses = [evaluate(net, run.dataset.val, batch, device=run.device).loss for net in (removed, refitted)]
+    kept = losses[1] < losses[0]
+    run.say(
+        f"Refit {'kept' if kept else 'left out'}: loss on the validation images {losses[1]:.4f} with it, "
+        f"{losses[0]:.4f} without"
+    )
+    return refitted if kept else removed

@@ -23,7 +23,8 @@ ALLOWED = {
     "pocketprune.thinning": LOWER,
     "pocketprune.deploy": LOWER | {"pocketprune.thinning"},
     "pocketprune.channel_pruning": MIDDLE,
-    "pocketprune.compression": MIDDLE | {"pocketprune.channel_pruning"},  # the closed form, and nothing back
+    # Of channel pruning it uses the closed form.
+    "pocketprune.compression": LOWER | {"pocketprune.thinning", "pocketprune.training", "pocketprune.channel_pruning"},
     "pocketprune": {"pocketprune"},  # the public API
     "nets": {"pocketprune.common"},
     "datasets": {"pocketprune.common"},

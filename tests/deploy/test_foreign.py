@@ -132,7 +132,7 @@ def test_weights_that_do_not_fit_are_listed(folder: Path, capsys: pytest.Capture
     ("net", "words"),
     [
         ("branching", "network Own cannot be traced: control flow in"),
-        ("two_inputs", "do not fit network Two: TypeError: "),
+        ("two_inputs", "the network fails on images (2, 1, 8, 8) float32: TypeError: "),
         ("Owm", "has no callable named 'Owm' (did you mean Own?)"),
     ],
 )

@@ -137,7 +137,7 @@ def test_layer_norms_are_not_perturbed() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"actor_depth": 0}, "ddpg.actor_depth: 0 given; expected a whole number >= 1"),
+        ({"actor_depth": 0}, r"ddpg.actor_depth: 0 given; expected a whole number in \[1, 100\]"),
         ({"tau": 1.5}, r"ddpg.tau: 1.5 given; expected a number in \[0, 1\]"),
         ({"noise_type": "ou"}, "ddpg.noise_type: 'ou' given; expected one of param, action"),
         ({"lrn_rate": 0.0}, "ddpg.lrn_rate: 0.0 given; expected a number > 0"),

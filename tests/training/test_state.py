@@ -28,7 +28,7 @@ from tests.training.tiny import TinySplit, conv_net
     ],
 )
 def test_settings_out_of_range_are_named(name, value):
-    with pytest.raises(UserError, match=rf"^{name}: {value} given; "):
+    with pytest.raises(UserError, match=rf"^{name}: {value!r} given; "):
         TrainSettings(**{name: value})
 
 

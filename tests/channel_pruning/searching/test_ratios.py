@@ -12,9 +12,10 @@ import pocketprune
 from pocketprune import PruningOptions, UserError, prune_channels, search_ratios
 from pocketprune.search import Budget, SearchSettings
 from tests.channel_pruning.searching.test_environment import held_out
-from tests.structure.small import images, resnet
+from tests.channel_pruning.test_promises import Odd
+from tests.structure.small import images
 
-FEW = {"nb_rlouts": 12, "swaps": 4, "probes": (0.5,)}
+FEW = {"nb_rlouts": 8, "swaps": 2, "probes": (0.5,)}
 OPTIONS = PruningOptions(shared_input="keep", points_per_layer=2)
 
 
@@ -24,7 +25,7 @@ def disagreement(net: nn.Module, dense: nn.Module) -> float:
 
 
 def test_the_ratios_found_meet_the_budget_and_are_a_target() -> None:
-    net = resnet(1)
+    net = Odd().eval()
     before = copy.deepcopy(net.state_dict())
     found = search_ratios(net, images(), 0.5, held_out(), options=OPTIONS, settings=SearchSettings(**FEW))
     result = prune_channels(net, images(), found.ratios, options=OPTIONS)
@@ -37,26 +38,26 @@ def test_the_ratios_found_meet_the_budget_and_are_a_target() -> None:
 
 def test_without_labels_networks_are_compared_by_the_divergence() -> None:
     found = search_ratios(
-        resnet(1), images(), 0.5, [x for x, _ in held_out()], method="random", options=OPTIONS,
-        settings=SearchSettings(nb_rlouts=5, reward_policy="divergence"),
+        Odd().eval(), images(), 0.5, [x for x, _ in held_out()], method="random", options=OPTIONS,
+        settings=SearchSettings(nb_rlouts=3, reward_policy="divergence"),
     )  # fmt: skip
     assert all(rollout.reward == -rollout.divergence for rollout in found.history)
-    default = search_ratios(resnet(1), images(), 0.5, [x for x, _ in held_out()], method="uniform", options=OPTIONS)
+    default = search_ratios(Odd().eval(), images(), 0.5, [x for x, _ in held_out()], method="uniform", options=OPTIONS)
     assert [rollout.reward for rollout in default.history] == [-default.history[0].divergence]
 
 
 def test_a_measure_of_ones_own_judges() -> None:
-    dense = resnet(1)
+    dense = Odd().eval()
     found = search_ratios(
         dense, images(), 0.6, lambda net: -disagreement(net, dense), method="random", options=OPTIONS,
-        settings=SearchSettings(nb_rlouts=5),
+        settings=SearchSettings(nb_rlouts=3),
     )  # fmt: skip
     pruned = prune_channels(dense, images(), found.ratios, options=OPTIONS).net
     assert found.score.accuracy == pytest.approx(-disagreement(pruned, dense))
 
 
 def test_an_analysis_serves_the_search_and_the_pruning() -> None:
-    net = resnet(1)
+    net = Odd().eval()
     structure = pocketprune.analyse(net, images()[0][:2])
     found = [
         search_ratios(each, images(), Budget("params", 0.6), held_out(), method="uniform", options=OPTIONS)
@@ -82,5 +83,5 @@ def test_an_analysis_serves_the_search_and_the_pruning() -> None:
 def test_bad_arguments_are_told_in_one_line(changed: dict, words: str) -> None:
     arguments = {"batches": images(), "budget": 0.5, "held_out": held_out(), "options": OPTIONS} | changed
     with pytest.raises(UserError, match=words) as error:
-        search_ratios(resnet(1), **arguments)
+        search_ratios(Odd().eval(), **arguments)
     assert "\n" not in str(error.value)

@@ -52,10 +52,10 @@ class PruningOptions:
     )
     refit: str = option(
         "all",
-        "all layers (those with unpruned inputs make up for what earlier layers lost) or only the pruned ones",
+        "all layers (those with unpruned inputs correct errors of earlier layers) or only the pruned ones",
         accept=("all", "pruned"),
     )
-    branch_drift: bool = option(True, "layers before an addition make up for the drift of its other operand")
+    branch_drift: bool = option(True, "layers before an addition correct the drift of its other operand")
     attention: str = option("heads", "heads removes whole heads, widths narrows all heads alike", accept=ATTENTION)
     check: bool = option(True, "permute every channel group first, and leave it alone where that changes the output")
     group_size: int | None = option(

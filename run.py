@@ -2,8 +2,8 @@
 
   python run.py --learner channel --cp_prune_option uniform --cp_uniform_preserve_ratio 0.5
 
-`python run.py --help` explains every flag. Where a flag, a file or the data is wrong, a run ends with one
-line on stderr and status 2.
+`python run.py --help` explains every flag. If a flag, a file or the data is wrong, a run ends with one line on stderr
+and status 2.
 """
 
 import errno
@@ -12,7 +12,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 if __name__ == "__main__":  # torch takes seconds to import, in which Ctrl-C would end in a traceback
@@ -43,7 +43,7 @@ DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one command line (without the program's name); its exit status."""
+    """Run one command line, given without the program's name, and return its exit status."""
     if HELP_FLAGS & set(arguments):
         print(help_page())
         return 0
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
     except UserError as error:
         return _tell("" if isinstance(error, PeerError) and error.told else f"error: {config.told(error)}", 2)
     except Preempted as stop:
-        return _tell_once(f"stopped: {stop}", int(stop.code))
+        return _tell_once(f"stopped: {stop}", stop.status)
     except KeyboardInterrupt:
         return _tell_once("interrupted", INTERRUPTED)
     except OSError as error:
@@ -71,13 +71,13 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _thread_failed(fault: threading.ExceptHookArgs) -> None:
-    """Be silent about a disk's fault in a thread that writes for the main one: that one tells it."""
+    """Print nothing about a disk's fault in a thread that writes for the main one, which reports it."""
     if getattr(fault.exc_value, "errno", None) not in DISK_FAULTS:
         threading.__excepthook__(fault)
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Tell whether memory was asked for that is not there; on the CPU torch raises a plain RuntimeError."""
+    """Return whether memory ran out. On the CPU torch raises a plain RuntimeError for that."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
@@ -88,12 +88,12 @@ def _tell(line: str, status: int) -> int:
 
 
 def _tell_once(line: str, status: int) -> int:
-    """For what happens to all processes of a machine alike."""
+    """Print a line that is the same in all processes of a machine, from one of them."""
     return _tell(line if os.environ.get("LOCAL_RANK", "0") == "0" else "", status)
 
 
 def run(config: Config) -> None:
-    """Build what the settings name, and carry out the command."""
+    """Build what the settings name, and run the command."""
     with processes(config.run.device) as device, watching_own_code():
         find_learner(config.run.learner)
         claim_workdir(config.workdir)
@@ -105,7 +105,7 @@ def run(config: Config) -> None:
             )
         seed_everything(config.run.seed)
         learner = build(config, device)
-        commands = {
+        commands: dict[str, Callable[[], object]] = {
             "train": learner.train,
             "eval": learner.evaluate,
             "export": learner.export,
@@ -116,7 +116,11 @@ def run(config: Config) -> None:
 
 
 def build(config: Config, device: torch.device) -> Learner:
-    """Data set, network and learner. Raises UserError, with the nearest name, for one that does not exist."""
+    """Return the learner with its data set and network.
+
+    Raises:
+        UserError: one of them does not exist. The message has the nearest name.
+    """
     data, net = config.data, config.net
     dataset = create_dataset(
         data.dataset,
@@ -141,7 +145,7 @@ def build(config: Config, device: torch.device) -> Learner:
 
 
 def claim_workdir(workdir: Path) -> None:
-    """Create the folder and see that it takes files, before any work is done for nothing."""
+    """Create the folder and check that files can be written there, before any work is done."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=workdir):

@@ -68,7 +68,7 @@ class Bench:
         self.table: SensitivityTable | None = None
 
     def row(self, budget: float, method: str) -> dict[str, object]:
-        """Search, prune in earnest, measure, fine-tune, measure."""
+        """Search, prune, measure, fine-tune, measure."""
         problem = Problem(self.env, Budget("macs", budget))
         start = time.perf_counter()
         settings = SearchSettings(nb_rlouts=self.flags.nb_rlouts, nb_rlouts_min=self.flags.nb_rlouts // 4)

@@ -1,7 +1,7 @@
-"""All a run can be told: frozen dataclasses, one per concern; the command line's flags are their fields.
+"""The settings of a run: frozen dataclasses, one per concern. Their fields are the command line's flags.
 
-A new flag is a new field: its default, its teaching text and what it accepts stand in one place, here or, for an option
-of the engine, there. `Config.from_flags` reads a command line; `help_page` shows every flag, grouped by concern.
+A new flag is a new field. Its default, its help text and its accepted values are defined once, here or, for an option
+of the engine, there. `Config.from_flags` reads a command line. `help_page` shows every flag, grouped by concern.
 """
 
 from config.channel_pruning import ChannelPruningConfig

@@ -1,6 +1,6 @@
-"""The settings of --learner channel, but for the search of ratios.
+"""The settings of --learner channel, except those of the search.
 
-Names are PocketFlow's and so are the defaults, where it has them.
+Names and defaults are PocketFlow's, where it has them.
 """
 
 import math
@@ -13,7 +13,9 @@ from pocketprune.common.options import COUNT, COUNT_OR_ZERO, POSITIVE, SHARE
 
 @dataclass(frozen=True)
 class ChannelPruningConfig(Concern):
-    """Channel pruning (--learner channel)"""
+    """The settings of channel pruning."""
+
+    title = "Channel pruning (--learner channel)"
 
     cp_prune_option: str = setting(
         "uniform",
@@ -62,10 +64,10 @@ class ChannelPruningConfig(Concern):
 
     @property
     def selection(self) -> str:
-        """The selection in force: PocketFlow's --nocp_lasso turns the Lasso into weight magnitude."""
+        """The selection that is used. PocketFlow's --nocp_lasso replaces the Lasso by weight magnitude."""
         return "magnitude" if self.cp_selection == "lasso" and not self.cp_lasso else self.cp_selection
 
     @property
     def channel_multiple(self) -> int:
-        """The multiple in force: --cp_quadruple makes it one of 4 as well."""
+        """The multiple that is used. With --cp_quadruple it is a multiple of 4 as well."""
         return math.lcm(self.cp_channel_multiple, 4) if self.cp_quadruple else self.cp_channel_multiple

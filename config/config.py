@@ -1,6 +1,7 @@
-"""All settings of a run, one object."""
+"""All settings of a run, as one object."""
 
 import dataclasses
+import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from pocketprune.common.errors import UserError
 
 @dataclass(frozen=True)
 class Config:
-    """All settings of a run. Field names are distinct over all concerns: each is a flag."""
+    """All settings of a run. As each field is a flag, no name occurs in two concerns."""
 
     run: RunConfig = field(default_factory=RunConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -40,12 +41,11 @@ class Config:
             UserError: an unknown flag, a value of the wrong kind, or one that is not accepted.
         """
         values = parse(arguments, CONCERNS.values())
-        return cls(
-            **{
-                name: concern(**{flag.name: values[flag.name] for flag in dataclasses.fields(concern)})
-                for name, concern in CONCERNS.items()
-            }
-        )
+        parts: dict[str, typing.Any] = {
+            name: concern(**{flag.name: values[flag.name] for flag in dataclasses.fields(concern)})
+            for name, concern in CONCERNS.items()
+        }
+        return cls(**parts)
 
     def as_dict(self) -> dict[str, object]:
         """Return flag name -> value, for report.json."""
@@ -53,7 +53,7 @@ class Config:
         return {name: value for concern in concerns for name, value in concern.items()}
 
     def told(self, error: UserError) -> str:
-        """Return an error's line with the flag and its value in the place of the engine's argument."""
+        """Return an error's line with the flag and its value instead of the engine's argument."""
         flag = FLAG_OF_ARGUMENT.get(error.argument)
         if flag is None:
             return str(error)
@@ -62,7 +62,7 @@ class Config:
 
     @property
     def workdir(self) -> Path:
-        """The folder the run writes to: --workdir, or one named after the network and the data set."""
+        """The folder to which the run writes: --workdir, or one named after the network and the data set."""
         if self.run.workdir:
             return Path(self.run.workdir)
         net = short_name(self.net.net)
@@ -71,7 +71,7 @@ class Config:
         return Path("runs", f"{net}_at_{short_name(self.data.dataset)}")
 
 
-CONCERNS: dict[str, type[Concern]] = {part.name: part.default_factory for part in dataclasses.fields(Config)}
+CONCERNS: dict[str, type[Concern]] = typing.get_type_hints(Config)
 """The parts of a Config: name -> class."""
 
 FLAG_OF_ARGUMENT: dict[str, str] = {

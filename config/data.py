@@ -9,7 +9,9 @@ from pocketprune.common.options import COUNT, Interval
 
 @dataclass(frozen=True)
 class DataConfig(Concern):
-    """Data"""
+    """The settings of the data."""
+
+    title = "Data"
 
     dataset: str = setting("digits", f"{', '.join(DATASETS)}, or your own as file.py:callable")
     data_dir: str = setting("data", "folder that holds the data set; digits needs none")

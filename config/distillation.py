@@ -1,4 +1,4 @@
-"""The settings of learning from a teacher. Names are PocketFlow's and so are the defaults, where it has them."""
+"""The settings of distillation. Names and defaults are PocketFlow's, where it has them."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,9 @@ from pocketprune.common.options import NOT_NEGATIVE, POSITIVE, Interval
 
 @dataclass(frozen=True)
 class DistillationConfig(Concern):
-    """Distillation, in every learner that trains"""
+    """The settings of learning from a teacher."""
+
+    title = "Distillation, in every learner that trains"
 
     enbl_dst: bool = setting(
         False, "also learn a teacher's softened outputs: the dense network's, unless --dst_checkpoint names another"

@@ -1,4 +1,4 @@
-"""A command line as values: absl's flags, one for each field of the settings."""
+"""Reading a command line with absl's flags, one for each field of the settings."""
 
 import dataclasses
 import typing
@@ -11,8 +11,8 @@ from pocketprune.common.errors import UserError
 from pocketprune.common.names import suggestion
 
 
-class _ValueParser(flags.ArgumentParser):
-    """Turns a flag's text into its kind; absl's own parsers explain themselves in developers' words."""
+class _ValueParser(flags.ArgumentParser[typing.Any]):
+    """A parser of one kind of values. The messages of absl's own parsers are written for developers."""
 
     _EXPECTED: typing.ClassVar = {bool: "true or false", int: "a whole number", float: "a number"}
     _SWITCH: typing.ClassVar = {"true": True, "1": True, "false": False, "0": False}
@@ -21,6 +21,7 @@ class _ValueParser(flags.ArgumentParser):
         self.kind = kind
 
     def parse(self, argument: object) -> object:
+        """Return a flag's text as a value of the parser's kind."""
         if not isinstance(argument, str):
             return argument
         try:
@@ -56,7 +57,7 @@ def parse(arguments: Sequence[str], concerns: Iterable[type[Concern]]) -> dict[s
 
 
 def _as_one_word(arguments: Sequence[str], left: str) -> str:
-    """Tell how to write a switch whose value stands apart from it; "" where that is not what went wrong."""
+    """Return how to write a switch if a blank separates it from its value, else ""."""
     before = arguments[max(0, list(arguments).index(left) - 1)]
     if left.lower() in _ValueParser._SWITCH and before.startswith("-"):
         return f"; a switch takes its value as {before}={left.lower()}"

@@ -1,4 +1,4 @@
-"""The text of --help: every flag with its default, its limits and what it means, grouped by concern."""
+"""The text of --help: every flag with its default, its limits and its meaning, grouped by concern."""
 
 import dataclasses
 import shutil
@@ -20,14 +20,14 @@ A flag is written --name value or --name=value, a switch --name or --noname. Def
 
 
 def help_page(width: int | None = None) -> str:
-    """Return the text of --help, wrapped at `width` columns, or the terminal's."""
+    """Return the text of --help, wrapped at `width` columns or at the terminal's width."""
     width = width or max(60, min(110, shutil.get_terminal_size().columns))
     return "\n\n".join([HEAD, *(_described(concern, width) for concern in CONCERNS.values())])
 
 
 def _described(concern: type[Concern], width: int) -> str:
     """Return a concern's part of the page."""
-    lines = [f"{concern.__doc__}:"]
+    lines = [f"{concern.title}:"]
     for field in dataclasses.fields(concern):
         accept = field.metadata["accept"]
         limits = f"  {accept}" if isinstance(accept, Interval) else ""

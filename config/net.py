@@ -10,7 +10,9 @@ from pocketprune.common.options import Interval
 
 @dataclass(frozen=True)
 class NetConfig(Concern):
-    """Network"""
+    """The settings of the network."""
+
+    title = "Network"
 
     net: str = setting(
         "resnet",

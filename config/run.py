@@ -1,4 +1,4 @@
-"""The settings of a run as such: what to do, and where."""
+"""The settings of what to do, and where."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,9 @@ from pocketprune.common.options import COUNT, Interval
 
 @dataclass(frozen=True)
 class RunConfig(Concern):
-    """What to do, and where"""
+    """The settings of the run itself."""
+
+    title = "What to do, and where"
 
     learner: str = setting(
         "full-prec",

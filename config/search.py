@@ -1,6 +1,6 @@
-"""The settings of --cp_prune_option auto: which search, under which budget, and the agent's own.
+"""The settings of --cp_prune_option auto: those of the search, of its budget and of the ddpg agent.
 
-Names are PocketFlow's and so are the defaults, where it has them.
+Names and defaults are PocketFlow's, where it has them.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,9 @@ from pocketprune.search import SEARCHES, Budget, DdpgSettings, SearchSettings
 
 @dataclass(frozen=True)
 class SearchConfig(Concern):
-    """Search for preserve ratios (--cp_prune_option auto)"""
+    """The settings of the search for preserve ratios."""
+
+    title = "Search for preserve ratios (--cp_prune_option auto)"
 
     cp_search: str = setting(
         "dp",

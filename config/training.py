@@ -1,6 +1,6 @@
 """The settings of everything that trains: the dense network, and fine-tuning.
 
-Names are PocketFlow's and so are the defaults, where it has them.
+Names and defaults are PocketFlow's, where it has them.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,9 @@ from pocketprune.training.state import TrainSettings
 
 @dataclass(frozen=True)
 class TrainConfig(Concern):
-    """Training and fine-tuning"""
+    """The settings of training and fine-tuning."""
+
+    title = "Training and fine-tuning"
 
     lrn_rate_init: float | None = setting(
         None,

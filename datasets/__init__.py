@@ -1,4 +1,4 @@
-"""The data sets: `DATASETS`, from name to builder, and `create_dataset`."""
+"""The data sets: `DATASETS`, name -> builder, and `create_dataset`."""
 
 import os
 from collections.abc import Callable
@@ -47,13 +47,24 @@ def create_dataset(
     nb_workers: int | None = None,
     download: bool = False,
 ) -> Dataset:
-    """The data set called `name`: a key of `DATASETS`, `path/file.py:callable` or `module:callable`.
+    """Return the data set called `name`.
 
-    A builder receives those of the keywords that it accepts, and None leaves it its own default.
-    seed: fixes which training samples are held out for validation: nb_smpls_val of them, or val_fraction of
-    all. Raises UserError for an unknown name (with the nearest one), for missing or damaged files, for too
-    few samples in a class, and for a callable that fails, returns no Dataset or one whose batches are not what
-    `Split.batches` promises.
+    A builder receives those of the keywords that it accepts. None leaves it its own default.
+
+    Args:
+        name: a key of `DATASETS`, `path/file.py:callable` or `module:callable`.
+        data_dir: the folder of its files.
+        seed: decides which training samples are held out for validation.
+        device: where the batches are wanted.
+        nb_smpls_val: number of held-out samples.
+        val_fraction: their share, if no number is given.
+        image_size: side of the square images of image_folder.
+        nb_workers: processes that decode its files.
+        download: whether to fetch missing files.
+
+    Raises:
+        UserError: the name is unknown, files are missing or damaged, a class has too few samples, or the callable
+            fails, returns no Dataset or one whose batches are not what `Split.batches` promises.
     """
     builder = resolve("--dataset", name, DATASETS)
     options = {

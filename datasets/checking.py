@@ -1,4 +1,4 @@
-"""A person's own data set, looked at before any work is done with it and while it is used."""
+"""Checks of a caller's own data set, before any work is done with it and while it is used."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -14,14 +14,17 @@ from pocketprune.common.errors import UserError
 from pocketprune.common.registry import blaming
 
 PARTS = ("train", "val", "test")
-OURS = (TensorSplit, FolderSplit)  # whose batches need no watching, only their labels
+OURS = (TensorSplit, FolderSplit)  # of their batches, only the labels need a check
 
 
 def checked(dataset: Dataset, source: str) -> Dataset:
-    """Return the data set after a look at a batch of each split; splits of a person's own class are watched from then.
+    """Return the data set after a check of one batch of each split.
+
+    Splits of a caller's own class are wrapped, so that every later batch is checked as well.
 
     Args:
-        source: how the message of an error begins.
+        dataset: the data set.
+        source: the beginning of an error's message.
 
     Raises:
         UserError: a split is empty or fails, or its images or labels are not what `Split.batches` promises.
@@ -31,8 +34,10 @@ def checked(dataset: Dataset, source: str) -> Dataset:
         raise UserError(f"{source}: num_classes is {classes!r}; expected: a whole number of 1 or more")
     if not isinstance(shape, tuple | list) or len(shape) != 3 or any(type(n) is not int or n < 1 for n in shape):
         raise UserError(f"{source}: input_shape is {shape!r}; expected: (channels, height, width)")
-    dataset = replace(dataset, input_shape=tuple(shape))
-    return replace(dataset, **{part: _checked_split(dataset, part, f"{source}: its {part} split") for part in PARTS})
+    channels, height, width = shape
+    dataset = replace(dataset, input_shape=(channels, height, width))
+    train, val, test = (_checked_split(dataset, part, f"{source}: its {part} split") for part in PARTS)
+    return replace(dataset, train=train, val=val, test=test)
 
 
 def _checked_split(dataset: Dataset, part: str, where: str) -> Split:
@@ -53,7 +58,7 @@ def _checked_split(dataset: Dataset, part: str, where: str) -> Split:
 
 
 class WatchedSplit(Split):
-    """A person's own split whose every batch is looked at."""
+    """A caller's own split, of which every batch is checked."""
 
     def __init__(self, split: Split, dataset: Dataset, where: str) -> None:
         self._split, self._dataset, self._where = split, dataset, where
@@ -71,7 +76,7 @@ class WatchedSplit(Split):
 
 
 def _check_batch(batch: Any, dataset: Dataset, where: str) -> tuple[Tensor, Tensor]:
-    """Return images and labels; raise UserError unless they have the shapes and types that `Split.batches` promises."""
+    """Return images and labels, or raise UserError if they are not what `Split.batches` promises."""
     if not isinstance(batch, tuple | list) or len(batch) != 2 or not all(isinstance(part, Tensor) for part in batch):
         raise UserError(f"{where} gives a {type(batch).__name__}; expected: (images, labels), two tensors")
     images, labels = batch

@@ -8,7 +8,7 @@ import tarfile
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 import torch
@@ -39,11 +39,20 @@ def cifar10(
     val_fraction: float | None = None,
     download: bool = False,
 ) -> Dataset:
-    """10 classes, (3, 32, 32); augmented by a random crop of the image padded by 4, and mirroring.
+    """Return CIFAR-10: 10 classes, (3, 32, 32).
 
-    data_dir: holds the folder `cifar-10-batches-py` or the archive `cifar-10-python.tar.gz`, or is one.
-    download: fetch the archive into data_dir, checked against its MD5 sum, where neither is there.
-    Raises UserError for files that are missing, damaged or of another shape.
+    Augmentation is a random crop of the image padded by 4, and mirroring.
+
+    Args:
+        data_dir: the folder `cifar-10-batches-py`, the archive `cifar-10-python.tar.gz`, or the folder of one of them.
+        seed: decides which training samples are held out for validation.
+        device: where the images are kept.
+        nb_smpls_val: number of held-out samples.
+        val_fraction: their share, if no number is given.
+        download: whether to fetch the archive into data_dir if both are missing. Its MD5 sum is checked.
+
+    Raises:
+        UserError: files are missing, damaged or of another shape.
     """
     if data_dir is None:
         raise UserError(f"--data_dir: needed for --dataset=cifar10: where {FOLDER} or {ARCHIVE} is")
@@ -66,7 +75,7 @@ def cifar10(
 
 
 def _read_all(data_dir: Path, download: bool) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Every batch file's (images, labels), from the first of the accepted places that exists."""
+    """Return name -> (images, labels) of the batch files, from the first accepted place that exists."""
     for folder in (data_dir / FOLDER, data_dir):
         if folder.is_dir() and (folder.name == FOLDER or (folder / TEST_FILE).is_file()):
             return {name: _read_file(folder / name) for name in (*TRAIN_FILES, TEST_FILE)}
@@ -89,7 +98,7 @@ def _read_file(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _read_archive(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The batch files of the archive, read in memory: nothing is unpacked to disk."""
+    """Return name -> (images, labels) of the batch files in an archive, without unpacking it to disk."""
     wanted = {f"{FOLDER}/{name}": name for name in (*TRAIN_FILES, TEST_FILE)}
     found = {}
     try:
@@ -100,8 +109,9 @@ def _read_archive(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
             for member in archive:
                 name = wanted.get(member.name.removeprefix("./"))
-                if name and member.isfile():
-                    found[name] = _parse(archive.extractfile(member), f"{path}:{name}")
+                entry = archive.extractfile(member) if name and member.isfile() else None
+                if name and entry:
+                    found[name] = _parse(entry, f"{path}:{name}")
     except UserError:
         raise
     except Exception as error:  # a damaged one can raise nearly anything
@@ -112,8 +122,8 @@ def _read_archive(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     return found
 
 
-def _parse(file: BinaryIO, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """(images uint8 (n, 3, 32, 32), labels int64 (n,)) of one batch file, validated."""
+def _parse(file: IO[bytes], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return (images uint8 (n, 3, 32, 32), labels int64 (n,)) of one batch file, after a check."""
     content = load_plain_pickle(file, name)
     if not isinstance(content, dict):
         raise UserError(f"{name}: holds a {type(content).__name__}; accepted: a CIFAR-10 batch (a dict)")
@@ -130,7 +140,7 @@ def _parse(file: BinaryIO, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _download(archive: Path) -> None:
-    """Fetch the official archive; it appears under its name only when complete and its MD5 sum is right."""
+    """Fetch the official archive. It gets its name when it is complete and its MD5 sum is right."""
     part = archive.with_name(archive.name + ".part")
     try:
         archive.parent.mkdir(parents=True, exist_ok=True)
@@ -147,8 +157,8 @@ def _download(archive: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def _copy(source: BinaryIO, out: BinaryIO, advance: Callable[[int], object]) -> str:
-    """Copy a stream, reporting every chunk's bytes; returns the MD5 sum."""
+def _copy(source: IO[bytes], out: IO[bytes], advance: Callable[[int], object]) -> str:
+    """Copy a stream and return its MD5 sum. `advance` is called with the size of every chunk."""
     digest = hashlib.md5(usedforsecurity=False)
     while chunk := source.read(1 << 20):
         out.write(chunk)

@@ -16,7 +16,14 @@ def digits(
     nb_smpls_val: int | None = None,
     val_fraction: float | None = None,
 ) -> Dataset:
-    """10 classes, (1, 8, 8). The test set is the same, stratified, whatever the seed."""
+    """Return the digits: 10 classes, (1, 8, 8). The stratified test set is the same for every seed.
+
+    Args:
+        seed: decides which training samples are held out for validation.
+        device: where the images are kept.
+        nb_smpls_val: number of held-out samples.
+        val_fraction: their share, if no number is given.
+    """
     from sklearn.datasets import load_digits  # here, as its import takes as long as that of torch
 
     pixels, labels = load_digits(return_X_y=True)

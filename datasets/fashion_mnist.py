@@ -5,7 +5,6 @@ import math
 import os
 import zlib
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -28,10 +27,19 @@ def fashion_mnist(
     nb_smpls_val: int | None = None,
     val_fraction: float | None = None,
 ) -> Dataset:
-    """10 classes, (1, 28, 28); augmented by a random crop of the image padded by 2, and mirroring.
+    """Return Fashion-MNIST: 10 classes, (1, 28, 28).
 
-    data_dir: holds `{train,t10k}-{images-idx3,labels-idx1}-ubyte.gz`.
-    Raises UserError for files that are missing, damaged or of another shape.
+    Augmentation is a random crop of the image padded by 2, and mirroring.
+
+    Args:
+        data_dir: the folder of `{train,t10k}-{images-idx3,labels-idx1}-ubyte.gz`.
+        seed: decides which training samples are held out for validation.
+        device: where the images are kept.
+        nb_smpls_val: number of held-out samples.
+        val_fraction: their share, if no number is given.
+
+    Raises:
+        UserError: files are missing, damaged or of another shape.
     """
     if data_dir is None:
         raise UserError("--data_dir: needed for --dataset=fashion_mnist: where train-images-idx3-ubyte.gz is")
@@ -54,7 +62,7 @@ def fashion_mnist(
 
 
 def _read_part(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
-    """(images (n, 1, 28, 28), labels (n,)), both uint8, of the training or the test set."""
+    """Return (images (n, 1, 28, 28), labels (n,)), both uint8, of the training or the test set."""
     image_file, label_file = folder / f"{part}-images-idx3-ubyte.gz", folder / f"{part}-labels-idx1-ubyte.gz"
     images, labels = _read_idx(image_file, ndim=3), _read_idx(label_file, ndim=1)
     if len(labels) != len(images) or len(images) == 0:
@@ -65,7 +73,7 @@ def _read_part(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _read_idx(path: Path, ndim: int) -> np.ndarray:
-    """The uint8 array of `ndim` axes in a gzipped idx file: 0x000008, ndim, big-endian sizes, data."""
+    """Return the uint8 array of `ndim` axes in a gzipped idx file (0x000008, ndim, big-endian sizes, data)."""
     try:
         with gzip.open(path) as file:
             shape = _read_shape(file, path, ndim)
@@ -82,8 +90,8 @@ def _read_idx(path: Path, ndim: int) -> np.ndarray:
     return np.frombuffer(content, dtype=np.uint8).reshape(shape)
 
 
-def _read_shape(file: BinaryIO, path: Path, ndim: int) -> tuple[int, ...]:
-    """The sizes in an idx file's header. Refused are those of a file that would grow beyond any such data set."""
+def _read_shape(file: gzip.GzipFile, path: Path, ndim: int) -> tuple[int, ...]:
+    """Return the sizes in an idx file's header. Refuse those that no such data set has."""
     header = file.read(4 + 4 * ndim)
     if len(header) < 4 + 4 * ndim or header[:4] != bytes([0, 0, 8, ndim]):
         accepted = f"000008{ndim:02x}, an idx file of bytes"

@@ -1,7 +1,7 @@
 """Images in folders by class, as ImageNet has them: train/CLASS/*.jpg and val/CLASS/*.jpg.
 
-Worker processes decode, crop and scale whole batches to uint8; normalisation happens on the device. JPEG
-files are decoded at the smallest of the codec's scales that the crop allows, which is most of the speed.
+Worker processes decode, crop and scale whole batches to uint8. They are normalised on the device. JPEG files are
+decoded at the smallest of the codec's scales that the crop allows. This saves most of the time.
 """
 
 import math
@@ -43,12 +43,22 @@ def image_folder(
     image_size: int = 224,
     nb_workers: int | None = None,
 ) -> Dataset:
-    """A class for every folder in train/, in alphabetical order; (3, image_size, image_size).
+    """Return a data set with a class for every folder in train/, in alphabetical order, (3, image_size, image_size).
 
-    `test` is the folder val/; the validation split is held out of train/. Augmentation is a crop of random
-    area, aspect and place, and mirroring; without it images are cut from the centre.
-    nb_workers: decoding processes; 0 decodes in this one; by default one per core, up to 8.
-    Raises UserError for missing folders, classes that differ or are empty and, when read, damaged images.
+    `test` is the folder val/, and the validation split is held out of train/. Augmentation is a crop of random area,
+    aspect and place, and mirroring. Without it images are cut from the centre.
+
+    Args:
+        data_dir: the folder of train/ and val/.
+        seed: decides which training samples are held out for validation.
+        device: where the batches are wanted.
+        nb_smpls_val: number of held-out samples.
+        val_fraction: their share, if no number is given.
+        image_size: side of the square images.
+        nb_workers: decoding processes, by default one per core, up to 8. 0 decodes in this process.
+
+    Raises:
+        UserError: folders are missing, or classes differ or are empty. A damaged image raises it when it is read.
     """
     if data_dir is None:
         raise UserError("--data_dir: needed for --dataset=image_folder: the folder of train/ and val/")
@@ -75,7 +85,7 @@ def image_folder(
 
 
 class FolderSplit(Split):
-    """Image files with int64 labels (N,), decoded batch by batch."""
+    """A split of image files with int64 labels (N,), which are decoded batch by batch."""
 
     def __init__(
         self,
@@ -118,16 +128,16 @@ class FolderSplit(Split):
 
 
 def leave_signals(_worker: int) -> None:
-    """Leave SIGTERM and Ctrl-C, which often come to all processes of a run, to the main one, which then ends this one.
+    """Ignore SIGTERM and Ctrl-C in a worker process. Use this as a DataLoader's `worker_init_fn`.
 
-    For a DataLoader's `worker_init_fn`.
+    These signals often come to all processes of a run. The main one then ends its workers.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
 
 
-class _Batches(TorchDataset):
-    """Batch number -> (uint8 images (n, 3, S, S), labels (n,), "") or, for a damaged one, (-, -, message)."""
+class _Batches(TorchDataset[tuple[Tensor, Tensor, str]]):
+    """A map: batch number -> (uint8 images (n, 3, S, S), labels (n,), "") or, for a damaged image, (-, -, message)."""
 
     def __init__(self, files: np.ndarray, labels: Tensor, plan: Plan, image_size: int) -> None:
         self.files, self.labels, self.plan, self.image_size = files, labels, plan, image_size
@@ -142,13 +152,13 @@ class _Batches(TorchDataset):
             path = os.fsdecode(self.files[number])
             try:
                 image.copy_(torch.from_numpy(_decode(path, self.image_size, draw)))
-            except Exception as error:  # told as text: a worker's exception would come with its traceback
+            except Exception as error:  # returned as text: a worker's exception would come with its traceback
                 return torch.empty(0), torch.empty(0), f"{path}: not a readable image: {one_line(error)}"
         return images, self.labels[chosen], ""
 
 
 def _decode(path: str, size: int, draw: list[float] | None) -> np.ndarray:
-    """An image file as (3, size, size) uint8: the crop that `draw` decides or, without one, the centre."""
+    """Return an image file as (3, size, size) uint8: the crop for the random numbers `draw`, or else the centre."""
     bomb = warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning)
     with bomb, Image.open(path, formats=FORMATS) as image:
         width, height = image.size
@@ -172,7 +182,7 @@ def _centre_box(width: int, height: int) -> Box:
 
 
 def _random_box(width: int, height: int, draw: list[float]) -> Box:
-    """A window of random area (uniform), aspect (log-uniform) and place, cut to fit the image."""
+    """Return a window of random area (uniform), aspect (log-uniform) and place, cut to fit the image."""
     area = width * height * (AREA[0] + draw[0] * (AREA[1] - AREA[0]))
     aspect = math.exp(math.log(ASPECT[0]) + draw[1] * math.log(ASPECT[1] / ASPECT[0]))
     across = min(width, math.sqrt(area * aspect))
@@ -182,7 +192,7 @@ def _random_box(width: int, height: int, draw: list[float]) -> Box:
 
 
 def _scan(folder: Path) -> dict[str, list[str]]:
-    """Class -> its image files, both in alphabetical order."""
+    """Return class -> its image files, both in alphabetical order."""
     if not folder.is_dir():
         raise UserError(f"--data_dir={folder.parent}: no folder '{folder.name}' with a folder per class")
     classes = {}
@@ -205,7 +215,7 @@ def _require_same_classes(root: Path, train: list[str], val: list[str]) -> None:
 
 
 def _flatten(classes: dict[str, list[str]]) -> tuple[list[str], Tensor]:
-    """All files, with the numbers of their classes."""
+    """Return all files, and the numbers of their classes."""
     files = [file for members in classes.values() for file in members]
     counts = torch.tensor([len(members) for members in classes.values()])
     return files, torch.arange(len(classes)).repeat_interleave(counts)

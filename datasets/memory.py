@@ -1,4 +1,4 @@
-"""Data sets that fit on the device: one uint8 tensor, normalised and augmented in batches where it lies."""
+"""Data sets that fit on the device: one uint8 tensor, of which batches are augmented and normalised there."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,12 +17,16 @@ Augmentation = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class CropFlip:
-    """Shift every image by up to `pad` pixels each way, zeros moving in; mirror half of them if `flip`."""
+    """An augmentation that shifts every image by up to `pad` pixels each way, and mirrors half of them if `flip`.
+
+    The pixels that come in from outside are zero.
+    """
 
     pad: int
     flip: bool
 
     def __call__(self, images: Tensor, uniforms: Tensor) -> Tensor:
+        """Return the augmented images (n, C, H, W), by uniforms (n, 3) in [0, 1)."""
         n, _, height, width = images.shape
         padded = F.pad(images, (self.pad,) * 4)
         row, column = (uniforms[:, :2].T * (2 * self.pad + 1)).long()
@@ -34,9 +38,18 @@ class CropFlip:
 
 
 class TensorSplit(Split):
-    """Samples held as one uint8 tensor (N, C, H, W) with int64 labels (N,), on `device`.
+    """A split that is one tensor on the device.
 
-    mean, std: per channel, for pixels scaled to [0, 1]. Raises UserError where the shapes do not match.
+    Args:
+        images: uint8 (N, C, H, W).
+        labels: whole numbers (N,).
+        mean: per channel, of pixels scaled to [0, 1].
+        std: standard deviation per channel, likewise.
+        augmentation: what is done to a batch's images on request.
+        device: where the tensor is kept.
+
+    Raises:
+        UserError: the images have another type, or another number than the labels.
     """
 
     def __init__(
@@ -89,9 +102,23 @@ def in_memory(
     nb_smpls_val: int | None = None,
     val_fraction: float | None = None,
 ) -> Dataset:
-    """A Dataset of (images uint8 (N, C, H, W), labels (N,)) arrays; `val` is held out of `train` by `seed`.
+    """Return a data set of arrays. Its validation split is held out of `train`.
 
-    Raises UserError for labels that are not 0 to num_classes - 1, and where the held-out number leaves a class empty.
+    Args:
+        name: of the data set.
+        train: (images uint8 (N, C, H, W), labels (N,)).
+        test: likewise.
+        num_classes: number of classes.
+        mean: per channel, of pixels scaled to [0, 1].
+        std: standard deviation per channel, likewise.
+        augmentation: that of training images.
+        seed: decides which training samples are held out for validation.
+        device: where the images are kept.
+        nb_smpls_val: number of held-out samples.
+        val_fraction: their share, if no number is given.
+
+    Raises:
+        UserError: labels are not 0 to num_classes - 1, or holding out samples would leave a class empty.
     """
     images, labels = torch.from_numpy(train[0]), _labels(train[1], num_classes, "training")
     kept, held = hold_out(labels, num_classes, seed=seed, nb_smpls_val=nb_smpls_val, val_fraction=val_fraction)
@@ -99,11 +126,13 @@ def in_memory(
     def split(images: Tensor, labels: Tensor) -> TensorSplit:
         return TensorSplit(images, labels, mean=mean, std=std, augmentation=augmentation, device=device)
 
+    fitted = split(images[kept], labels[kept])
+    _, channels, height, width = images.shape
     return Dataset(
         name=name,
         num_classes=num_classes,
-        input_shape=tuple(images.shape[1:]),
-        train=split(images[kept], labels[kept]),
+        input_shape=(channels, height, width),
+        train=fitted,
         val=split(images[held], labels[held]),
         test=split(torch.from_numpy(test[0]), _labels(test[1], num_classes, "test")),
     )

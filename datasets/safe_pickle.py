@@ -1,13 +1,14 @@
-"""Unpickling without running what a file asks for: only byte arrays and plain containers come out.
+"""Unpickling without running what a file asks for: it gives byte arrays and plain containers only.
 
-No constructor of numpy's is called: one of them takes raw bytes for pointers where the file says that they are objects.
+No constructor of numpy's is called, because one of them takes raw bytes for pointers if the file says that they are
+objects.
 """
 
 import io
 import math
 import pickle
 import pickletools
-from typing import Any, BinaryIO
+from typing import IO, Any, Literal
 
 import numpy as np
 
@@ -18,14 +19,15 @@ BYTE_TYPES = ("u1", "|u1", "uint8")
 LARGEST_FILE = 2**26  # bytes; twice an official CIFAR-10 batch
 
 
-def load_plain_pickle(file: BinaryIO, name: str, largest: int = LARGEST_FILE) -> Any:
-    """Return what is in a pickle: uint8 arrays, dicts, lists, bytes, strings and numbers.
+def load_plain_pickle(file: IO[bytes], name: str, largest: int = LARGEST_FILE) -> Any:
+    """Return the content of a pickle: uint8 arrays, dicts, lists, bytes, strings and numbers.
 
-    Strings of Python 2 come as bytes. Arrays come where the pickle is one, or a dict with arrays among its values.
+    Strings of Python 2 are returned as bytes. The content may be an array, or a dict with arrays among its values.
 
     Args:
-        name: of the file, for messages.
-        largest: bytes that the file may have.
+        file: the pickle.
+        name: its name in messages.
+        largest: largest accepted size of the file, in bytes.
 
     Raises:
         UserError: the file is damaged, too large, or asks for anything else.
@@ -44,23 +46,23 @@ def load_plain_pickle(file: BinaryIO, name: str, largest: int = LARGEST_FILE) ->
 
 
 def _check_memo(content: bytes) -> None:
-    """Refuse a number in the unpickler's memo that would have it make room for more items than there are bytes."""
+    """Refuse an index in the unpickler's memo that would make it allocate more items than there are bytes."""
     for opcode, argument, _ in pickletools.genops(content):
-        if "PUT" in opcode.name and argument > len(content):
+        if "PUT" in opcode.name and isinstance(argument, int) and argument > len(content):
             raise pickle.UnpicklingError(f"memo entry {argument} is not accepted")
 
 
 class _Bytes:
-    """The only type of numbers that arrays may have, in the place of a numpy dtype."""
+    """The stand-in for a numpy dtype. Bytes are the only type of numbers that arrays may have."""
 
     __slots__ = ()
 
     def __setstate__(self, state: object) -> None:
-        """Byte order and alignment are nothing to a byte."""
+        """Ignore byte order and alignment, which a byte does not have."""
 
 
 class _Array:
-    """An array as a pickle describes it, in the place of numpy's own."""
+    """The stand-in for numpy's array, as a pickle describes it."""
 
     __slots__ = ("array",)
 
@@ -71,8 +73,8 @@ class _Array:
         _, shape, dtype, fortran, raw = state
         self.fill(raw, dtype, shape, "F" if fortran else "C")
 
-    def fill(self, raw: bytes, dtype: _Bytes, shape: tuple[int, ...], order: str) -> None:
-        """Make the array of raw bytes, or raise UnpicklingError where they are not as many as the shape says."""
+    def fill(self, raw: bytes, dtype: _Bytes, shape: tuple[int, ...], order: Literal["C", "F"]) -> None:
+        """Make the array of raw bytes, or raise UnpicklingError if their number differs from the shape's."""
         if not isinstance(dtype, _Bytes) or not isinstance(raw, bytes | bytearray):
             raise pickle.UnpicklingError("an array without bytes of data is not accepted")
         if any(type(size) is not int or size < 0 for size in shape) or math.prod(shape) != len(raw):
@@ -85,12 +87,13 @@ def _unwrapped(value: Any) -> Any:
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Gives a pickle methods of its own for the few names that arrays are spelt with.
+    """An unpickler that gives a pickle its own methods for the few names by which arrays are described.
 
-    Methods, because a pickle may set attributes on what it is given, and theirs cannot be set.
+    They are methods because a pickle may set attributes of what it gets, and those of methods cannot be set.
     """
 
     def find_class(self, module: str, name: str) -> Any:
+        """Return the stand-in for a name, or raise UnpicklingError."""
         accepted = {
             ("numpy", "ndarray"): "ndarray",
             ("numpy", "dtype"): self._dtype,
@@ -111,17 +114,17 @@ class _PlainUnpickler(pickle.Unpickler):
         return _Bytes()
 
     def _reconstruct(self, _kind: object, _shape: object, _type: object) -> _Array:
-        """Begin an array as protocols 0 to 4 do; its state follows."""
+        """Begin an array as protocols 0 to 4 do. Its state follows."""
         return _Array()
 
-    def _frombuffer(self, raw: bytes, dtype: _Bytes, shape: tuple[int, ...], order: str) -> _Array:
-        """Make an array as protocol 5 spells it."""
+    def _frombuffer(self, raw: bytes, dtype: _Bytes, shape: tuple[int, ...], order: Literal["C", "F"]) -> _Array:
+        """Return an array as protocol 5 describes it."""
         array = _Array()
         array.fill(raw, dtype, shape, order)
         return array
 
     def _encode(self, text: str, encoding: str) -> bytes:
-        """Make bytes as protocol 2 spells them; the other codecs of `_codecs.encode` stay out of reach."""
+        """Return bytes as protocol 2 describes them. The other codecs of `_codecs.encode` are refused."""
         if encoding != "latin1":
             raise pickle.UnpicklingError(f"codec {encoding!r} is not accepted")
         return text.encode("latin1")

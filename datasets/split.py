@@ -1,7 +1,7 @@
-"""What every data set is: three splits that hand out normalised batches in a reproducible order.
+"""The parts of every data set: three splits that give normalised batches in a reproducible order.
 
-Order and augmentation come from generators of their own, keyed by (seed, epoch, batch): nothing depends on
-where an iteration started, on how often it ran, or on torch's global generator, and the latter is left alone.
+Order and augmentation come from generators of their own, with keys made of (seed, epoch, batch). They do not depend on
+the start of an iteration, on earlier iterations or on torch's global generator, which is not used.
 """
 
 import math
@@ -20,7 +20,7 @@ _ORDER, _AUGMENTATION, _HOLDOUT = range(3)  # independent streams of random numb
 
 @dataclass(frozen=True)
 class Plan:
-    """One pass over a split, as one of `world_size` processes sees it; `batch_size` is this rank's."""
+    """One pass over a split, as one of `world_size` processes sees it. `batch_size` is that of this process."""
 
     batch_size: int
     seed: int = 0
@@ -41,7 +41,7 @@ class Plan:
             raise UserError(f"start={self.start}: accepted: 0 or more")
 
     def samples(self, size: int) -> Tensor:
-        """This rank's sample numbers (int64, CPU): every world_size-th of the epoch's global permutation."""
+        """Return this rank's sample numbers (int64, CPU): every world_size-th of the epoch's global permutation."""
         if self.shuffle:
             order = torch.randperm(size, generator=generator(_ORDER, self.seed, self.epoch))
         else:
@@ -49,7 +49,7 @@ class Plan:
         return order[self.rank :: self.world_size]
 
     def batch_range(self, size: int) -> range:
-        """The numbers of this rank's batches, from `start` on; with `drop_last` the same on every rank."""
+        """Return the numbers of this rank's batches, from `start` on. With `drop_last` every rank has the same."""
         if self.drop_last:
             stop = size // self.world_size // self.batch_size
         else:
@@ -57,10 +57,10 @@ class Plan:
         return range(min(self.start, stop), stop)
 
     def uniforms(self, batch: int, columns: int) -> Tensor:
-        """Numbers in [0, 1) that decide a batch's augmentation: (batch_size, columns), float32, CPU.
+        """Return numbers in [0, 1) that decide a batch's augmentation: (batch_size, columns), float32, CPU.
 
-        Drawn for the global batch, of which each rank takes its samples' rows: how many processes share a
-        global batch does not change what is done to its samples.
+        They are drawn for the global batch, and each rank takes the rows of its samples. The augmentation of a sample
+        therefore does not depend on the number of processes.
         """
         source = generator(_AUGMENTATION, self.seed, self.epoch, batch)
         rows = torch.rand(self.batch_size * self.world_size, columns, generator=source)
@@ -74,11 +74,11 @@ class Split(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """The number of samples."""
+        """Return the number of samples."""
 
     @abstractmethod
     def _iterate(self, plan: Plan) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of `plan`."""
+        """Yield the batches of `plan`."""
 
     def batches(
         self,
@@ -93,25 +93,39 @@ class Split(ABC):
         rank: int = 0,
         world_size: int = 1,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images (n, C, H, W), float32, normalised, on the device, with labels (n,), int64.
+        """Return an iterator over (images (n, C, H, W), float32, normalised, on the device; labels (n,), int64).
 
-        Batch b is a function of (seed, epoch, b) alone: iterating from `start` gives the tail of the full
-        iteration. `batch_size` is per process; with world_size > 1 a rank gets every world_size-th sample of
-        the same permutation, so all ranks' batches b together are the single process's batch of that total.
-        Raises UserError for a batch size, rank or start out of range.
+        Batch b is a function of (seed, epoch, b) alone. With several processes, a rank gets every world_size-th sample
+        of the same permutation. Batch b of all ranks together is then the batch of a single process.
+
+        Args:
+            batch_size: images per batch in this process.
+            seed: of order and augmentation.
+            epoch: number of the pass over the data.
+            start: number of the first batch; the ones before it are skipped.
+            shuffle: whether the order is random.
+            augment: whether images are augmented.
+            drop_last: whether an incomplete last batch is left out.
+            rank: number of this process.
+            world_size: number of processes.
+
+        Raises:
+            UserError: the batch size, rank or start is out of range.
         """
         plan = Plan(batch_size, seed, epoch, start, shuffle, augment, drop_last, rank, world_size)
         return self._iterate(plan)
 
     def num_batches(self, batch_size: int, *, drop_last: bool = False, world_size: int = 1) -> int:
-        """The number of batches in an epoch: on every rank with `drop_last`; else on rank 0, and elsewhere
-        this or one less."""
+        """Return the number of batches in an epoch.
+
+        It is that of every rank with `drop_last`, and otherwise that of rank 0. Other ranks may then have one less.
+        """
         return len(Plan(batch_size, drop_last=drop_last, world_size=world_size).batch_range(len(self)))
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labelled images of `input_shape` (C, H, W). `val` is held out of the training set, fixed by seed."""
+    """Labelled images of `input_shape` (C, H, W). `val` is held out of the training set."""
 
     name: str
     num_classes: int
@@ -122,7 +136,7 @@ class Dataset:
 
 
 def generator(*key: int) -> torch.Generator:
-    """A CPU generator whose stream is a function of the integers in `key`."""
+    """Return a CPU generator whose numbers are a function of the integers in `key`."""
     words = np.random.SeedSequence([k % 2**64 for k in key]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))
 
@@ -135,10 +149,20 @@ def hold_out(
     nb_smpls_val: int | None = None,
     val_fraction: float | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Divide samples into (kept for training, held out), sorted indices, in equal shares of every class.
+    """Divide samples into those for training and held-out ones, with equal shares of every class.
 
-    Held out are `nb_smpls_val`, else `val_fraction` of the samples, else a tenth but at most 10,000.
-    Raises UserError where a class would be left without a sample on either side.
+    Args:
+        labels: those of all samples (N,).
+        num_classes: number of classes.
+        seed: decides which samples are held out.
+        nb_smpls_val: number of held-out samples.
+        val_fraction: their share, if no number is given. Without either it is a tenth, but at most 10,000 samples.
+
+    Returns:
+        The sorted indices of the samples for training, and those of the held-out ones.
+
+    Raises:
+        UserError: a class would have no sample on one of the sides.
     """
     counts = torch.bincount(labels, minlength=num_classes)
     for label, count in enumerate(counts.tolist()):
@@ -168,7 +192,7 @@ def _holdout_size(size: int, nb_smpls_val: int | None, val_fraction: float | Non
 
 
 def _shares(counts: Tensor, total: int) -> Tensor:
-    """`total` divided in proportion to `counts`, from 1 to count - 1 each (largest remainders)."""
+    """Divide `total` in proportion to `counts`, by largest remainders. Each share is between 1 and count - 1."""
     exact = counts.double() * total / counts.sum()
     shares = torch.minimum(exact.floor().long().clamp(min=1), counts - 1)
     while (missing := total - int(shares.sum())) != 0:

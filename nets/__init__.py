@@ -1,4 +1,4 @@
-"""The networks: `NETS`, from name to builder, and `create_net`, which also takes a user's own callable."""
+"""The networks: `NETS`, name -> builder, and `create_net`, which also takes a caller's own builder."""
 
 from collections.abc import Callable
 
@@ -37,12 +37,22 @@ def create_net(
     resnet_shortcut: str | None = None,
     mobilenet_depth_mult: float | None = None,
 ) -> nn.Module:
-    """A freshly initialised network, (N, *input_shape) -> logits (N, num_classes).
+    """Return a newly initialised network, (N, *input_shape) -> logits (N, num_classes).
 
-    `name` is a key of `NETS`, `path/file.py:callable` or `module:callable`; a builder receives those of the
-    keywords that it accepts, and None leaves it its own default. Raises UserError for an unknown name (with
-    the nearest one), a value that is not offered, an input that is too small, and a callable that fails or
-    returns no module.
+    A builder receives those of the keywords that it accepts. None leaves it its own default.
+
+    Args:
+        name: a key of `NETS`, `path/file.py:callable` or `module:callable`.
+        num_classes: number of logits.
+        input_shape: (C, H, W) of the images.
+        resnet_size: layers of a residual or plain network.
+        resnet_version: 1 for post-activation blocks, 2 for pre-activation blocks.
+        resnet_shortcut: the shortcut of blocks that change the shape.
+        mobilenet_depth_mult: factor of a MobileNet's channels.
+
+    Raises:
+        UserError: the name is unknown, a value is not offered, the input is too small, or the callable fails or returns
+            no module.
     """
     builder = resolve("--net", name, NETS)
     options = {

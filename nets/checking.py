@@ -1,4 +1,4 @@
-"""A network tried on two images, before any work is done with it."""
+"""A check of a network on two images, before any work is done with it."""
 
 import torch
 from torch import Tensor, nn
@@ -9,13 +9,17 @@ from pocketprune.common.registry import blaming
 
 
 def check_outputs(net: nn.Module, images: Tensor, source: str) -> int:
-    """Return how many classes a network tells apart: it turns images (b, C, H, W) into logits (b, classes).
+    """Return the number of classes of a network that turns images (b, C, H, W) into logits (b, classes).
 
-    The random generators stay where they are.
+    The random generators stay as they are.
+
+    Args:
+        net: the network.
+        images: a batch.
+        source: the beginning of an error's message.
 
     Raises:
-        UserError: the network fails on the images, or its outputs are something else; the message begins with
-            `source`.
+        UserError: the network fails on the images, or its outputs are not logits.
     """
     given = f"{tuple(images.shape)} {str(images.dtype).removeprefix('torch.')}"
     cuda = [images.device] if images.is_cuda else []

@@ -6,10 +6,16 @@ from nets.blocks import InputShape, initialise, require_side
 
 
 def lenet(*, num_classes: int, input_shape: InputShape) -> nn.Sequential:
-    """Input (N, C, H, W) -> logits (N, num_classes); convolutions of 32 and 64 channels, 256 hidden units.
+    """Return a LeNet, (N, C, H, W) -> logits (N, num_classes), with 32 and 64 channels and 256 hidden units.
 
-    The convolutions are padded to keep the map's size, so that 8x8 images will do.
-    Raises UserError for images under 4x4 pixels.
+    The convolutions are padded to keep the map's size, so that 8x8 images are large enough.
+
+    Args:
+        num_classes: number of logits.
+        input_shape: (C, H, W) of the images.
+
+    Raises:
+        UserError: the images have fewer than 4x4 pixels.
     """
     require_side("lenet", input_shape, 4)
     channels, height, width = input_shape

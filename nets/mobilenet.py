@@ -1,7 +1,7 @@
 """MobileNets: v1 (Howard et al. 2017) and v2 (Sandler et al. 2018), of any width.
 
-Images under 64 pixels skip the first two of the five halvings, so that 32x32 ends as a 4x4 map, not as 1x1.
-The names of v2 are torchvision's.
+For images under 64 pixels the first two of the five halvings are left out, so that 32x32 pixels give a 4x4 map and not
+1x1. The names of v2 are torchvision's.
 """
 
 from torch import Tensor, nn
@@ -38,7 +38,10 @@ class DepthwiseSeparable(nn.Sequential):
 
 
 class InvertedResidual(nn.Module):
-    """Pointwise expansion, depthwise 3x3, linear pointwise projection; plus the input where shapes allow."""
+    """A pointwise expansion, a depthwise 3x3 convolution and a linear pointwise projection.
+
+    The input is added where the shapes are equal.
+    """
 
     def __init__(self, c_in: int, c_out: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -49,11 +52,12 @@ class InvertedResidual(nn.Module):
         self.conv = nn.Sequential(*expand, depthwise, *_conv_bn(None, hidden, c_out, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv(x) if self.residual else self.conv(x)
+        y: Tensor = self.conv(x)
+        return x + y if self.residual else y
 
 
 class MobileNet(nn.Module):
-    """Input (N, C, H, W) -> logits (N, num_classes)."""
+    """The network (N, C, H, W) -> logits (N, num_classes), from its features."""
 
     def __init__(self, features: list[nn.Module], last: int, dropout: float, num_classes: int) -> None:
         super().__init__()
@@ -62,13 +66,20 @@ class MobileNet(nn.Module):
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.features(x).mean((2, 3)))
+        logits: Tensor = self.classifier(self.features(x).mean((2, 3)))
+        return logits
 
 
 def mobilenet_v1(*, num_classes: int, input_shape: InputShape, mobilenet_depth_mult: float = 1.0) -> MobileNet:
-    """MobileNet-v1 with every layer's channels multiplied by `mobilenet_depth_mult`, but 8 or more.
+    """Return a MobileNet-v1.
 
-    Raises UserError for a multiplier that is not positive and for images under 8x8 pixels.
+    Args:
+        num_classes: number of logits.
+        input_shape: (C, H, W) of the images.
+        mobilenet_depth_mult: factor of every layer's channels, of which at least 8 remain.
+
+    Raises:
+        UserError: the factor is not positive, or the images have fewer than 8x8 pixels.
     """
 
     def scaled(channels: int) -> int:
@@ -84,9 +95,15 @@ def mobilenet_v1(*, num_classes: int, input_shape: InputShape, mobilenet_depth_m
 
 
 def mobilenet_v2(*, num_classes: int, input_shape: InputShape, mobilenet_depth_mult: float = 1.0) -> MobileNet:
-    """MobileNet-v2 with every layer's channels multiplied by `mobilenet_depth_mult`, in multiples of 8.
+    """Return a MobileNet-v2.
 
-    Raises UserError for a multiplier that is not positive and for images under 8x8 pixels.
+    Args:
+        num_classes: number of logits.
+        input_shape: (C, H, W) of the images.
+        mobilenet_depth_mult: factor of every layer's channels, which are then rounded to multiples of 8.
+
+    Raises:
+        UserError: the factor is not positive, or the images have fewer than 8x8 pixels.
     """
 
     def scaled(channels: int, factor: float = mobilenet_depth_mult) -> int:
@@ -106,7 +123,7 @@ def mobilenet_v2(*, num_classes: int, input_shape: InputShape, mobilenet_depth_m
 
 
 def _strides(net: str, input_shape: InputShape, depth_mult: float, strides: list[int]) -> list[int]:
-    """The strides for this input, after checking it and the width."""
+    """Return the strides for this input, after a check of its size and of the factor."""
     require_side(net, input_shape, 8)
     if not 0 < depth_mult < float("inf"):
         raise UserError(f"--mobilenet_depth_mult={depth_mult}: accepted: a number above 0")

@@ -10,7 +10,7 @@ from nets.blocks import WIDTHS, InputShape, blocks_per_stage, conv3x3, initialis
 
 
 class PlainBlock(nn.Module):
-    """conv, bn, relu, conv, bn, relu."""
+    """A block of conv, bn, relu, conv, bn, relu."""
 
     def __init__(self, c_in: int, c_out: int, stride: int) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class PlainBlock(nn.Module):
 
 
 class Plain(nn.Module):
-    """Input (N, C, H, W) -> logits (N, num_classes); named as the residual network is."""
+    """The network (N, C, H, W) -> logits (N, num_classes), with the parameter names of the residual one."""
 
     def __init__(self, nb_blocks: int, c_in: int, num_classes: int) -> None:
         super().__init__()
@@ -40,7 +40,8 @@ class Plain(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
-        return self.linear(x.mean((2, 3)))
+        logits: Tensor = self.linear(x.mean((2, 3)))
+        return logits
 
 
 def _stage(nb_blocks: int, c_in: int, c_out: int, stride: int) -> nn.Sequential:
@@ -49,9 +50,15 @@ def _stage(nb_blocks: int, c_in: int, c_out: int, stride: int) -> nn.Sequential:
 
 
 def plain(*, num_classes: int, input_shape: InputShape, resnet_size: int = 20) -> Plain:
-    """A plain network of `resnet_size` = 6n+2 layers.
+    """Return a plain network.
 
-    Raises UserError for another size and for images under 4x4 pixels.
+    Args:
+        num_classes: number of logits.
+        input_shape: (C, H, W) of the images.
+        resnet_size: layers, 6n+2.
+
+    Raises:
+        UserError: the size is another one, or the images have fewer than 4x4 pixels.
     """
     require_side("plain", input_shape, 4)
     return Plain(blocks_per_stage("--resnet_size", resnet_size), input_shape[0], num_classes)

@@ -15,7 +15,7 @@ SHORTCUTS = ("projection", "pad")
 
 
 class PadShortcut(nn.Module):
-    """The parameter-free shortcut: every stride-th position, zero channels on both sides."""
+    """The shortcut without parameters: every stride-th position, with zero channels on both sides."""
 
     def __init__(self, c_in: int, c_out: int, stride: int) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class PadShortcut(nn.Module):
 
 
 def _shortcut(kind: str, version: int, c_in: int, c_out: int, stride: int, first: bool) -> nn.Module | None:
-    """What a block's shortcut does to its input; None for the identity."""
+    """Return a block's shortcut; None for the identity."""
     if kind == "projection" and first:
         conv = nn.Conv2d(c_in, c_out, 1, stride=stride, bias=False)
         return conv if version == 2 else nn.Sequential(conv, nn.BatchNorm2d(c_out))
@@ -37,7 +37,7 @@ def _shortcut(kind: str, version: int, c_in: int, c_out: int, stride: int, first
 
 
 class BlockV1(nn.Module):
-    """conv, bn, relu, conv, bn, add, relu. The shortcut runs (and is listed) before the convolutions."""
+    """A block of conv, bn, relu, conv, bn, add, relu. Its shortcut runs (and is listed) before the convolutions."""
 
     def __init__(self, c_in: int, c_out: int, stride: int, shortcut: nn.Module | None) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class BlockV1(nn.Module):
 
 
 class BlockV2(nn.Module):
-    """bn, relu, conv, bn, relu, conv, add. A shortcut that changes shape reads the activated input."""
+    """A block of bn, relu, conv, bn, relu, conv, add. A shortcut that changes the shape reads the activated input."""
 
     def __init__(self, c_in: int, c_out: int, stride: int, shortcut: nn.Module | None) -> None:
         super().__init__()
@@ -67,14 +67,15 @@ class BlockV2(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         active = torch.relu(self.bn1(x))
         shortcut = x if self.shortcut is None else self.shortcut(active)
-        return self.conv2(torch.relu(self.bn2(self.conv1(active)))) + shortcut
+        out: Tensor = self.conv2(torch.relu(self.bn2(self.conv1(active))))
+        return out + shortcut
 
 
 class ResNet(nn.Module):
-    """Input (N, C, H, W) -> logits (N, num_classes).
+    """The network (N, C, H, W) -> logits (N, num_classes).
 
-    Names: conv1, bn1, layer{1,2,3}.{i}.{shortcut,conv1,bn1,conv2,bn2}, linear; in version 2 there is no `bn1`
-    after the stem but a `bn` before the pooling.
+    Its parameters are named conv1, bn1, layer{1,2,3}.{i}.{shortcut,conv1,bn1,conv2,bn2}, linear. Version 2 has no `bn1`
+    after the stem, but a `bn` before the pooling.
     """
 
     def __init__(self, version: int, shortcut: str, nb_blocks: int, c_in: int, num_classes: int) -> None:
@@ -99,7 +100,8 @@ class ResNet(nn.Module):
         x = self.layer3(self.layer2(self.layer1(x)))
         if self.version == 2:
             x = torch.relu(self.bn(x))
-        return self.linear(x.mean((2, 3)))
+        logits: Tensor = self.linear(x.mean((2, 3)))
+        return logits
 
 
 def _stage(version: int, kind: str, nb_blocks: int, c_in: int, c_out: int, stride: int) -> nn.Sequential:
@@ -119,12 +121,21 @@ def resnet(
     resnet_version: int = 2,
     resnet_shortcut: str = "projection",
 ) -> ResNet:
-    """A CIFAR residual network of `resnet_size` = 6n+2 layers.
+    """Return a CIFAR residual network.
 
-    The defaults are PocketFlow's: pre-activation blocks and a projection shortcut in the first block of
-    *each* stage, 22 convolutions for size 20. Version 1 with `pad` is He et al.'s, under the names that most
-    public weights use.
-    Raises UserError for a size, version or shortcut that is not offered and for images under 4x4 pixels.
+    The defaults are PocketFlow's: pre-activation blocks and a projection shortcut in the first block of *each* stage,
+    which makes 22 convolutions for size 20. Version 1 with `pad` is that of He et al., with the parameter names of most
+    public weights.
+
+    Args:
+        num_classes: number of logits.
+        input_shape: (C, H, W) of the images.
+        resnet_size: layers, 6n+2.
+        resnet_version: 1 for post-activation blocks, 2 for pre-activation blocks.
+        resnet_shortcut: one of `SHORTCUTS`.
+
+    Raises:
+        UserError: the size, version or shortcut is not offered, or the images have fewer than 4x4 pixels.
     """
     require_choice("--resnet_version", resnet_version, (1, 2))
     require_choice("--resnet_shortcut", resnet_shortcut, SHORTCUTS)

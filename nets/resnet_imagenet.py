@@ -10,7 +10,7 @@ from nets.blocks import InputShape, conv3x3, initialise, require_choice, require
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut, which runs (and is listed) before them."""
+    """A block of two 3x3 convolutions and a shortcut, which runs (and is listed) before them."""
 
     expansion = 1
 
@@ -29,7 +29,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions, the last four times as wide, and a shortcut, which runs before them."""
+    """A block of 1x1, 3x3 and 1x1 convolutions, the last one four times as wide, and a shortcut, which runs first."""
 
     expansion = 4
 
@@ -58,7 +58,7 @@ SIZES: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int,
 
 
 class ResNetImageNet(nn.Module):
-    """Input (N, C, H, W) -> logits (N, num_classes); five halvings of the map, then global pooling."""
+    """The network (N, C, H, W) -> logits (N, num_classes), with five halvings of the map and a global pooling."""
 
     def __init__(
         self, block: type[BasicBlock] | type[Bottleneck], depths: tuple[int, ...], c_in: int, num_classes: int
@@ -77,7 +77,8 @@ class ResNetImageNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(torch.relu(self.bn1(self.conv1(x))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return self.fc(x.mean((2, 3)))
+        logits: Tensor = self.fc(x.mean((2, 3)))
+        return logits
 
 
 def _stage(block: type[BasicBlock] | type[Bottleneck], depth: int, c_in: int, width: int, stride: int) -> nn.Sequential:
@@ -90,7 +91,16 @@ def _stage(block: type[BasicBlock] | type[Bottleneck], depth: int, c_in: int, wi
 
 
 def resnet_imagenet(*, num_classes: int, input_shape: InputShape, resnet_size: int = 18) -> ResNetImageNet:
-    """ResNet-18, -34 or -50. Raises UserError for another size and for images under 32x32 pixels."""
+    """Return a ResNet-18, -34 or -50.
+
+    Args:
+        num_classes: number of logits.
+        input_shape: (C, H, W) of the images.
+        resnet_size: 18, 34 or 50.
+
+    Raises:
+        UserError: the size is another one, or the images have fewer than 32x32 pixels.
+    """
     require_choice("--resnet_size", resnet_size, tuple(SIZES))
     require_side("resnet_imagenet", input_shape, 32)
     return ResNetImageNet(*SIZES[resnet_size], input_shape[0], num_classes)

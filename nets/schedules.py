@@ -1,6 +1,7 @@
-"""How long and how fast each network trains on each kind of data, as PocketFlow does where it says.
+"""The training schedule of each network on each kind of data: PocketFlow's where it has one.
 
-PocketFlow: CIFAR networks 250 epochs, ImageNet residual networks and MobileNet-v1 100, MobileNet-v2 412.
+PocketFlow trains CIFAR networks for 250 epochs, ImageNet residual networks and MobileNet-v1 for 100, and MobileNet-v2
+for 412.
 """
 
 from dataclasses import dataclass
@@ -10,9 +11,13 @@ from dataclasses import dataclass
 class Schedule:
     """A full training by SGD with momentum.
 
-    lrn_rate_init: learning rate at the start, for steps of `batch_size_norm` images.
-    loss_w_dcy: weight decay.
-    nb_epochs: length; at each of `decay_epochs` the rate is multiplied by `decay_rate`.
+    Attributes:
+        lrn_rate_init: learning rate at the start, for steps of `batch_size_norm` images.
+        batch_size_norm: number of these images.
+        loss_w_dcy: weight decay.
+        nb_epochs: length in epochs.
+        decay_epochs: epochs at which the rate is multiplied by `decay_rate`.
+        decay_rate: this factor.
     """
 
     lrn_rate_init: float
@@ -24,7 +29,7 @@ class Schedule:
 
 
 def _digits(lrn_rate_init: float, batch_size_norm: int, loss_w_dcy: float) -> Schedule:
-    """An epoch is ten steps; the network has learnt what it can from the 1,300 images after 40 of them."""
+    """Return a schedule of 40 epochs of ten steps. After that a network learns no more from the 1,300 images."""
     return Schedule(lrn_rate_init, batch_size_norm, loss_w_dcy, 40, (16, 24, 32))
 
 
@@ -46,7 +51,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "fashion_mnist": ("fashion", "small"),
     "image_folder": ("large",),
 }
-"""Data set -> kinds, the most particular first; any other is `small`, as CIFAR-10 is."""
+"""Data set -> its kinds, the most specific one first. Any other data set is `small`, like CIFAR-10."""
 
 SCHEDULES: dict[tuple[str, str], Schedule] = {
     ("lenet", "digits"): _digits(0.05, 128, 5e-4),
@@ -69,10 +74,10 @@ SCHEDULES: dict[tuple[str, str], Schedule] = {
 
 
 def schedule_for(net: str, dataset: str) -> Schedule:
-    """The schedule of a network on a data set, both by name.
+    """Return the schedule of a network on a data set, both by name.
 
-    A network without one of its own (`plain`, a user's) takes that of `resnet` or, on large images, of
-    `resnet_imagenet`; a data set without one takes that of small images.
+    A network without a schedule of its own (`plain`, a caller's own) takes that of `resnet`. On large images it takes
+    that of `resnet_imagenet`. A data set without one takes that of small images.
     """
     kinds = KINDS.get(dataset, ("small",))
     fallback = "resnet_imagenet" if kinds == ("large",) else "resnet"

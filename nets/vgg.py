@@ -8,7 +8,7 @@ STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512
 
 
 class VGG(nn.Module):
-    """Input (N, C, H, W) -> logits (N, num_classes)."""
+    """The network (N, C, H, W) -> logits (N, num_classes)."""
 
     def __init__(self, c_in: int, grid: tuple[int, int], hidden: int, num_classes: int) -> None:
         super().__init__()
@@ -26,7 +26,8 @@ class VGG(nn.Module):
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.avgpool(self.features(x)).flatten(1))
+        logits: Tensor = self.classifier(self.avgpool(self.features(x)).flatten(1))
+        return logits
 
 
 def _features(c_in: int) -> list[nn.Module]:
@@ -40,11 +41,17 @@ def _features(c_in: int) -> list[nn.Module]:
 
 
 def vgg16_bn(*, num_classes: int, input_shape: InputShape) -> VGG:
-    """VGG-16. For images of 224x224 the network is torchvision's, parameter for parameter.
+    """Return a VGG-16. For images of 224x224 pixels it has the parameters of torchvision's.
 
-    The classifier reads the map that five halvings leave, at most 7x7; under 224 pixels its hidden layers
-    have 512 units instead of 4096, which a 1x1 map of 512 channels could not fill.
-    Raises UserError for images under 32x32 pixels.
+    The classifier reads the map that five halvings leave, at most 7x7. Under 224 pixels its hidden layers have 512
+    units instead of 4096, which would be too many for a 1x1 map of 512 channels.
+
+    Args:
+        num_classes: number of logits.
+        input_shape: (C, H, W) of the images.
+
+    Raises:
+        UserError: the images have fewer than 32x32 pixels.
     """
     require_side("vgg16_bn", input_shape, 32)
     channels, height, width = input_shape

@@ -79,8 +79,9 @@ def compare(first: Path, second: Path) -> list[str]:
 
 
 def tensors_of(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of an artifact by name."""
-    return torch.load(path, weights_only=True)["tensors"]
+    """Return the tensors of an artifact by name."""
+    tensors: dict[str, torch.Tensor] = torch.load(path, weights_only=True)["tensors"]
+    return tensors
 
 
 def figures_of(report: object, name: str = "") -> dict[str, object]:

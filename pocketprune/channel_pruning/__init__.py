@@ -1,0 +1,1 @@
+"""Channel pruning by reconstruction: `prune_channels`, `search_ratios`, and what they share."""

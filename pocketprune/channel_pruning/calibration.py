@@ -1,4 +1,4 @@
-"""The calibration images of one process, and how the processes of a pruning put their moments together."""
+"""The calibration images of one process, and the sums of moments over the processes of a pruning."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from pocketprune.numerics.moments import Moments, all_reduce
 from pocketprune.training.distributed import gather_objects
 
 HELD_OUT = 5
-"""One image in five is held out of the fit and judges it."""
+"""The fit does not use one image in HELD_OUT. The fit's error is measured on these images."""
 
 
 class Calibration:
     """Batches of inputs, of which the last images of each batch are held out.
 
-    Under several processes every process brings its own part of each batch: its images are every `world`-th of the
-    whole batch, from `rank` on. Which images are held out is decided on whole batches, so that the processes together
-    fit and judge on the images that one process would.
+    Under several processes every process brings its own part of each batch: every `world`-th image of the whole batch,
+    from number `rank` on. The held-out images are chosen on whole batches. The processes together therefore use the
+    same images for the fit, and the same ones for its error, as a single process.
 
     Attributes:
         batches: this process's inputs.
         rank: this process's number.
-        world: how many processes there are.
+        world: number of processes.
     """
 
     def __init__(self, batches: Sequence[Any], *, rank: int = 0, world: int = 1) -> None:
@@ -43,14 +43,14 @@ class Calibration:
             seen += size
 
     def fitted_rows(self, number: int, length: int) -> int:
-        """Return how many of the first rows of batch `number`, which a layer sees as `length` rows, are fitted to."""
+        """Return how many of the first rows of batch `number` the fit uses. A layer sees it as `length` rows."""
         size = self._sizes[number]
         return min(length, self._fitted[number] * length // size if size else 0)
 
     def held_out(self) -> list[Any]:
         """Return the held-out images of this process, batch by batch, as inputs of the network.
 
-        Where no image is held out these are all images.
+        If no image is held out, these are all images.
         """
         if self.world == 1 and self._fitted == self._sizes:
             return self.batches
@@ -61,16 +61,16 @@ class Calibration:
         return found
 
     def total(self, moments: list[Moments]) -> list[Moments]:
-        """Return the moments of all processes' images; to be called in each of them."""
+        """Return the moments of all processes' images. Every process must call this."""
         return [all_reduce(m) for m in moments] if self.world > 1 else moments
 
     def gather(self, value: Any) -> list[Any]:
-        """Return the values of all processes, by rank; to be called in each of them."""
+        """Return the values of all processes, by rank. Every process must call this."""
         return gather_objects(value) if self.world > 1 else [value]
 
 
 class _Rows:
-    """Picks the rows from `first` on of tensors that have the batch axis."""
+    """A function that returns the rows from `first` on of a tensor that has the batch axis."""
 
     def __init__(self, size: int, first: int) -> None:
         self.size, self.first = size, first
@@ -80,12 +80,12 @@ class _Rows:
 
 
 class Positions:
-    """Draws random output positions; each process has its own."""
+    """A source of random output positions. Each process has its own one."""
 
     def __init__(self, count: int, seed: int, device: torch.device) -> None:
         self.count, self.device = count, device
         self.generator = torch.Generator().manual_seed(seed)
 
     def __call__(self, images: int, places: int) -> Tensor:
-        """Return positions (p,) out of `places`, shared by the images of a batch."""
+        """Return positions (p,) out of `places`. The images of a batch share them."""
         return torch.randperm(places, generator=self.generator)[: min(self.count, places)].to(self.device)

@@ -1,17 +1,16 @@
-"""One layer as the mathematics sees it: patches, targets, weight blocks, and where the refitted weight goes."""
+"""One layer as the mathematics sees it: patches, targets, weight blocks, and the place of the refitted weight."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.nn import functional
 
+from pocketprune.channel_pruning.geometry import geometry_of
 from pocketprune.common.errors import UserError
 from pocketprune.graph.branches import following_norm, norm_scale
+from pocketprune.graph.nodes import arguments
 from pocketprune.graph.sweep import Sweep
 from pocketprune.graph.tracing import TracedNet, operator_name
 from pocketprune.numerics.evidence import ConsumerSlice
@@ -20,52 +19,35 @@ from pocketprune.numerics.reconstruction import expand_blocks, refit, relative_e
 from pocketprune.structure.cost_model import Decision
 from pocketprune.structure.layers import can_have_bias
 from pocketprune.structure.propagation import Contraction
-from pocketprune.structure.propagation.rules import argument
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """Where a convolution's patches lie, per spatial axis; a linear layer has none.
-
-    Attributes:
-        padding: zeros on both sides of each axis.
-        extra: further zeros at the end of each axis, as padding="same" puts them with an even kernel.
-    """
-
-    kernel: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
-    dilation: tuple[int, ...]
-    extra: tuple[int, ...]
-
-    def padded(self, x: Tensor) -> Tensor:
-        """Return an input (N, C, *in) with the extra zeros."""
-        if not any(self.extra):
-            return x
-        return functional.pad(x, [zeros for extra in reversed(self.extra) for zeros in (0, extra)])
-
 
 Fit = tuple[Tensor, Tensor]
 """A weight (|S| * block, n) and a bias (n,)."""
 
 
 class Consumer:
-    """A conv or linear layer whose input channels are chosen among and whose weight is refitted.
+    """A convolution or linear layer whose input channels are selected and whose weight is refitted.
 
-    A convolution of several groups is as many small ones side by side that keep the same places. Everything below is a
-    list with one entry for each of them.
+    A convolution of several groups counts as several small ones side by side that keep the same places. The lists below
+    have one entry for each of them.
 
     Attributes:
-        decision: the units of its input that it chooses among.
+        decision: the units of its input, of which it keeps some.
+        weight_name: name of the weight tensor.
         conv_groups: groups of the convolution; 1 for a linear layer.
         block: rows of a patch that belong to one unit (channels per unit times kernel size).
         bias_place: where a refitted bias goes: the layer's own "bias", the running mean of the "norm" that follows, a
-            "new" bias, or "" where there is no place that no other layer reads.
+            "new" bias, or "" if another layer reads each of these places.
+
+    Raises:
+        ValueError: the layer has no weight tensor.
     """
 
     def __init__(self, traced: TracedNet, decision: Decision) -> None:
         self.traced, self.decision = traced, decision
         self.layer: Contraction = decision.layer.layer
+        if self.layer.weight is None:
+            raise ValueError(f"{self.layer.node} has no weight")
+        self.weight_name = self.layer.weight
         self.node: fx.Node = self.layer.node
         self.conv_groups = self.layer.groups
         self.geometry = geometry_of(self.node) if operator_name(self.node) != "linear" else None
@@ -78,51 +60,60 @@ class Consumer:
         self._rows = rows.reshape(-1).to(self.weight_tensor.device)
 
     def _find_bias_place(self) -> str:
-        """Return a place that no other layer reads: a tensor that two layers share cannot serve both."""
+        """Return a place that no other layer reads, because a tensor of two layers cannot hold the bias of both."""
         if self.layer.bias is not None and self.traced.reader_count(self.layer.bias) == 1:
             return "bias"
-        if self.norm is not None and self.traced.reader_count(self._mean_name) == 1:
+        if self._mean_name is not None and self.traced.reader_count(self._mean_name) == 1:
             return "norm"
         return "new" if self.layer.bias is None and can_have_bias(self.traced, self.layer) else ""
 
     @property
-    def _mean_name(self) -> str:
-        """Name of the running mean of the norm that follows."""
-        return self.traced.tensor_names[self.norm.args[3]]
+    def _mean_name(self) -> str | None:
+        """The name of the running mean of the norm that follows; None without such a norm."""
+        return None if self.norm is None else self.traced.tensor_names[arguments(self.norm)[3]]
 
     @property
     def weight_tensor(self) -> Tensor:
         """The dense weight."""
-        return self._own[self.layer.weight].detach()
+        return self._own[self.weight_name].detach()
 
     @property
     def weights(self) -> list[Tensor]:
-        """The dense weights as the moments see them, (d, n) each, rows in the order of the units."""
+        """The dense weights as the moments see them: (d, n) each, with rows in the order of the units."""
         return [part.flatten(1).T[self._rows] for part in self.weight_tensor.chunk(self.conv_groups)]
 
     @property
     def biases(self) -> list[Tensor]:
-        """The dense biases (n,) in float64, zeros where the layer has none."""
+        """The dense biases (n,) in float64. They are zero if the layer has none."""
         n = self.weight_tensor.shape[0]
         bias = self._own[self.layer.bias].detach() if self.layer.bias else self.weight_tensor.new_zeros(n)
         return list(bias.double().chunk(self.conv_groups))
 
     @property
     def output_weights(self) -> list[Tensor | None]:
-        """Squared scales (n,) of the batch norm that follows the outputs, or None."""
+        """The squared scales (n,) of the batch norm that follows the outputs, or None."""
         if self.norm is None:
             return [None] * self.conv_groups
         scale = norm_scale(self.norm, self.traced.tensor_names, self._own)
         return list(scale.square().chunk(self.conv_groups))
 
     def new_moments(self) -> list[Moments]:
+        """Return moments of no rows."""
         n, device = self.weight_tensor.shape[0] // self.conv_groups, self.weight_tensor.device
         return [Moments.zeros(len(self._rows), n, device) for _ in range(self.conv_groups)]
 
     def update(
         self, moments: list[Moments], x: Tensor, target: Tensor, points: int, draw: Callable[[int, int], Tensor]
     ) -> None:
-        """Add a batch: the layer's input and the target of its output, at `points` positions an image (0 = all)."""
+        """Add a batch to the moments.
+
+        Args:
+            moments: those of the layer.
+            x: the layer's input.
+            target: the target of its output.
+            points: number of positions per image; 0 stands for all.
+            draw: returns random positions for (images, places).
+        """
         if self.geometry is None:
             moments[0].update(x.reshape(-1, x.shape[-1]), target.reshape(-1, target.shape[-1]))
             return
@@ -134,7 +125,7 @@ class Consumer:
             part.update_conv(x_part, y_part, g.kernel, g.stride, g.padding, g.dilation, positions)
 
     def check(self, moments: list[Moments]) -> None:
-        """Raise UserError where the layer met values that are no numbers."""
+        """Raise UserError if the layer met NaN or infinite values."""
         if not all(bool(m.sigma.isfinite().all() and m.A.diagonal().isfinite().all()) for m in moments):
             raise UserError(
                 f"layer '{self.decision.layer.name}' meets NaN or infinite values on them", argument="batches"
@@ -143,8 +134,8 @@ class Consumer:
     def ordered(self, moments: list[Moments]) -> list[Moments]:
         """Return the moments with patch rows in the order of the units, each unit's rows together.
 
-        Where a refitted bias has no place, the moments are taken about zero, less the bias that the layer has, so that
-        no refit asks for another one.
+        If a refitted bias has no place, the moments are those of the targets minus the layer's bias, about zero. A
+        refit to them has no intercept.
         """
         moments = [m.without_noise(torch.finfo(self.weight_tensor.dtype).eps) for m in moments]
         if not self.bias_place:
@@ -155,22 +146,22 @@ class Consumer:
         return [Moments(m.count, m.mean_x[r], m.mean_y, m.A[r][:, r], m.B[r], m.sigma) for m in moments]
 
     def dense(self, kept: Tensor) -> list[Fit]:
-        """Return the old weight on the kept units, and the old bias, where one is fitted."""
+        """Return the old weight on the kept units, and the old bias, which is zero if none can be refitted."""
         rows = expand_blocks(kept, self.block)
         biases = self.biases if self.bias_place else [torch.zeros_like(bias) for bias in self.biases]
         return [(w[rows].double(), b) for w, b in zip(self.weights, biases, strict=True)]
 
     def slices(self, moments: list[Moments]) -> list[ConsumerSlice]:
-        """Return what a criterion reads of the layer, with these moments."""
+        """Return what a criterion reads of the layer, given its moments."""
         parts = zip(self.weights, moments, self.output_weights, strict=True)
         return [ConsumerSlice(weight, self.block, m, scale) for weight, m, scale in parts]
 
     def refit(self, moments: list[Moments], kept: Tensor, ridge: float) -> list[Fit]:
-        """The least-squares weight and bias on the kept units."""
+        """Return the least-squares weight and bias on the kept units."""
         return [refit(m, w, kept, self.block, ridge) for m, w in zip(moments, self.weights, strict=True)]
 
     def error(self, moments: list[Moments], fits: list[Fit], kept: Tensor) -> float:
-        """Error of the kept units' output over the targets' variance, all parts together."""
+        """Return the error of the output over the variance of the targets, summed over all parts."""
         total = variance = 0.0
         for m, (W, b), scale in zip(moments, fits, self.output_weights, strict=True):
             share = float((m.sigma if scale is None else m.sigma * scale).sum())
@@ -179,23 +170,26 @@ class Consumer:
         return total / variance if variance > 0 else 0.0
 
     def refitted(self, kept: Tensor, fits: list[Fit]) -> tuple[dict[str, Tensor], dict[fx.Node, Tensor]]:
-        """Return refitted tensors by name, in dense shapes with zeros for dropped units, and new biases by node."""
+        """Return refitted tensors by name, and new biases by node.
+
+        The tensors have dense shapes, with zeros for dropped units.
+        """
         dense = self.weight_tensor
         rows = self._rows.view(-1, self.block)[kept].reshape(-1)
         full = dense.new_zeros(dense[0].numel(), dense.shape[0])
         full[rows] = torch.cat([W for W, _ in fits], dim=1).to(full.dtype)
-        tensors = {self.layer.weight: full.T.reshape(dense.shape).contiguous()}
-        bias = torch.cat([b for _, b in fits])
-        if self.bias_place == "bias":
+        tensors = {self.weight_name: full.T.reshape(dense.shape).contiguous()}
+        bias, mean_name = torch.cat([b for _, b in fits]), self._mean_name
+        if self.bias_place == "bias" and self.layer.bias is not None:
             tensors[self.layer.bias] = bias.to(dense.dtype)
-        elif self.bias_place == "norm":
-            mean, old = self._own[self._mean_name], torch.cat(self.biases)
-            tensors[self._mean_name] = (mean.double() - (bias - old)).to(mean.dtype)
+        elif self.bias_place == "norm" and mean_name is not None:
+            mean, old = self._own[mean_name], torch.cat(self.biases)
+            tensors[mean_name] = (mean.double() - (bias - old)).to(mean.dtype)
         return tensors, {self.node: bias.to(dense.dtype)} if self.bias_place == "new" else {}
 
 
 def _about(moments: Moments, bias: Tensor) -> Moments:
-    """The moments of targets less a bias (n,)."""
+    """Return the moments of the targets minus a bias (n,)."""
     m = moments
     return Moments(m.count, m.mean_x, m.mean_y - bias.to(m.mean_y), m.A, m.B, m.sigma)
 
@@ -207,11 +201,14 @@ def moments_of(
     draw: Callable[[int, int], Tensor],
     progress: Callable[[str, int, int], None],
 ) -> Iterator[tuple[Consumer, list[Moments]]]:
-    """Yield each consumer that a sweep stops at, with the moments of this process's inputs.
+    """Yield each consumer at which a sweep stops, with the moments of this process's inputs.
 
     Args:
-        points: as for `Consumer.update`, as is `draw`.
-        progress: called with (layer, done, total) before each.
+        sweep: the sweep.
+        consumers: by the nodes at which it stops.
+        points: as for `Consumer.update`.
+        draw: as for `Consumer.update`.
+        progress: called with (layer, done, total) before each consumer.
     """
     for number, stop in enumerate(sweep):
         consumer = consumers[stop]
@@ -220,23 +217,3 @@ def moments_of(
         for x, target in sweep.rows():
             consumer.update(moments, x, target, points, draw)
         yield consumer, moments
-
-
-def geometry_of(node: fx.Node) -> Geometry:
-    """Return kernel, stride, padding and dilation of a convolution node."""
-    kernel = tuple(node.args[1].meta["val"].shape[2:])
-
-    def per_axis(value: Any) -> tuple[int, ...]:
-        values = [value] * len(kernel) if isinstance(value, int) else list(value)
-        return tuple(values * len(kernel) if len(values) == 1 else values)
-
-    stride = per_axis(argument(node, node.args, node.kwargs, "stride"))
-    dilation = per_axis(argument(node, node.args, node.kwargs, "dilation"))
-    padding = argument(node, node.args, node.kwargs, "padding")
-    extra: list[int] = [0] * len(kernel)
-    if padding == "valid":
-        padding = 0
-    elif padding == "same":
-        spans = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
-        padding, extra = [span // 2 for span in spans], [span % 2 for span in spans]
-    return Geometry(kernel, stride, per_axis(padding), dilation, tuple(extra))

@@ -1,4 +1,4 @@
-"""Shared inputs pruned jointly: one choice for all layers that read a channel group."""
+"""Joint pruning of shared inputs: one selection for all layers that read a channel group."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ Tell = Callable[[str, int, int], None]
 def coupled_cut(plan: Plan, calibration: Calibration, positions: Positions, tell: Tell) -> Cut:
     """Return the cut that removes channels from the groups that coupled layers read.
 
-    A group's readers are weighed together on the dense network's moments: their Gram matrices add. The group keeps the
-    largest share that any of its prunable readers asks for.
+    The criterion sees all readers of a group together, by their moments on the dense network: their Gram matrices add.
+    The group keeps the largest share that any of its prunable readers asks for.
     """
     structure, cut = plan.structure, Cut.nothing(plan.structure)
     shares = _shares(plan)
@@ -61,13 +61,13 @@ def _kept(
     selection: str,
     generator: torch.Generator,
 ) -> Tensor:
-    """The channels of a group that all of its readers together keep."""
+    """Return the channels of a group that all of its readers together keep."""
     parts = [part for consumer, m in moments for part in slices_of(structure, group, consumer, m)]
     return kept_channels(selection, Evidence(channels=group.size, consumers=parts, generator=generator), count)
 
 
 def _shares(plan: Plan) -> dict[str, float]:
-    """Group name -> share kept, for the groups that coupled layers read and that lose something."""
+    """Return group name -> share kept, for the groups that coupled layers read and that lose channels."""
     shares: dict[str, float] = {}
     for layer in plan.layers:
         if layer.way == "couple":
@@ -81,7 +81,7 @@ def _shares(plan: Plan) -> dict[str, float]:
 def _dense_moments(
     plan: Plan, readers: Sequence[PrunableLayer], calibration: Calibration, positions: Positions, tell: Tell
 ) -> list[tuple[Consumer, list[Moments]]]:
-    """Every reader's moments on the dense network, in one pass."""
+    """Return every reader with its moments on the dense network, from one pass."""
     traced, options = plan.structure.traced, plan.options
     consumers = {r.layer.node: Consumer(traced, whole_input(r)) for r in readers}
     sweep = Sweep(Route.through(traced, list(consumers)), calibration.batches, cache_gb=options.cache_gb)
@@ -100,7 +100,8 @@ def _dense_moments(
 def slices_of(
     structure: Structure, group: ChannelGroup, consumer: Consumer, moments: list[Moments]
 ) -> list[ConsumerSlice]:
-    """Return what a reader reads of one group; the target is what the group itself contributes."""
+    """Return what a reader reads of one group. The target is the contribution of the group itself."""
+    assert consumer.layer.in_ids is not None  # a reader of a group carries its identities
     labels = structure.class_of(consumer.layer.in_ids).reshape(consumer.conv_groups, -1)
     slices = []
     for inputs, m, weight, scale in zip(labels, moments, consumer.weights, consumer.output_weights, strict=True):

@@ -1,4 +1,4 @@
-"""What a pruning has decided so far, as one value: the sweep, the search's roll-outs and thinning share it."""
+"""The decisions of a pruning so far, as one value that the sweep, the search's roll-outs and thinning share."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from pocketprune.thinning.removal import thin
 
 @dataclass(frozen=True)
 class Cut:
-    """What is removed from a network, and which of its tensors are refitted. A cut is never changed, only merged.
+    """The channels that are removed from a network, and its refitted tensors. A cut is merged, but never changed.
 
     Attributes:
         removed: boolean per class of the structure.
-        samplers: weight name -> input channels that its layer reads of a tensor that stays whole.
+        samplers: weight name -> the input channels that its layer keeps of a tensor that stays whole.
         tensors: refitted parameters and buffers by name, in dense shapes.
-        biases: biases given to layers that have none, by node, in dense shapes.
+        biases: new biases of layers that have none, by node, in dense shapes.
     """
 
     removed: np.ndarray
@@ -41,7 +41,7 @@ class Cut:
         return cls(np.zeros(int(structure.classes.max()) + 1, dtype=bool))
 
     def merged(self, other: Cut) -> Cut:
-        """Return both cuts as one; where both refit a tensor, the other's counts."""
+        """Return both cuts as one. If both refit a tensor, that of `other` holds."""
         return Cut(
             self.removed | other.removed,
             {**self.samplers, **other.samplers},
@@ -56,7 +56,7 @@ class Cut:
 
     @property
     def bytes(self) -> int:
-        """Memory of the refitted tensors."""
+        """The memory of the refitted tensors."""
         return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
 
     def remaining_units(self, structure: Structure, decision: Decision) -> np.ndarray:
@@ -67,11 +67,11 @@ class Cut:
         return np.flatnonzero(~self.removed[structure.class_of(layer.in_ids)[decision.units[:, 0]]])
 
     def replacements(self, structure: Structure) -> Replacements:
-        """Return how a sweep's pruned network differs from the dense one."""
+        """Return the differences between a sweep's pruned network and the dense one."""
         return Replacements(self.tensors, self.biases, masked_readers(structure, self.removed))
 
     def thinned(self, structure: Structure) -> tuple[nn.Module, Recipe]:
-        """Return the network without what is removed, its tensors refitted, and its recipe."""
+        """Return the thinned network with its refitted tensors, and its recipe."""
         kept = {
             group.name: [i for i, label in enumerate(group.classes) if not self.removed[label]]
             for group in structure.groups
@@ -85,7 +85,7 @@ class Cut:
         return thin(structure, recipe, tensors=tensors), recipe
 
     def following(self, structure: Structure, net: nn.Module, recipe: Recipe, names: set[str]) -> Cut:
-        """Return the cut with the tensors `names`, and the new biases, of the thinned network after it was trained."""
+        """Return the cut after the thinned network was trained: with its tensors `names` and its new biases."""
         tuned = expand_tensors(net, recipe, {**structure.traced.named_tensors(), **self.tensors})
         biases = dict(self.biases)
         nodes = {layer.weight: layer.node for layer in structure.contractions}
@@ -97,9 +97,9 @@ class Cut:
         return Cut(self.removed, self.samplers, {**self.tensors, **tensors}, biases)
 
     def _new_biases(self, structure: Structure, recipe: Recipe) -> Iterable[tuple[str, dict[int, list[int]], Tensor]]:
-        """Yield the path of each layer that was given a bias, its kept outputs by axis, and the dense bias."""
+        """Yield (path, kept outputs by axis, dense bias) for each layer with a new bias."""
         for layer in structure.contractions:
-            if layer.node in self.biases:
+            if layer.weight is not None and layer.node in self.biases:
                 outputs = {axis: kept for axis, kept in recipe.kept.get(layer.weight, {}).items() if axis == 0}
                 yield layer.weight.removesuffix(".weight"), outputs, self.biases[layer.node]
 

@@ -1,4 +1,4 @@
-"""The last look at a pruned network: does its output keep what the layers' errors promise?"""
+"""The measured error of a pruned network's output, compared with the errors of its layers."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from pocketprune.training.distributed import gather_objects
 FACTOR, SLACK = 4.0, 0.1
 """An output error above FACTOR times the largest error of a layer, plus SLACK, contradicts the layers' errors."""
 SHARE, LEAST = 0.5, 0.02
-"""Where a layer writes the output, both errors are of the same thing: they may differ by SHARE, or by LEAST."""
+"""If a layer writes the output, its error and that of the output should agree. They may differ by SHARE or LEAST."""
 FALLEN = 1.0
-"""At this output error a constant, the mean output, would do as well."""
+"""At this output error the network is no better than a constant, the mean output."""
 
 
 class PruningWarning(UserWarning):
@@ -32,12 +32,15 @@ class PruningWarning(UserWarning):
 
 
 def measured(result: PruneResult, plan: Plan, calibration: Calibration, promised: float | None) -> PruneResult:
-    """Return the result with the measured error of the thinned network's output, and a warning where it is too large.
+    """Return the result with the measured error of the thinned network's output, and a warning if it is too large.
 
     The error is measured once, end to end, on the calibration's held-out images.
 
     Args:
-        promised: the error on the same images of the layer that writes the output, where one does.
+        result: the pruned network.
+        plan: how it was pruned.
+        calibration: the images.
+        promised: the error of the layer that writes the output, on the same images; None if no layer does.
     """
     dense, together = plan.structure.traced.net, calibration.world > 1
     error = output_error(result.net, dense, calibration.held_out(), together=together)
@@ -68,11 +71,11 @@ def output_error(net: nn.Module, dense: nn.Module, batches: Iterable[Any], *, to
     """Return the squared difference of two networks' outputs over the variance of the dense one's.
 
     The variance is taken over the images, for each number of the output by itself. All floating-point tensors of the
-    output count together. Where the dense outputs do not vary, as those of a single image, a difference gives NaN.
+    output count together. If the dense outputs do not vary, as those of a single image, a difference gives NaN.
 
     Args:
         batches: inputs; each network works on a copy.
-        together: whether every process brings its own batches and all are counted; to be called in each of them.
+        together: whether every process brings its own batches and all of them count. Every process must then call this.
     """
     own = _Sums()
     with untouched(net), untouched(dense), evaluation_mode(net), evaluation_mode(dense):
@@ -109,7 +112,7 @@ def _keys(parts: list[tuple[float, dict[tuple[int, ...], Tensor]]]) -> set[tuple
 
 
 def _variance(parts: list[Tensor]) -> float:
-    """Squared distances from the means, of numbers whose sums several processes have."""
+    """Return the sum of squared distances from the means, from the sums of several processes."""
     total, squares, count = torch.stack(parts).sum(0)
     return float((squares - total.square() / count).sum())
 

@@ -1,4 +1,4 @@
-"""How to prune: the options of a pruning, checked once, and what it calls meanwhile."""
+"""The options of a pruning, and the functions that it calls meanwhile."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pocketprune.structure.layers import LAYERS, SHARED_INPUTS
 SEEDS = Interval(0, 2**63 - 1, whole=True)
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
+"""A function that is called with a text for the current work, the amount done, and the total."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +52,10 @@ class PruningOptions:
     )
     refit: str = option(
         "all",
-        "all layers (those with unpruned inputs make up for what earlier layers lost) or only the pruned ones",
+        "all layers (those with unpruned inputs correct errors of earlier layers) or only the pruned ones",
         accept=("all", "pruned"),
     )
-    branch_drift: bool = option(True, "layers before an addition make up for the drift of its other operand")
+    branch_drift: bool = option(True, "layers before an addition correct the drift of its other operand")
     attention: str = option("heads", "heads removes whole heads, widths narrows all heads alike", accept=ATTENTION)
     check: bool = option(True, "permute every channel group first, and leave it alone where that changes the output")
     group_size: int | None = option(
@@ -71,7 +71,7 @@ class PruningOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Hooks:
-    """What a pruning calls, and where it resumes.
+    """The functions that a pruning calls, and the state from which it resumes.
 
     Attributes:
         progress: called with (what, done, total).

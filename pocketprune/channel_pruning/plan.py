@@ -1,4 +1,4 @@
-"""What a pruning is going to do: a frozen plan, made before any image is looked at."""
+"""What a pruning is going to do: a frozen plan, made before the network runs on any image."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Plan:
 
     @cached_property
     def consumers(self) -> dict[fx.Node, Consumer]:
-        """The layers to stop at: those that lose channels and, with refit="all", all that can be refitted."""
+        """The layers at which to stop: those that lose channels and, with refit="all", all that can be refitted."""
         every = layers_of(self.structure, self.options.shared_input, "all")
         chosen = [
             layer
@@ -74,7 +74,7 @@ class Plan:
         return layer.way != "fixed" and self.counts.get(layer.layer.node, layer.channels) < layer.channels
 
     def unit_count(self, consumer: Consumer) -> int | None:
-        """Return how many units a consumer chooses; None where it keeps what others leave of its input."""
+        """Return the number of units that a consumer selects; None if it keeps what other layers leave of its input."""
         layer = consumer.decision.layer
         if layer.way not in ("private", "sample") or layer.layer.node not in self.counts:
             return None
@@ -87,18 +87,19 @@ class Plan:
         return self.structure.traced.output_node.all_input_nodes == [consumer.node]
 
     def group_ends(self) -> list[int]:
-        """Return after how many stops the network is tuned: a group is complete there and another one follows."""
+        """Return the numbers of stops after which the network is tuned. See `group_ends`."""
         listed = [stop in self.counts for stop in self.route.stops]
         losing = [self.loses(self.consumers[stop].decision.layer) for stop in self.route.stops]
         return group_ends(listed, losing, self.options.group_size)
 
 
 def group_ends(listed: Sequence[bool], losing: Sequence[bool], size: int | None) -> list[int]:
-    """Return after how many stops a group of `size` prunable layers is complete and another one follows it.
+    """Return the numbers of stops after which a group of prunable layers is complete and another one follows.
 
     Args:
         listed: for each stop, whether it is a prunable layer of the list.
         losing: for each stop, whether it loses channels.
+        size: prunable layers in a group; None stands for one group of all layers.
     """
     ends, inside = [], 0
     for number in range(len(listed)):

@@ -1,9 +1,9 @@
 """Channel pruning by reconstruction (He, Zhang, Sun 2017) on any traced network.
 
-One sweep: the dense network and the network as pruned so far advance together. At every layer the second moments of
-its input (pruned network) and its target (dense network) are accumulated, input channels are selected on them, and the
-weight is refitted on the channels kept. The sweep continues with the refitted layer. At the end the dropped channels
-are removed from every tensor that touches them.
+In one sweep, the dense network and the network as pruned so far advance together. At every layer the second moments of
+its input (pruned network) and its target (dense network) are accumulated. Input channels are selected by them, and the
+weight is refitted on the kept channels. The sweep continues with the refitted layer. At the end the dropped channels
+are removed from every tensor that has them.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ def prune_channels(
     options: PruningOptions | None = None,
     hooks: Hooks | None = None,
 ) -> PruneResult:
-    """Prune a network's channels; no labels, no training.
+    """Prune a network's channels, without labels and without training.
 
     Args:
-        net: the dense network, or what `analyse` returned for it; it stays as it is. Of a network that torch.compile or
+        net: the dense network, or what `analyse` returned for it. It stays as it is. Of a network that torch.compile or
             data parallelism has wrapped, the network inside is pruned, and returned without the wrapper.
         batches: calibration inputs, a few hundred to a few thousand images in all. Each batch is a tensor, a tuple of
             arguments or a dict of keyword arguments.
-        target: share of its input channels that each prunable layer keeps, in (0, 1]; or one such share for each
+        target: the share of its input channels that each prunable layer keeps, in (0, 1]; or one such share for each
             layer, in the order of `list_layers`; or `MacsShare(share)` of the dense network's MACs.
         options: how to prune.
         hooks: what to call meanwhile, and a state to resume from.
@@ -90,7 +90,7 @@ def prune_channels(
 
 
 def _analysed(net: nn.Module | Structure, batch: ExampleInputs, options: PruningOptions) -> Structure:
-    """The structure to prune: checked, and the caller's own left as it is."""
+    """Return the structure to prune, after its check. That of the caller stays as it is."""
     if isinstance(net, Structure):
         if net.attention != options.attention:
             raise UserError(
@@ -122,7 +122,7 @@ def _on_device(batches: Iterable[ExampleInputs], net: nn.Module) -> list[Example
 
 
 def _check_alike(batches: list[ExampleInputs], traced: TracedNet) -> None:
-    """Run one batch of every shape there is.
+    """Run one batch of every shape.
 
     Raises:
         UserError: the network does not take it.

@@ -16,7 +16,7 @@ _RANGE = "expected a number in (0, 1]"
 def parse_ratio_list(path: str | Path, expected_names: Sequence[str]) -> list[float]:
     """Read the preserve ratios of a list file.
 
-    Entries are separated by commas or line ends; ``#`` starts a comment; a trailing comma is allowed.
+    Entries are separated by commas or line ends. ``#`` starts a comment. A trailing comma is allowed.
 
     Args:
         path: the file.
@@ -38,7 +38,7 @@ def parse_ratio_list(path: str | Path, expected_names: Sequence[str]) -> list[fl
 
 
 def check_ratios(ratios: Sequence[float], expected_names: Sequence[str], *, source: str) -> None:
-    """Raise UserError unless ``ratios`` holds one number in (0, 1] per name; ``source`` opens the message."""
+    """Raise UserError unless ``ratios`` holds one number in (0, 1] per name. The message begins with ``source``."""
     for number, ratio in enumerate(ratios, 1):
         if not (isinstance(ratio, Real) and math.isfinite(ratio) and 0 < ratio <= 1):
             raise UserError(f"{source}: entry {number} is {ratio}, {_RANGE}")
@@ -91,6 +91,6 @@ def _parse_entry(path: str | Path, number: int, entry: str) -> float:
 
 
 def _expectation(names: Sequence[str], shown: int = 6) -> str:
-    """How many entries are expected and for which layers, the names shortened in the middle when many."""
+    """Return the expected number of entries and their layers. More than ``shown`` names are shortened in the middle."""
     some = names if len(names) <= shown else [*names[: shown - 2], "...", names[-1]]
     return f"{len(names)}, one per prunable layer ({', '.join(some)})"

@@ -1,4 +1,4 @@
-"""Recovery without labels, between the closed form and fine-tuning: block by block, by gradient."""
+"""Recovery without labels, between the closed form and fine-tuning: by gradients, block by block."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from pocketprune.graph.nodes import tensors_in
 from pocketprune.training.distributed import all_reduce_sum, world_size
 
 KEPT_GB = 1.0
-"""GiB of feature maps that are remembered, of either network."""
+"""GiB of feature maps that are kept, for each of the two networks."""
 
 
 @dataclass(frozen=True)
 class BlockResult:
-    """One block's error against the dense network's, relative to its variance, on inputs not trained on."""
+    """One block's error against the dense network, relative to the variance, on inputs that were not trained on."""
 
     name: str
     error_before: float
@@ -42,13 +42,24 @@ def reconstruct_blocks(
 ) -> list[BlockResult]:
     """Train a pruned network, in place, block by block, towards the outputs of the dense network's blocks.
 
-    A block ends where both networks have a module of the same name whose outputs have equal shapes: after each
-    residual block or, where the network has no such modules, after every other layer or so; in the end it is the whole
-    network's output. In forward order each block's parameters take `steps` Adam steps (the rate falls to 0 by half a
-    cosine) on the mean squared difference, on inputs as the blocks before leave them. Batch norms keep their
-    statistics. Parameters that do not lower the error on the last fifth of the batches are put back.
+    A block ends where both networks have a module of the same name with outputs of equal shapes: after each residual
+    block or, without such modules, after about every other layer. The last block ends with the network's output. In
+    forward order, each block's parameters take `steps` Adam steps on the mean squared difference, on the inputs that
+    the trained blocks before it give. The rate falls to 0 by half a cosine. Batch norms keep their statistics. A block
+    whose error on the last fifth of the batches is not lowered gets its old parameters back.
 
-    Under several processes each brings its own batches; gradients and errors are averaged.
+    Under several processes each brings its own batches. Gradients are averaged, errors taken over all batches.
+
+    Args:
+        net: the pruned network.
+        dense: the network from which it was pruned.
+        batches: inputs of both.
+        steps: Adam steps for each block.
+        lrn_rate: rate at the first of them.
+        progress: called with (text, blocks done, blocks in all).
+
+    Returns:
+        One result for each block, in forward order.
 
     Raises:
         UserError: fewer than one step, or no batch.
@@ -71,7 +82,7 @@ def reconstruct_blocks(
 
 
 class _Block:
-    """One block of both networks on the batches; what does not change while it is trained is computed once."""
+    """One block of both networks on the batches. What its training does not change is computed once."""
 
     def __init__(self, net: nn.Module, dense: nn.Module, segment: Segment, batches: Sequence[Tensor]) -> None:
         self.net, self.segment = net, segment
@@ -82,7 +93,7 @@ class _Block:
         self._targets = _Remembered(lambda i: output_at(dense, segment.name, batches[i]))
 
     def both(self, i: int) -> tuple[Tensor, Tensor]:
-        """The block's output for batch i and what the dense network has there."""
+        """Return the block's output for batch `i`, and that of the dense network."""
         with torch.no_grad():
             args, kwargs = pytree.tree_map_only(Tensor, torch.clone, self._inputs[i])  # blocks may work in place
             target = self._targets[i]
@@ -92,10 +103,11 @@ class _Block:
 
 
 class _Remembered:
-    """One value a batch, computed when it is first asked for; past KEPT_GB each time anew."""
+    """One value per batch, computed at its first use. Values that do not fit in KEPT_GB are computed each time."""
 
     def __init__(self, compute: Callable[[int], Any]) -> None:
-        self._compute, self._kept, self._bytes = compute, {}, 0
+        self._compute, self._bytes = compute, 0
+        self._kept: dict[int, Any] = {}
 
     def __getitem__(self, i: int) -> Any:
         if i in self._kept:
@@ -109,7 +121,7 @@ class _Remembered:
 
 
 def _reconstruct(block: _Block, fit: Sequence[int], judge: Sequence[int], steps: int, lrn_rate: float) -> BlockResult:
-    """Train one block's parameters alone, and keep what lowers its error."""
+    """Train one block's parameters alone. Keep them only if its error falls."""
     before = _error(block, judge)
     wanted = {id(p) for p in block.parameters}
     flags = [(p, p.requires_grad) for p in block.net.parameters()]
@@ -149,7 +161,7 @@ def _descend(block: _Block, batches: Sequence[int], steps: int, lrn_rate: float)
 
 @torch.no_grad()
 def _error(block: _Block, batches: Sequence[int]) -> float:
-    """Squared difference of the block's outputs over the dense outputs' variance."""
+    """Return the squared difference of the block's outputs over the variance of the dense outputs."""
     sums = torch.zeros(4, dtype=torch.float64)
     for i in batches:
         output, target = (value.double() for value in block.both(i))

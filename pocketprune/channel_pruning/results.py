@@ -1,4 +1,4 @@
-"""What a pruning returns."""
+"""The results of a pruning."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from torch import nn
 
 @dataclass(frozen=True)
 class LayerResult:
-    """What became of one prunable layer.
+    """The result for one prunable layer.
 
     Attributes:
+        index: its place in the ratio list.
+        name: of the layer.
         channels: number of input channels before.
-        kept: number of input channels after; `kept_index` says which.
+        kept: number of input channels after.
+        kept_index: indices of these channels.
+        preserve_ratio: the share of the channels that was kept.
         error_before: error of the layer's output relative to its variance on held-out images, with the old weight on
             the kept channels.
         error_after: the same with the refitted weight.
@@ -37,14 +41,19 @@ class LayerResult:
 
 @dataclass
 class PruneResult:
-    """The pruned network and what was done to it.
+    """The pruned network, and how it was pruned.
 
     Attributes:
-        macs: multiply-adds per single input; `dense_macs` those of the dense network.
-        output_error: squared difference of the outputs from the dense network's on the held-out images, relative to
-            the variance of the latter, measured on the thinned network.
+        net: the pruned network.
+        layers: the results for the prunable layers.
+        macs: multiply-adds per single input.
+        dense_macs: those of the dense network.
+        params: number of parameters.
+        dense_params: that of the dense network.
+        output_error: squared difference between the outputs of the thinned and of the dense network on the held-out
+            images, relative to the variance of the latter.
         warnings: what the owner of the network should know, one line each.
-        seconds: by phase.
+        seconds: duration of each phase.
     """
 
     net: nn.Module

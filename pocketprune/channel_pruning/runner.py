@@ -1,13 +1,13 @@
-"""Carrying out a plan: stop at every layer, solve it, go on; tune between groups; resume; thin at the end."""
+"""Carrying out a plan: solve layer after layer, tune between groups, resume, and thin at the end."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pocketprune.channel_pruning.calibration import Calibration
 from pocketprune.channel_pruning.consumers import Consumer
@@ -29,7 +29,9 @@ class PruningRun:
     """A pruning under way.
 
     Args:
+        plan: what to do.
         calibration: this process's images.
+        hooks: what to call meanwhile, and the state from which to resume.
     """
 
     def __init__(self, plan: Plan, calibration: Calibration, hooks: Hooks | None = None) -> None:
@@ -47,10 +49,10 @@ class PruningRun:
         if self.hooks.state is None:
             state.cut = state.cut.merged(coupled_cut(plan, self.calibration, state.positions, self.hooks.tell))
             self._save()
-        ends = plan.group_ends() if self.hooks.tune is not None else []
-        for end in ends[state.tuned :]:
-            self.prune_until(end)
-            self._tune(plan.route.names_before(end))
+        if self.hooks.tune is not None:
+            for end in plan.group_ends()[state.tuned :]:
+                self.prune_until(end)
+                self._tune(self.hooks.tune, plan.route.names_before(end))
         self.prune_until(len(plan.route.stops))
         self.hooks.tell("thinning", len(plan.route.stops), len(plan.route.stops))
         return result_of(plan, state)
@@ -68,7 +70,7 @@ class PruningRun:
                 self._save()
 
     def _undecided(self, end: int) -> Iterator[tuple[Consumer, Sweep]]:
-        """Yield the layers from where the pruning is up to stop `end`; a fresh sweep first runs up to there."""
+        """Yield the undecided layers before stop `end`. A new sweep first passes the decided ones."""
         plan, state = self.plan, self.state
         pruned = state.cut.replacements(plan.structure)
         sweep = Sweep(plan.route, self.calibration.batches, cache_gb=plan.options.cache_gb, pruned=pruned)
@@ -87,12 +89,12 @@ class PruningRun:
                 return
 
     def _rewinds(self, consumer: Consumer, kept: Tensor) -> bool:
-        """Return whether removing channels changes what layers up to this one read, and go back to the first of them.
+        """Go back if removing channels changes the input of an earlier layer or of this one. Return whether it does.
 
-        It does where an operator without a weight (a sum or norm over channels) reads them before this layer. The
-        channels are then removed, and the layers from that operator on are solved again with the channels chosen.
+        It does if an operator without a weight (a sum or norm over channels) reads them before this layer. The channels
+        are then removed, and the layers from that operator on are solved again with the selected channels.
         """
-        name, route = consumer.layer.weight, self.plan.route
+        name, route = consumer.weight_name, self.plan.route
         removal = removal_of(self.plan, consumer, kept)
         masked = masked_readers(self.plan.structure, removal.removed) if name not in self.state.chosen else None
         places = [route.place(reader) for reader in masked.readers] if masked is not None else []
@@ -102,7 +104,7 @@ class PruningRun:
             earlier = self.plan.consumers[stop]
             if route.place(stop) > min(places) and self.plan.unit_count(earlier) is not None:
                 units = kept if earlier is consumer else self._kept_before(earlier)
-                self.state.chosen[earlier.layer.weight] = units.tolist()
+                self.state.chosen[earlier.weight_name] = units.tolist()
         self.state.cut = self.state.cut.merged(removal)
         self.state.done = sum(route.place(stop) < min(places) for stop in route.stops)
         return True
@@ -122,21 +124,23 @@ class PruningRun:
         return LayerMoments.of(consumer.ordered(fit), consumer.ordered(held))
 
     def _kept(self, consumer: Consumer, moments: LayerMoments) -> Tensor:
-        """Return the units that a layer keeps: its own choice, or what others have left of its input."""
+        """Return the units that a layer keeps: its own selection, or what other layers have left of its input."""
         count = self.plan.unit_count(consumer)
-        if count is None or consumer.layer.weight in self.state.chosen:
+        if count is None or consumer.weight_name in self.state.chosen:
             return self._kept_before(consumer)
         return choose(consumer, moments, count, self.plan.options.selection, self.state.choices)
 
     def _kept_before(self, consumer: Consumer) -> Tensor:
-        """Return the units that a layer keeps by earlier choices, its own included."""
-        chosen = self.state.chosen.get(consumer.layer.weight) or self.state.cut.samplers.get(consumer.layer.weight)
-        if chosen is None:
-            chosen = self.state.cut.remaining_units(self.plan.structure, consumer.decision)
-        return torch.as_tensor(chosen, device=consumer.weight_tensor.device)
+        """Return the units that a layer keeps by earlier selections, its own included."""
+        name, device = consumer.weight_name, consumer.weight_tensor.device
+        chosen = self.state.chosen.get(name) or self.state.cut.samplers.get(name)
+        if chosen is not None:
+            return torch.as_tensor(chosen, device=device)
+        remaining = self.state.cut.remaining_units(self.plan.structure, consumer.decision)
+        return torch.as_tensor(remaining, device=device)
 
     def _solve(self, consumer: Consumer, moments: LayerMoments, kept: Tensor) -> None:
-        """Refit a layer on its kept units, and add that to the cut and to the results."""
+        """Refit a layer on its kept units. Add it to the cut and to the results."""
         solution = solve(consumer, moments, kept, untouched=not self.state.cut.is_refitted)
         self.state.cut = self.state.cut.merged(cut_of(self.plan, consumer, solution))
         self.state.done += 1
@@ -149,12 +153,12 @@ class PruningRun:
             if self.hooks.on_layer is not None:
                 self.hooks.on_layer(result)
 
-    def _tune(self, names: set[str]) -> None:
-        """Tune the thinned network; of what that changed, keep the tensors `names`."""
+    def _tune(self, tune: Callable[[nn.Module, int], None], names: set[str]) -> None:
+        """Tune the thinned network. Of the changed tensors, keep those with these names."""
         structure, state = self.plan.structure, self.state
         net, recipe = state.cut.thinned(structure)
         with torch.enable_grad():
-            self.hooks.tune(net, state.tuned)
+            tune(net, state.tuned)
         state.cut = state.cut.following(structure, net, recipe, names)
         state.tuned += 1
         self._save()
@@ -165,7 +169,7 @@ class PruningRun:
 
 
 def removal_of(plan: Plan, consumer: Consumer, kept: Tensor) -> Cut:
-    """Return the cut that leaves one layer its kept units, its weight as it was."""
+    """Return the cut that leaves one layer its kept units, without refitting its weight."""
     decision, layer = consumer.decision, consumer.decision.layer
     removed, samplers = Cut.nothing(plan.structure).removed, {}
     units = kept.cpu().numpy()
@@ -173,7 +177,7 @@ def removal_of(plan: Plan, consumer: Consumer, kept: Tensor) -> Cut:
     if layer.way == "private":
         removed[decision.classes[dropped].ravel()] = True
     elif layer.way == "sample" and len(dropped):
-        samplers[layer.layer.weight] = units.tolist()
+        samplers[consumer.weight_name] = units.tolist()
     return Cut(removed, samplers)
 
 
@@ -187,7 +191,7 @@ def cut_of(plan: Plan, consumer: Consumer, solution: Solution) -> Cut:
 
 
 def result_of(plan: Plan, state: PruningState) -> PruneResult:
-    """Return the thinned network, with what became of each layer."""
+    """Return the thinned network with the results for its layers."""
     structure = plan.structure
     net, _ = state.cut.thinned(structure)
     after = analyse(net, structure.traced.example)
@@ -204,7 +208,7 @@ def result_of(plan: Plan, state: PruningState) -> PruneResult:
 
 
 def _row(layer: PrunableLayer, consumer: Consumer, solution: Solution) -> LayerResult:
-    """The result of a layer that was visited."""
+    """Return the result for a layer that was solved."""
     positions = consumer.decision.channels(solution.kept.cpu().numpy())
     return replace(
         _whole(layer),
@@ -217,7 +221,7 @@ def _row(layer: PrunableLayer, consumer: Consumer, solution: Solution) -> LayerR
 
 
 def _whole(layer: PrunableLayer) -> LayerResult:
-    """The result of a layer that stays as it was."""
+    """Return the result for a layer that stays as it was."""
     return LayerResult(
         index=layer.index,
         name=layer.name,

@@ -1,4 +1,4 @@
-"""Cutting a pruned network into blocks that can be compared with the dense network's, one after the other."""
+"""Cutting a pruned network into blocks whose outputs can be compared with those of the dense network."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
-LEAST = 2  # layers with weights in a block; a single one has had its closed form already
+LEAST = 2  # layers with weights in a block; a single one has been refitted in closed form
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of the forward pass. It ends with the output of the module `name` ("": the network itself).
+    """A part of the forward pass. It ends with the output of the module `name` ("": the network itself).
 
     Attributes:
-        alone: whether that module holds all the parameters, so that it can be run by itself on what it reads.
+        name: of that module.
+        parameters: those of the modules that end in this part.
+        alone: whether that module holds all the parameters, so that it can be run by itself on its inputs.
     """
 
     name: str
@@ -30,14 +32,14 @@ class Segment:
 
 @dataclass(frozen=True)
 class _Call:
-    """A module's call, in the order of completion."""
+    """A call of a module, with the shape of its output if that is one tensor."""
 
     name: str
     shape: torch.Size | None
 
 
 def find_segments(net: nn.Module, dense: nn.Module, example: Tensor) -> list[Segment]:
-    """The blocks of `net` in forward order; together they hold every parameter of the modules that are called."""
+    """Return the blocks of `net` in forward order. Together they hold every parameter of the called modules."""
     mine, theirs = _calls(net, example), {call.name: call.shape for call in _calls(dense, example)}
     modules = dict(net.named_modules())
     matching = {call.name for call in mine if call.shape is not None and theirs.get(call.name) == call.shape}
@@ -68,14 +70,14 @@ def _layers(module: nn.Module) -> int:
 
 
 def _parameters(modules: dict[str, nn.Module], names: list[str]) -> list[nn.Parameter]:
-    """The parameters that belong directly to these modules, each once."""
+    """Return the parameters that belong directly to these modules, each once."""
     found = {id(p): p for name in names for p in modules[name].parameters(recurse=False)}
     return list(found.values())
 
 
 @torch.no_grad()
 def _calls(net: nn.Module, example: Tensor) -> list[_Call]:
-    """The modules that are called exactly once, with their output shapes, in the order in which they end."""
+    """Return the calls of the modules that are called exactly once, in the order in which they end."""
     calls: list[_Call] = []
 
     def note(name: str) -> Callable[..., None]:
@@ -92,16 +94,17 @@ def _calls(net: nn.Module, example: Tensor) -> list[_Call]:
 
 
 class _ReachedError(Exception):
-    """The forward pass has come as far as it was needed."""
+    """The forward pass has reached the module, and the rest of it is not needed."""
 
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def output_at(net: nn.Module, name: str, batch: Any) -> Tensor:
-    """The output of the module `name` for a batch; what comes after it is not computed."""
+    """Return the output of the module `name` for a batch. What comes after it is not computed."""
     if not name:
-        return net(batch)
+        output: Tensor = net(batch)
+        return output
     seen: list[Tensor] = []
 
     def stop(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
@@ -113,7 +116,7 @@ def output_at(net: nn.Module, name: str, batch: Any) -> Tensor:
 
 
 def inputs_at(net: nn.Module, name: str, batch: Any) -> Arguments:
-    """What the module `name` is called with for a batch; neither it nor what comes after it is computed."""
+    """Return the arguments of the module `name` for a batch. Neither it nor what comes after it is computed."""
     if not name:
         return (batch,), {}
     seen: list[Arguments] = []

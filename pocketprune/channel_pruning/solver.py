@@ -1,4 +1,4 @@
-"""One layer: moments -> selection -> refit. Nothing here knows of other layers, batches or networks."""
+"""The solution of one layer: moments, selection, refit. Nothing here knows of other layers, batches or networks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pocketprune.numerics.evidence import Evidence
 from pocketprune.numerics.moments import Moments
 
 RIDGES = (1e-6, 1e-4, 1e-2, 1.0)
-"""Strengths of the pull towards the old weight that are tried, relative to the mean diagonal of the moments."""
+"""The ridges towards the old weight that are tried, relative to the mean diagonal of the moments."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class LayerMoments:
     """The moments of one layer, a list entry for each group of its convolution.
 
     Attributes:
-        fit: of the images that weights are fitted to.
-        held: of the images that judge the fit.
+        fit: of the images to which weights are fitted.
+        held: of the images on which the error of the fit is measured.
         both: of all images.
     """
 
@@ -32,18 +32,18 @@ class LayerMoments:
 
     @classmethod
     def of(cls, fit: list[Moments], held: list[Moments]) -> LayerMoments:
-        """Return them together; without held-out images those fitted to judge as well."""
+        """Return both with their sums. Without held-out images, the error is measured on the fitted ones."""
         held = held if held[0].count else fit
         return cls(fit, held, [_merged(f, h) for f, h in zip(fit, held, strict=True)])
 
 
 @dataclass(frozen=True)
 class Solution:
-    """What was decided for one layer.
+    """The decision for one layer.
 
     Attributes:
         kept: units of its input that stay, sorted.
-        fits: weights and biases on the kept units; None where the layer stays as it is.
+        fits: weights and biases on the kept units; None if the layer stays as it is.
         error_before: held-out error with the old weight on the kept units.
         error_after: held-out error with `fits`.
     """
@@ -66,12 +66,18 @@ def choose(consumer: Consumer, moments: LayerMoments, count: int, selection: str
 
 
 def solve(consumer: Consumer, moments: LayerMoments, kept: Tensor, *, untouched: bool) -> Solution:
-    """Refit a layer on its kept units where that lowers the held-out error.
+    """Refit a layer on its kept units if that lowers the held-out error.
 
-    The ridge is the one of `RIDGES` with the lowest held-out error; the weight is then fitted to all images.
+    The ridge is the one of `RIDGES` with the lowest held-out error. The weight is then fitted to all images.
 
     Args:
-        untouched: whether nothing before the layer was refitted, so that with all units kept there is nothing to do.
+        consumer: the layer.
+        moments: its moments.
+        kept: units of its input that stay.
+        untouched: whether no layer before it was refitted. If all units are kept as well, it stays as it is.
+
+    Returns:
+        The refitted layer with its errors.
     """
     old = consumer.dense(kept)
     before = consumer.error(moments.held, old, kept)
@@ -85,7 +91,7 @@ def solve(consumer: Consumer, moments: LayerMoments, kept: Tensor, *, untouched:
 
 
 def _merged(fit: Moments, held: Moments) -> Moments:
-    """The moments of all images."""
+    """Return the moments of all images."""
     both = Moments(fit.count, *(t.clone() for t in (fit.mean_x, fit.mean_y, fit.A, fit.B, fit.sigma)))
     if held is not fit:
         both.merge(held)

@@ -1,4 +1,4 @@
-"""How far a pruning is, and that as tensors and plain values, so that an interrupted one resumes to the same result."""
+"""The state of a pruning, also as tensors and plain values from which an interrupted one resumes to the same result."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from pocketprune.channel_pruning.results import LayerResult
 from pocketprune.common.errors import UserError
 from pocketprune.training.checkpoint import compare_configs
 
-FORMAT = 2  # of a state; to be raised when what `as_state` returns changes
-FREE_OPTIONS = ("cache_gb", "check", "together")  # they do not touch the result
+FORMAT = 2  # of a state; raise it when what `as_state` returns changes
+FREE_OPTIONS = ("cache_gb", "check", "together")  # they do not change the result
 
 
 class StateError(UserError):
@@ -28,17 +28,17 @@ class StateError(UserError):
 
 @dataclass
 class PruningState:
-    """How far a pruning is.
+    """The state of a pruning under way.
 
     Attributes:
-        cut: what has been decided.
-        results: by node, what became of the prunable layers visited.
-        done: stops decided.
-        chosen: units chosen by weight name, of stops that are solved again because their inputs changed afterwards.
-        tuned: groups tuned.
-        promised: error of the network's output on the held-out images, which the layer that writes it was fitted to in
-            the end; None before that layer, or where no such layer writes the output.
-        positions: draws the sampled positions; each process has its own.
+        cut: the decisions so far.
+        results: node -> result, for the prunable layers that are solved.
+        done: number of decided stops.
+        chosen: weight name -> selected units, for stops that are solved again because their inputs have changed.
+        tuned: number of tuned groups.
+        promised: held-out error of the layer that writes the network's output; None before that layer, or if no layer
+            writes the output.
+        positions: the source of sampled positions. Each process has its own one.
         choices: the generator of random selection, the same in every process.
     """
 
@@ -60,7 +60,7 @@ class PruningState:
 
 
 def as_state(plan: Plan, state: PruningState, calibration: Calibration, identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all that decides the rest of a pruning. To be called in every process: each adds its generator."""
+    """Return all that decides the rest of a pruning. Every process must call this, as each adds its generator."""
     return {
         "format": FORMAT,
         "of": dict(identity),
@@ -78,10 +78,10 @@ def as_state(plan: Plan, state: PruningState, calibration: Calibration, identity
 def from_state(
     plan: Plan, saved: Mapping[str, Any], calibration: Calibration, identity: Mapping[str, Any]
 ) -> PruningState:
-    """Return the state that `as_state` described.
+    """Return the state from which `as_state` made `saved`.
 
     Raises:
-        StateError: it lacks something, or is of another format, other options, another network or other images.
+        StateError: the state is incomplete, or of another format, other options, another network or other images.
     """
     if saved.get("format") != FORMAT:
         raise StateError(f"of format {saved.get('format')}; accepted is {FORMAT}", argument="state")
@@ -121,7 +121,7 @@ def identity_of(plan: Plan, calibration: Calibration) -> dict[str, Any]:
 
 
 def _digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """A few characters that differ where the named tensors do."""
+    """Return a few characters that differ if the named tensors do."""
     known = hashlib.sha256()
     for name, tensor in tensors:
         known.update(name.encode())

@@ -1,8 +1,7 @@
-"""From a target (a ratio, a list, a share of the MACs) to a kept count for every prunable layer."""
+"""The kept count of every prunable layer, from a target: a ratio, a list or a share of the MACs."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -20,7 +19,7 @@ from pocketprune.structure.layers import PrunableLayer
 
 @dataclass(frozen=True)
 class MacsShare:
-    """A share of the dense network's MACs, in (0, 1], to be kept by one preserve ratio for all layers."""
+    """A share of the dense network's MACs, in (0, 1], that one preserve ratio for all layers keeps."""
 
     share: float
 
@@ -32,7 +31,7 @@ Target = float | Sequence[float] | MacsShare
 def target_counts(
     structure: Structure, layers: Sequence[PrunableLayer], target: Target, channel_multiple: int = 1
 ) -> list[int]:
-    """Return the number of input channels that each prunable layer keeps; layers that cannot lose any keep all.
+    """Return the number of input channels that each prunable layer keeps. Layers that cannot lose any keep all.
 
     Raises:
         UserError: a value outside (0, 1], a list of another length, or a share of MACs that no ratio reaches.
@@ -56,7 +55,7 @@ def _ratio(argument: str, value: Any) -> float:
     """Return a preserve ratio in (0, 1] as a float, or raise a UserError that names it."""
     if isinstance(value, Tensor) and value.dim() == 0:
         value = value.item()
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or not 0 < value <= 1:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) <= 1:
         raise UserError(f"{value} given; a preserve ratio in (0, 1] is accepted", argument=argument)
     return float(value)
 

@@ -22,16 +22,9 @@ from torch.utils import _pytree as pytree
 from pocketprune.common.errors import UserError
 from pocketprune.common.modes import evaluation_mode
 from pocketprune.common.untouched import untouched
-from pocketprune.deploy.programs import exported_program, onnx_model, quiet, root_line
-from pocketprune.deploy.runtimes import (
-    Runner,
-    latencies,
-    open_onnx,
-    open_openvino,
-    open_pt2,
-    require_packages,
-    run_eagerly,
-)
+from pocketprune.deploy.formats import FORMATS, Format
+from pocketprune.deploy.programs import quiet, root_line
+from pocketprune.deploy.runtimes import Runner, latencies, require_packages, run_eagerly
 from pocketprune.graph.admission import refuse_modeless, refuse_others
 from pocketprune.graph.nodes import tensors_in
 from pocketprune.graph.tracing import ExampleInputs, batch_of, copied, split_inputs
@@ -129,60 +122,6 @@ def export_openvino(
     """
     require_packages("export_openvino", *FORMATS["OpenVINO"].packages)
     return _export(Path(path), net, example_inputs, FORMATS["OpenVINO"], tolerance, repeats)
-
-
-def _write_onnx(net: nn.Module, inputs: ExampleInputs, path: Path) -> bool:
-    model, dynamic = onnx_model(net, inputs)
-    large = sum(t.numel() * t.element_size() for t in net.state_dict().values()) > ONE_FILE_BYTES
-    model.save(os.fspath(path), external_data=large)
-    return dynamic
-
-
-def _write_pt2(net: nn.Module, inputs: ExampleInputs, path: Path) -> bool:
-    program, shapes = exported_program(net, inputs)
-    torch.export.save(program, os.fspath(path))
-    return shapes is not None
-
-
-def _write_openvino(net: nn.Module, inputs: ExampleInputs, path: Path) -> bool:
-    import openvino
-
-    with tempfile.TemporaryDirectory() as folder:
-        onnx_path = Path(folder, "model.onnx")
-        dynamic = _write_onnx(net, inputs, onnx_path)
-        openvino.save_model(openvino.Core().read_model(onnx_path), path, compress_to_fp16=False)
-    return dynamic
-
-
-@dataclass(frozen=True)
-class Format:
-    """A format says how one kind of file is written and opened.
-
-    Attributes:
-        name: the format's name for people.
-        suffix: how the names of its files end.
-        write: writes a network to a path and returns whether the file's batch size is free.
-        load: opens the file.
-        packages: what must be installed.
-    """
-
-    name: str
-    suffix: str
-    write: Callable[[nn.Module, ExampleInputs, Path], bool]
-    load: Callable[[Path], Runner]
-    packages: tuple[str, ...] = ()
-
-
-FORMATS = {
-    f.name: f
-    for f in (
-        Format("ONNX", ".onnx", _write_onnx, open_onnx, ("onnx", "onnxscript", "onnxruntime")),
-        Format("torch.export", ".pt2", _write_pt2, open_pt2),
-        Format("OpenVINO", ".xml", _write_openvino, open_openvino, ("openvino", "onnx", "onnxscript")),
-    )
-}
-ONE_FILE_BYTES = 1 << 30
-"""Larger weights lie beside an ONNX file, whose own limit is 2 GB."""
 
 
 def _export(

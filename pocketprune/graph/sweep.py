@@ -158,7 +158,7 @@ class Sweep:
     def _pair(self, node: fx.Node, dense: Env, pruned: Env) -> tuple[Tensor, Tensor]:
         """Return a layer's input and target for one batch."""
         target: Tensor = self._evaluate(node, dense, None)
-        dense[node] = target  # the dense network goes on from it
+        dense[node] = target  # the dense network continues with it
         branch: Branch | None = self.branches.get(node)
         if branch is not None and dense[branch.other] is not pruned[branch.other]:
             target = target + branch.in_layer_units(dense[branch.other] - pruned[branch.other], self._own)

@@ -104,7 +104,7 @@ class LassoPath:
 def _path_supports(gram: Array, corr: Array, max_iter: int) -> tuple[dict[int, list[int]], bool]:
     """Return the first active set of every size in max_iter steps of the LARS path, and whether it ended there."""
     # Here, as its import takes as long as that of torch.
-    from sklearn.linear_model import lars_path_gram  # type: ignore[import-untyped]
+    from sklearn.linear_model import lars_path_gram
 
     diagonal = gram.diagonal()
     live = np.flatnonzero(diagonal > _DEAD * diagonal.max(initial=0.0))

@@ -85,7 +85,7 @@ class Callback:
     name: str = ""
 
     def on_start(self, context: TrainContext) -> None:
-        """Prepare, once, before the first step of this process: this is the place for a change of the forward.
+        """Prepare once, before the first step of this process. This is the place for a change of the forward.
 
         The network may get forward hooks, parametrisations or parameters here, and the optimizer new groups for them.
         A resumed training calls this too, with `context.step` 0; the saved weights, optimizer state and callback state

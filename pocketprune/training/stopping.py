@@ -23,10 +23,12 @@ GRACE_S = 5.0  # for the main thread to leave by itself, once it is known that a
 
 
 class Preempted(SystemExit):
-    """SIGTERM asked the run to stop; its state is saved. Uncaught, it ends the process with status 143."""
+    """SIGTERM asked the run to stop, and its state is saved. Uncaught, it ends the process with `status`, 143."""
+
+    status = 128 + signal.SIGTERM
 
     def __init__(self, message: str) -> None:
-        super().__init__(128 + signal.SIGTERM)
+        super().__init__(self.status)
         self.message = message
 
     def __str__(self) -> str:

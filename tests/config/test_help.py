@@ -14,7 +14,7 @@ def test_help_shows_every_flag_with_its_default_under_its_concern() -> None:
     page = help_page(80)
     blocks = page.split("\n\n")
     for concern, field in FIELDS:
-        block = next(block for block in blocks if block.startswith(f"{concern.__doc__}:"))
+        block = next(block for block in blocks if block.startswith(f"{concern.title}:"))
         assert f"  --{field.name} (" in block
     assert "--cp_uniform_preserve_ratio (0.6)  in (0, 1]" in page
     assert "--cp_quadruple (false)" in page

@@ -1,7 +1,7 @@
-"""What a search may choose of a network: one count per layer, or per set of layers whose shared input goes jointly.
+"""The counts that a search chooses: one for each layer, or for each set of layers with a shared input.
 
-A choice knows the units it decides on (`decisions`, priced by the cost model), the layers whose weights depend on it
-(`consumers`) and the entries of the ratio list that express it.
+A choice has the units that it decides on (`decisions`, which the cost model reads), the layers whose weights depend on
+it (`consumers`), and the entries of the ratio list that express it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pocketprune.channel_pruning.consumers import Consumer, geometry_of
+from pocketprune.channel_pruning.consumers import Consumer
+from pocketprune.channel_pruning.geometry import geometry_of
 from pocketprune.graph.tracing import node_shape, operator_name
 from pocketprune.numerics.ratios import kept_count, unit_count
 from pocketprune.search.interface import Values, Variable
@@ -26,10 +27,12 @@ class Choice:
     """One searched count.
 
     Attributes:
-        layer: how a search sees it. entries: the layers of the ratio list it stands for.
-        decisions: what is removed; one for a layer's own input, one for every channel group of a coupled input.
-        groups: the coupled channel groups, beside their decisions; empty for a layer's own input.
-        consumers: the layers to refit. multiple: kept counts are multiples of it.
+        layer: the variable that a search sees.
+        entries: the layers of the ratio list that it stands for.
+        decisions: what is removed: one for a layer's own input, or one for every channel group of a coupled input.
+        groups: the coupled channel groups, one for each decision; empty for a layer's own input.
+        consumers: the layers to refit.
+        multiple: a number of which kept counts are multiples.
     """
 
     layer: Variable
@@ -41,14 +44,14 @@ class Choice:
     _readers: tuple[tuple[int, ...], ...] = field(default=(), repr=False)  # per group, entries that read it
 
     def entry_counts(self, count: int) -> Values:
-        """The kept count of every entry of the ratio list."""
+        """Return the kept count of every entry of the ratio list."""
         if not self.groups:
             return (count,)
         ratio = count / self.layer.full
         return tuple(kept_count(ratio, entry.channels, self.multiple) for entry in self.entries)
 
     def units(self, count: int) -> Values:
-        """How many units of each decision stay, as `prune_channels` counts them."""
+        """Return the number of units of each decision that stay, as `prune_channels` counts them."""
         if not self.groups:
             return tuple(unit_count(count, self.layer.full, d.size) for d in self.decisions)
         shares = [kept / e.channels for kept, e in zip(self.entry_counts(count), self.entries, strict=True)]
@@ -59,7 +62,7 @@ class Choice:
 
 
 def choices_of(structure: Structure, shared_input: str, multiple: int) -> list[Choice]:
-    """The choices of an analysed network in forward order, fixed layers included."""
+    """Return the choices of an analysed network in forward order, with fixed layers."""
     listed = layers_of(structure, shared_input)
     coupled = {index: entries for entries in _coupled(structure, listed) for index in [entries[0].index]}
     choices = []
@@ -81,14 +84,14 @@ def _own_choice(structure: Structure, entry: PrunableLayer, multiple: int) -> Ch
 
 
 def _allowed(units: Callable[[int], int], channels: int, multiple: int) -> Values:
-    """Counts of channels that are multiples and keep different numbers of units, increasing, `channels` the last."""
+    """Return the multiples, up to `channels`, that keep different numbers of units, in increasing order."""
     counts = [kept_count(ratio / channels, channels, multiple) for ratio in range(1, channels + 1)]
     by_units = {units(count): count for count in counts}
     return tuple(sorted(by_units.values()))
 
 
 def _joint_choice(structure: Structure, entries: Sequence[PrunableLayer], multiple: int) -> Choice:
-    """One ratio for all layers that read, directly or through one another, the same channel groups."""
+    """Return the choice of layers that read, directly or through one another, the same channel groups."""
     names = {g.name for entry in entries for g in read_groups(structure, entry.layer) if g.prunable}
     groups = tuple(g for g in structure.groups if g.name in names)
     widest = max(entries, key=lambda entry: entry.channels)
@@ -110,7 +113,7 @@ def _joint_choice(structure: Structure, entries: Sequence[PrunableLayer], multip
 
 
 def _coupled(structure: Structure, listed: Sequence[PrunableLayer]) -> list[list[PrunableLayer]]:
-    """The coupled layers, those that share a channel group (or share with one that does) together."""
+    """Return the sets of coupled layers. Layers that share a channel group, also through others, are in one set."""
     found: list[tuple[set[str], list[PrunableLayer]]] = []
     for entry in listed:
         if entry.way == "couple":

@@ -1,8 +1,8 @@
-"""The milliseconds of a network thinned to any counts: its layers' times, measured one by one, added up.
+"""The milliseconds of a network thinned to any counts: the sum of its layers' times, which are measured one by one.
 
-A layer is timed with the batch norm and the activation that follow it, at the widths it would have. Layers timed alone
-find their operands in the cache and leave out what lies between them; so the sum is scaled and shifted to be right for
-two whole networks that are timed as well, the dense one and one of half the width.
+A layer is timed with the batch norm and the activation that follow it, at its width in the thinned network. A layer
+that is timed alone finds its operands in the cache, and the sum lacks the operators between the layers. The sum is
+therefore scaled and shifted to be right for two whole networks: the dense one and one of half the width.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from pocketprune.channel_pruning.consumers import geometry_of
+from pocketprune.channel_pruning.geometry import geometry_of
 from pocketprune.deploy.latency import measure_latency
 from pocketprune.deploy.latency_table import LatencyTable, LayerLatency
+from pocketprune.graph.nodes import arguments
 from pocketprune.graph.tracing import node_shape, operator_name
 from pocketprune.structure.channel_groups import Structure
 from pocketprune.structure.cost_model import CostModel
@@ -28,27 +29,35 @@ from pocketprune.structure.propagation import Contraction
 REPEATS = 9
 CONVOLUTIONS = {"conv1d": F.conv1d, "conv2d": F.conv2d, "conv3d": F.conv3d}
 
+Widths = Callable[[np.ndarray], tuple[int, int]]
+"""Unit counts -> numbers of input and output channels of a layer."""
+
 
 class LatencyCost:
-    """Milliseconds of a batch of `batch` images, from the unit counts of the decisions in the cost model's order.
+    """The milliseconds of a batch, as a function of the cost model's unit counts.
 
     Args:
-        path: JSON file of measured times, completed and reused; None keeps them in memory.
+        path: JSON file of measured times, which is reused and completed; None keeps them in memory.
+        batch: number of images.
+        device: where to measure.
     """
 
     def __init__(self, path: Path | None, *, batch: int, device: torch.device | str = "cpu") -> None:
         self.batch, self.device = batch, torch.device(device)
         self.table = LatencyTable(path, device=str(device))
-        self._layers: list[tuple[LayerLatency, Callable[[np.ndarray], tuple[int, int]]]] = []
+        self._layers: list[tuple[LayerLatency, Widths]] = []
         self._scale, self._rest = 1.0, 0.0
 
     def prepare(
         self, structure: Structure, model: CostModel, half: Sequence[int], halved: Callable[[], nn.Module]
     ) -> None:
-        """Measure (or look up) a network's layers, and the whole network at its dense and its `half` counts.
+        """Measure or look up the times of a network's layers, and of the whole network at its dense and `half` counts.
 
         Args:
-            halved: the network thinned to `half`.
+            structure: the analysed network.
+            model: its cost model.
+            half: unit counts of a network of about half the width.
+            halved: returns the network thinned to them.
         """
         for layer in structure.contractions:
             plain = layer.carrier or layer.groups == 1
@@ -59,17 +68,18 @@ class LatencyCost:
         thin = self._whole(structure, half, halved)
         layers, fewer = self(full), self(half)
         slope = (dense - thin) / (layers - fewer) if layers > fewer else 0.0
-        # The whole time is not all due to the width, nor is none of it; where it seems so, the measurements are noise.
+        # Some of the whole time depends on the width, but not all of it. A slope that says otherwise is noise.
         self._scale = slope if 0 < slope < dense / layers else dense / layers
         self._rest = dense - self._scale * layers
 
     def __call__(self, counts: Sequence[int]) -> float:
+        """Return the milliseconds of the network thinned to these unit counts."""
         at = np.asarray(counts, dtype=float)
         return self._rest + self._scale * sum(time_of(*widths(at)) for time_of, widths in self._layers)
 
-    def _timed(self, layer: Contraction, model: CostModel) -> tuple[LayerLatency, Callable]:
+    def _timed(self, layer: Contraction, model: CostModel) -> tuple[LayerLatency, Widths]:
         inputs, outputs = model.widths(layer.node)
-        weight, shape = node_shape(layer.node.args[1]), node_shape(layer.node.args[0])
+        shape, weight = (node_shape(argument) for argument in arguments(layer.node)[:2])
         full_in = weight[1] if layer.carrier else shape[1 if operator_name(layer.node) != "linear" else -1]
 
         def widths(at: np.ndarray) -> tuple[int, int]:
@@ -82,8 +92,8 @@ class LatencyCost:
         return LayerLatency(self.table, name, full_in, weight[0], self._measure(layer.node, layer)), widths
 
     def _measure(self, node: fx.Node, layer: Contraction) -> Callable[[int, int], float]:
-        shape = node_shape(node.args[0])
-        taps = node_shape(node.args[1])[2:]
+        shape, weight_shape = (node_shape(argument) for argument in arguments(node)[:2])
+        taps = weight_shape[2:]
 
         def measure(inputs: int, outputs: int) -> float:
             if operator_name(node) == "linear":
@@ -105,7 +115,7 @@ class LatencyCost:
         return measure
 
     def _whole(self, structure: Structure, counts: Sequence[int], build: Callable[[], nn.Module]) -> float:
-        """Milliseconds of the network thinned to these counts."""
+        """Return the milliseconds of the whole network thinned to these counts."""
         net: nn.Module = structure.traced.net
         shape = structure.traced.example[0][0].shape[1:]
         parameters = sum(p.numel() for p in net.parameters())

@@ -1,4 +1,4 @@
-"""Roll-outs scored by several processes at once. Every process runs the same search and hears every score."""
+"""Roll-outs that several processes score at once. Every process runs the same search and gets every score."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pocketprune.training.distributed import gather_objects, rank, world_size
 
 
 def scorer(env: Environment) -> Callable[[Sequence[Values]], list[Score]]:
-    """For `Hooks.score`: process r of n scores every n-th of a batch, beginning with its r-th."""
+    """Return a function for `Hooks.score`. Process r of n scores every n-th network of a batch, from its r-th on."""
 
     def score(batch: Sequence[Values]) -> list[Score]:
         mine = [env.score(counts) for counts in batch[rank() :: world_size()]]

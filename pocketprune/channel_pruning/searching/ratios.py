@@ -1,4 +1,4 @@
-"""Searching preserve ratios from Python: the best network on a budget that a few minutes can find."""
+"""The search of preserve ratios from Python: the best network on a budget within a few minutes."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from pocketprune.structure.channel_groups import Structure, analyse
 
 @dataclass(frozen=True)
 class FoundRatios:
-    """What a search of preserve ratios found.
+    """The result of a search of preserve ratios.
 
     Attributes:
         ratios: one preserve ratio for each layer of `list_layers`; a target for `prune_channels`.
         score: of the network pruned to them, on the held-out images.
         share: its cost as a share of the dense network's.
-        history: every network that was scored on the way, single-layer cuts included.
+        history: every network that was scored, with those in which a single layer was cut.
         finalists: ratios and score of the networks that were pruned at the end to choose among them.
     """
 
@@ -49,21 +49,25 @@ def search_ratios(
     settings: SearchSettings | None = None,
     progress: Progress | None = None,
 ) -> FoundRatios:
-    """Search the preserve ratios whose pruned network is best on a budget; nothing is trained.
+    """Search for the preserve ratios whose pruned network is best on a budget, without training.
 
-    Roll-outs are scored with weights refitted layer by layer on the dense network's features. The best few networks,
-    and one with a single ratio, are then pruned as `prune_channels` does, and the best of these is returned.
+    Roll-outs are scored with weights that are refitted layer by layer on the dense network's features. The best few
+    networks, and one with a single ratio, are then pruned by `prune_channels`. The best of these is returned.
 
     Args:
-        net: the dense network, or what `analyse` returned for it; it stays as it is.
+        net: the dense network, or what `analyse` returned for it. It stays as it is.
         batches: batches of training images (m, C, H, W), for the moments.
         budget: share of the dense network's MACs to keep, in (0, 1], or a `Budget` of another kind.
-        held_out: batches of images, or of (images, labels), that are not among `batches`. Without labels networks are
-            compared by the divergence from the dense network's predictions. Or a function that returns a number for
-            a network, higher being better.
+        held_out: batches of images, or of (images, labels), that are not among `batches`. Without labels, networks are
+            compared by the divergence from the dense network's predictions. It may also be a function that returns a
+            number for a network, where higher is better.
         method: one of `pocketprune.search.SEARCHES`.
         options: as for `prune_channels`.
-        settings: how long and for what to search.
+        settings: those of the search.
+        progress: called with (text, done, total).
+
+    Returns:
+        The ratios, their score, and the history of the search.
 
     Raises:
         UserError: a budget out of reach, too few held-out images, or what `prune_channels` refuses.
@@ -102,5 +106,5 @@ def search_ratios(
 
 
 def _reward(held_out: Any) -> str:
-    """The reward that suits the held-out images: without labels, the divergence."""
+    """Return the reward for the held-out images: the divergence if they have no labels, else the accuracy."""
     return "divergence" if not callable(held_out) and all(isinstance(b, Tensor) for b in held_out) else "accuracy"

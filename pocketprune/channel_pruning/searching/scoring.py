@@ -1,4 +1,4 @@
-"""Judges of networks: held-out images and what a network predicts on them, or a person's own measure."""
+"""Scores of networks: from their predictions on held-out images, or from a caller's own measure."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ LEAST = 50  # images; fewer say nothing about accuracy
 
 
 class HeldOut:
-    """Images that judge networks, and the dense network's predictions on them.
+    """Held-out images on which networks are scored, with the dense network's predictions.
 
     Args:
-        batches: images (m, C, H, W), or pairs of images and labels (m,). Where there are no labels, those that the
-            dense network predicts take their place: accuracy is then the agreement with it.
+        dense: the dense network.
+        batches: images (m, C, H, W), or pairs of images and labels (m,). Without labels, the dense network's
+            predictions take their place, and accuracy is the agreement with it.
 
     Raises:
         UserError: fewer than 50 images.
@@ -54,10 +55,11 @@ class HeldOut:
 
 
 class Measure:
-    """A person's own measure of a network, higher being better, such as a mean average precision.
+    """A caller's own measure of a network, such as a mean average precision. Higher is better.
 
     Args:
-        evaluate: called with a network in evaluation mode; returns a number.
+        dense: the dense network.
+        evaluate: a function of a network in evaluation mode that returns a number.
 
     Raises:
         UserError: the dense network's value is no finite number.
@@ -72,7 +74,7 @@ class Measure:
             )
 
     def judge(self, net: nn.Module) -> Score:
-        """Return the measure as accuracy, and what the network falls short of the dense one as divergence."""
+        """Return the measure as accuracy, and its distance below that of the dense network as divergence."""
         value = self._value(net)
         return Score(value, -value, self._dense - value)
 
@@ -86,12 +88,12 @@ class Measure:
 
 
 def judge_of(dense: nn.Module, held_out: Any) -> HeldOut | Measure:
-    """Return the judge that held-out batches, or a function of a network, stand for."""
+    """Return a judge: a `Measure` for a function of a network, else the `HeldOut` images."""
     return Measure(dense, held_out) if callable(held_out) else HeldOut(dense, held_out)
 
 
 def _pair(batch: Any, number: int) -> tuple[Tensor, Tensor | None]:
-    """A batch as images and labels, if it has any."""
+    """Return a batch as images and labels, or None without labels."""
     if isinstance(batch, Tensor):
         return batch, None
     if isinstance(batch, (tuple, list)) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch):

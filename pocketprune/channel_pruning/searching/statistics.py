@@ -1,7 +1,7 @@
-"""One pass over the calibration images: every layer's moments on the dense network, and what follows from them.
+"""Every layer's moments on the dense network, from one pass over the calibration images, and their results.
 
-The elimination path of a layer gives the channels to keep, the error and the refitted weights for every kept count.
-Both input and target come from the dense network, so that no count of one layer depends on that of another.
+The elimination path of a layer gives the kept channels, the error and the refitted weights for every kept count. Input
+and target both come from the dense network. The results of one layer therefore do not depend on the others' counts.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from pocketprune.graph.sweep import Route, Sweep
 from pocketprune.numerics.criteria import path
 from pocketprune.numerics.evidence import Evidence
 from pocketprune.numerics.moments import Moments, all_reduce
+from pocketprune.numerics.paths import SelectionPath
 from pocketprune.numerics.reconstruction import damping_of, refit
 from pocketprune.structure.channel_groups import Structure
 from pocketprune.training.distributed import rank
 
 RIDGE = 1e-4  # relative to the mean diagonal of a layer's moments
 ROLLOUT_SELECTION = "obs"
-"""How roll-outs choose channels, whatever the final pruning does: one elimination gives every count and its error."""
+"""How roll-outs select channels, also if the final pruning differs: one elimination serves every count."""
 
 
 class LayerStatistics:
@@ -37,19 +38,22 @@ class LayerStatistics:
         self.paths = [path(ROLLOUT_SELECTION, evidence) for evidence in self._evidence(structure)]
 
     def kept(self, count: int) -> list[Tensor]:
-        """The units of each decision that stay, sorted LongTensors."""
+        """Return the units of each decision that stay, as sorted LongTensors."""
         return [path.kept(units) for path, units in zip(self.paths, self.choice.units(count), strict=True)]
 
     def error_curve(self) -> np.ndarray:
-        """(channels + 1,) relative error of the refitted output for every kept count; coupled groups' mean."""
-        curves = [np.nan_to_num(path.errors.numpy(), posinf=1.0) for path in self.paths]
+        """Return the relative error (channels + 1,) of the refitted output at every kept count.
+
+        It is the mean over the groups of a coupled input.
+        """
+        curves = [np.nan_to_num(_errors(path), posinf=1.0) for path in self.paths]
         channels = self.choice.layer.full
         counts = [self.choice.units(count) for count in range(1, channels + 1)]
         kept = [np.mean([curve[u] for curve, u in zip(curves, units, strict=True)]) for units in counts]
         return np.array([np.mean([curve[0] for curve in curves]), *kept])
 
     def fits(self, consumer: Consumer, kept: Tensor) -> list[Fit]:
-        """The consumer's weights and biases refitted on the kept units of its input."""
+        """Return the consumer's weights and biases, refitted on the kept units of its input."""
         moments = self.moments[self.choice.consumers.index(consumer)]
         return [
             refit(m, w, kept, consumer.block, damping=damping_of(m.A, RIDGE))
@@ -57,7 +61,7 @@ class LayerStatistics:
         ]
 
     def _evidence(self, structure: Structure) -> list[Evidence]:
-        """What is known of each decision's units."""
+        """Return the evidence on each decision's units."""
         if not self.choice.groups:
             consumer = self.choice.consumers[0]
             slices = consumer.slices(self.moments[0])
@@ -70,6 +74,11 @@ class LayerStatistics:
         return found
 
 
+def _errors(path: SelectionPath) -> np.ndarray:
+    assert path.errors is not None  # an elimination gives the error of every count
+    return path.errors.numpy()
+
+
 def collect(
     structure: Structure,
     choices: Sequence[Choice],
@@ -77,7 +86,7 @@ def collect(
     options: PruningOptions,
     progress: Callable[[str, int, int], None],
 ) -> dict[int, LayerStatistics]:
-    """Return statistics by position in `choices`, of those that have a choice."""
+    """Return position in `choices` -> statistics, for the choices that are not fixed."""
     owners = {c.node: c for choice in choices if len(choice.layer.allowed) > 1 for c in choice.consumers}
     traced, together = structure.traced, options.together
     draw = Positions(options.points_per_layer, options.seed + (rank() if together else 0), traced.device)

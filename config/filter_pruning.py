@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from config.settings import Concern, setting
 from pocketprune.common.options import COUNT, COUNT_OR_ZERO, FRACTION, NOT_NEGATIVE, SHARE_OR_ZERO
 from pocketprune.compression.masks import KINDS
-from pocketprune.compression.policy import SIDES, Policy, Rule
+from pocketprune.compression.policy import RANKINGS, SIDES, Policy, Rule
 from pocketprune.compression.questions import PARTS
 from pocketprune.compression.regularisers import REGULARISERS
 from pocketprune.compression.schedules import SCHEDULES, Schedule
@@ -46,8 +46,9 @@ class FilterPruningConfig(Concern):
     )
     fp_ranking: str = setting(
         Rule.ranking,
-        "group (every group loses the same share) or global (the lowest scores of all groups go)",
-        accept=("group", "global"),
+        "group (every group loses the same share), global (the lowest scores of all groups go) or learned (global, "
+        "each group's scores with a scale and a shift found by evolution)",
+        accept=RANKINGS,
         argument="policy.ranking",
     )
     fp_schedule: str = setting(
@@ -105,6 +106,9 @@ class FilterPruningConfig(Concern):
     )
     fp_nb_batches: int = setting(
         16, "batches of training images that criteria and the refit look at (at most one epoch)", accept=COUNT
+    )
+    fp_generations: int = setting(
+        100, "learned ranking: networks that the evolution scores on the validation images", accept=COUNT
     )
     fp_refit: str = setting(
         "none",

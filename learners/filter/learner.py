@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from learners.context import RunContext
 from learners.filter.images import labelled_batches
 from learners.filter.policies import asked_policy, check_target_met, told, write_template
+from learners.filter.ranking import RANKED, learn
 from learners.fitting import fit
 from learners.listing import plot_groups, structure_of
 from learners.measuring import Row, accuracy, costs
@@ -26,6 +27,7 @@ from pocketprune.common.modes import evaluation_mode
 from pocketprune.compression.callback import callback
 from pocketprune.compression.evidence import STREAMED
 from pocketprune.compression.questions import PARTS
+from pocketprune.compression.statistics import GroupRow
 from pocketprune.training.batch_norm import reestimate_batch_norm
 from pocketprune.training.batches import steps_per_epoch
 from pocketprune.training.distributed import is_main
@@ -47,7 +49,7 @@ class FilterPruningLearner(PruningLearner):
         "pruned": "final",
     }
     settings = (*PruningLearner.settings, "filter_pruning")
-    phases = (MASKED, TUNED)
+    phases = (RANKED, MASKED, TUNED)
 
     def train(self) -> dict[str, Any]:
         """Mask, train and thin the network that the run starts with. Return the report."""
@@ -63,6 +65,7 @@ class FilterPruningLearner(PruningLearner):
             train_dense(run, net)
         dense = copy.deepcopy(net)
         teacher = (dense if named is None else named) if run.config.distillation.enbl_dst else None
+        learn(run, controller)
         self.mask(controller, masking, teacher)
         return self.thin(dense, controller, tuning, teacher)
 
@@ -83,7 +86,7 @@ class FilterPruningLearner(PruningLearner):
         run, flags, masked = self.run, self.run.config.filter_pruning, controller.net
         nets = {"dense": dense, "masked": masked}
         with run.timed("prune"):
-            refitted = _refitted(run, controller) if flags.fp_refit == "removal" else None
+            refitted = controller.remove(refit=_seen(run)) if flags.fp_refit == "removal" else None
             if flags.fp_bn_images:
                 reestimate_batch_norm(masked, [x for x, _ in labelled_batches(run, flags.fp_bn_images)])
             nets["removed"] = final = controller.remove()
@@ -109,14 +112,7 @@ class FilterPruningLearner(PruningLearner):
         run.say(f"\n{statistics}")
         if run.config.run.plot:
             plot_groups(run, find_channel_groups(dense, run.example), final)
-        names = {"error_before": None, "error_after": None}
-        layers = [
-            {"name": g.name, "channels": g.channels, "kept": g.kept, "preserve_ratio": g.kept / g.channels}
-            | names
-            | {"note": g.reason}
-            for g in statistics.groups
-        ]
-        return self.finish(stages, layers=layers)
+        return self.finish(stages, layers=[_entry(group) for group in statistics.groups])
 
     def layers(self) -> None:
         """Show the channel groups that can be pruned, and write a policy to edit."""
@@ -128,6 +124,19 @@ class FilterPruningLearner(PruningLearner):
         plot_groups(run, structure.groups)
         run.say(f"\nA policy with one rule for all of them stands in {path}. Edit it, then prune with")
         run.say(f"  --learner filter --fp_policy {path}")
+
+
+def _entry(group: GroupRow) -> dict[str, Any]:
+    """Return what report.json says of a channel group; errors are those of a reconstruction, which is none here."""
+    return {
+        "name": group.name,
+        "channels": group.channels,
+        "kept": group.kept,
+        "preserve_ratio": group.kept / group.channels,
+        "error_before": None,
+        "error_after": None,
+        "note": group.reason,
+    }
 
 
 def _trainings(run: RunContext) -> tuple[TrainSettings | None, TrainSettings | None]:
@@ -159,12 +168,6 @@ def _controller(run: RunContext, net: nn.Module, policy: Policy) -> Controller:
 def _seen(run: RunContext) -> list[tuple[Tensor, Tensor]]:
     """Return the images that criteria and refits look at."""
     return labelled_batches(run, run.config.filter_pruning.fp_nb_batches * run.config.data.batch_size)
-
-
-def _refitted(run: RunContext, controller: Controller) -> nn.Module:
-    """Return the network without what is masked, its layers refitted to what they wrote with it."""
-    batches = [x for x, _ in _seen(run)]
-    return controller.remove(refit=batches)
 
 
 def _agreement(masked: nn.Module, removed: nn.Module, images: Tensor) -> str:

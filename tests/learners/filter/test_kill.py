@@ -13,6 +13,7 @@ from tests.training.launch import start
 FLAGS = (
     "--nb_epochs=4", "--save_step=3", "--fp_criterion=taylor", "--fp_nb_batches=2", "--fp_schedule=agp",
     "--fp_tune_share=0.25", "--fp_regulariser=group_lasso", "--ema_decay=0.5", "--summ_step=4", "--fp_refit=removal",
+    "--fp_ranking=learned", "--fp_share_of=macs", "--fp_generations=4",
 )  # fmt: skip
 PATIENCE = 60  # seconds for one life
 

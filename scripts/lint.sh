@@ -5,7 +5,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 cd "$repo"
-find_python dev export plots safetensors # the type checker reads the optional packages as well
+find_python dev export plots policies safetensors # the type checker reads the optional packages as well
 "$python" -m ruff check .
 "$python" -m ruff format --check .
 "$python" -m mypy # half a minute at first, two seconds from then on

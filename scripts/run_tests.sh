@@ -10,7 +10,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 cd "$repo"
-find_python dev export plots safetensors
+find_python dev export plots policies safetensors
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # the tensors are small: more threads only wait for each other
 PYTHON=$python bash scripts/lint.sh
 exec "$python" -m pytest -n auto --maxprocesses 4 --dist worksteal "$@"

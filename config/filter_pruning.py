@@ -19,7 +19,9 @@ REFITS = ("none", "removal", "steps")
 
 @dataclass(frozen=True)
 class FilterPruningConfig(Concern):
-    """Filter pruning (--learner filter)"""
+    """The settings of filter pruning."""
+
+    title = "Filter pruning (--learner filter)"
 
     fp_level: float = setting(
         Schedule.target, "share that is masked when the schedule ends, see --fp_share_of", accept=FRACTION,

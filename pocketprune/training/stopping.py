@@ -38,13 +38,13 @@ class Preempted(SystemExit):
 class StopSignal:
     """A context that notes in `requested` that the work is to end between two steps.
 
-    An error that comes after SIGTERM comes from it: whoever signals a run often signals its helper processes too. It
+    An error after SIGTERM is taken for its result, because often the run's helper processes get the signal as well. It
     ends the run as SIGTERM does.
 
     Outside the main thread, where Python allows no handler, signals keep their meaning.
 
     Args:
-        interrupts: whether the first Ctrl-C is remembered too; the second one comes through.
+        interrupts: whether the first Ctrl-C is noted as well. The second one keeps its meaning.
     """
 
     def __init__(self, *, interrupts: bool = False) -> None:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from typing import Any
 
 import pytest
 
 # As scripts/launch.py sets it, before torch is imported: a lost connection would come with a trace of torch's code.
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+# A shell lets what it starts in the background ignore Ctrl-C, and all that this starts inherits it.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

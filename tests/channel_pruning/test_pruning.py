@@ -28,7 +28,9 @@ NETWORKS = {
     "resnet v1 projection": lambda: resnet(1, "projection"),
     "resnet v2 pad": lambda: resnet(2, "pad"),
     "resnet v2 projection": lambda: resnet(2, "projection"),
-    "mobilenet_v1": lambda: shaken(nets.create_net("mobilenet_v1", num_classes=10, input_shape=(3, 16, 16))),
+    "mobilenet_v1": lambda: shaken(
+        nets.create_net("mobilenet_v1", num_classes=10, input_shape=(3, 16, 16), mobilenet_depth_mult=0.25)
+    ),
     "lenet": lambda: nets.create_net("lenet", num_classes=10, input_shape=(3, 16, 16)).eval(),
 }
 

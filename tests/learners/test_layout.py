@@ -17,7 +17,7 @@ def test_one_step_is_the_same_in_both_layouts(name: str) -> None:
     split = TinySplit(count=16)
     split.images = torch.nn.functional.interpolate(split.images, size=(16, 16)).double()
     torch.manual_seed(0)
-    dense = create_net(name, num_classes=4, input_shape=(3, 16, 16)).double()
+    dense = create_net(name, num_classes=4, input_shape=(3, 16, 16), mobilenet_depth_mult=0.25).double()
     small = pocketprune.prune_channels(
         dense, [split.images], 0.5, options=pocketprune.PruningOptions(points_per_layer=2)
     ).net

@@ -96,7 +96,7 @@ def test_cost_model_equals_the_thinned_network(name: str, shared_input: str, ran
     model = CostModel(structure, decisions)
     x = structure.traced.example[0][0]
     result = pocketprune.prune_channels(
-        net,
+        structure,
         [x],
         [c / d.size for c, d in zip(counts, decisions, strict=True)],
         options=pocketprune.PruningOptions(

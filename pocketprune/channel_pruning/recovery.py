@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 from pocketprune.channel_pruning.segments import Segment, find_segments, inputs_at, output_at
 from pocketprune.common.errors import UserError
 from pocketprune.common.modes import evaluation_mode
+from pocketprune.common.untouched import untouched
 from pocketprune.graph.nodes import tensors_in
 from pocketprune.training.distributed import all_reduce_sum, world_size
 
@@ -71,7 +72,7 @@ def reconstruct_blocks(
     results = []
     held = max(1, len(batches) // 5) if len(batches) > 1 else 0
     fit, judge = range(len(batches) - held), range(len(batches) - held if held else 0, len(batches))
-    with evaluation_mode(net), evaluation_mode(dense):
+    with evaluation_mode(net), untouched(dense), evaluation_mode(dense):
         segments = find_segments(net, dense, batches[0][:2])
         for number, segment in enumerate(segments):
             if progress is not None:

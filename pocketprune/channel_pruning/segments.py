@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from pocketprune.graph.exporting import copied
+
 LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 LEAST = 2  # layers with weights in a block; a single one has been refitted in closed form
 
@@ -88,7 +90,7 @@ def _calls(net: nn.Module, example: Tensor) -> list[_Call]:
     with ExitStack() as stack:
         for name, module in net.named_modules():
             stack.callback(module.register_forward_hook(note(name)).remove)
-        net(example)
+        net(copied(example))  # a network may work in place
     names = [call.name for call in calls]
     return [call for call in calls if names.count(call.name) == 1]
 
@@ -103,7 +105,7 @@ Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 def output_at(net: nn.Module, name: str, batch: Any) -> Tensor:
     """Return the output of the module `name` for a batch. What comes after it is not computed."""
     if not name:
-        output: Tensor = net(batch)
+        output: Tensor = net(copied(batch))
         return output
     seen: list[Tensor] = []
 
@@ -131,7 +133,7 @@ def inputs_at(net: nn.Module, name: str, batch: Any) -> Arguments:
 
 def _run(net: nn.Module, batch: Any, handle: RemovableHandle) -> None:
     try:
-        net(batch)
+        net(copied(batch))
     except _ReachedError:
         pass
     finally:

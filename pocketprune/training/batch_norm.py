@@ -39,7 +39,7 @@ def reestimate_batch_norm(net: nn.Module, batches: Iterable[Tensor], *, together
             norm.train()
         try:
             for batch in batches:
-                net(batch)
+                net(batch.clone())  # a network may work in place
                 count += 1
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):

@@ -25,6 +25,7 @@ from pocketprune.channel_pruning.searching.scoring import judge_of
 from pocketprune.channel_pruning.searching.statistics import collect
 from pocketprune.common.errors import UserError
 from pocketprune.common.modes import evaluation_mode
+from pocketprune.common.untouched import untouched
 from pocketprune.search.interface import Score, Variable
 from pocketprune.structure.batches import refuse_frozen
 from pocketprune.structure.channel_groups import Structure, analyse
@@ -75,9 +76,9 @@ class PruningEnvironment:
             raise UserError("empty; at least one batch of images is needed", argument="calibration")
         self._norm_images = _first(calibration, NORM_IMAGES, options.together).split(NORM_BATCH)
         progress("tracing", 0, 1)
-        with torch.no_grad(), evaluation_mode(dense):
+        with torch.no_grad(), untouched(dense), evaluation_mode(dense):
             self._judge = judge_of(dense, held_out)
-            self.structure = net if isinstance(net, Structure) else analyse(net, calibration[0][:2])
+            self.structure = _own_structure(net, calibration[0][:2], options)
             refuse_frozen(self.structure.traced)
             check_groups(self.structure, self.structure.traced.example)
             self.choices: list[Choice] = choices_of(self.structure, options.shared_input, options.channel_multiple)
@@ -177,6 +178,13 @@ class PruningEnvironment:
             tensors, biases = consumer.refitted(chosen, statistics.fits(consumer, chosen))
             cut = replace(cut, tensors={**cut.tensors, **tensors}, biases={**cut.biases, **biases})
         return cut
+
+
+def _own_structure(net: nn.Module | Structure, example: Tensor, options: PruningOptions) -> Structure:
+    """Return the analysed network; the caller's own analysis stays as it is."""
+    if not isinstance(net, Structure):
+        return analyse(net, example, attention=options.attention, ignore=options.ignore)
+    return replace(net, groups=list(net.groups))
 
 
 def _first(batches: Sequence[Tensor], count: int, together: bool) -> Tensor:

@@ -35,7 +35,7 @@ class HeldOut:
             raise UserError(
                 f"{images} images given; a search needs {LEAST} or more to tell networks apart", argument="held_out"
             )
-        self._expected = [dense(x).float().log_softmax(1) for x, _ in given]
+        self._expected = [dense(x.clone()).float().log_softmax(1) for x, _ in given]
         self._batches = [
             (x, expected.argmax(1) if labels is None else labels)
             for (x, labels), expected in zip(given, self._expected, strict=True)
@@ -46,7 +46,7 @@ class HeldOut:
         """Return the score of a network in evaluation mode."""
         correct = loss = divergence = images = 0.0
         for (x, labels), expected in zip(self._batches, self._expected, strict=True):
-            found = net(x).float().log_softmax(1)
+            found = net(x.clone()).float().log_softmax(1)  # a network may work in place
             correct += float((found.argmax(1) == labels).sum())
             loss += float(functional.nll_loss(found, labels, reduction="sum"))
             divergence += float(functional.kl_div(found, expected, reduction="sum", log_target=True))

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import pocketprune
 from pocketprune import PruningOptions, UserError, prune_channels, search_ratios
@@ -85,3 +85,21 @@ def test_bad_arguments_are_told_in_one_line(changed: dict, words: str) -> None:
     with pytest.raises(UserError, match=words) as error:
         search_ratios(Odd().eval(), **arguments)
     assert "\n" not in str(error.value)
+
+
+def test_a_network_that_works_in_place_leaves_images_and_itself_alone() -> None:
+    class InPlace(Odd):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            return super().forward(x.sub_(0.5))
+
+    net, batches, held = InPlace().eval(), images(), images(seed=5, count=64)
+    before = copy.deepcopy((net.state_dict(), batches, held))
+    search_ratios(net, batches, 0.6, held, method="uniform", options=OPTIONS)
+    assert all(torch.equal(t, before[0][n]) for n, t in net.state_dict().items())
+    for now, then in zip((*batches, *held), (*before[1], *before[2]), strict=True):
+        assert torch.equal(now, then)

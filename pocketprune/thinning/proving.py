@@ -88,7 +88,10 @@ def _at_another_batch(
         return (graph, "graph") if module is None else (module, "module")
     call, dense = found
     node = frozen_at(structure.traced, call, dense)
-    holds = (lambda net: same_shapes(net, *call, dense)) if node else (lambda net: same_output(net, *call, right(call)))
+
+    def holds(net: nn.Module) -> bool:
+        return same_shapes(net, *call, dense) if node else same_output(net, *call, right(call))
+
     if module is not None and holds(module):
         return module, "module"
     if not node and holds(graph):

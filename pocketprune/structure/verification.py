@@ -199,7 +199,7 @@ def _random_numbers(structure: Structure, generator: torch.Generator, positive: 
         if id(tensor) in tables or tensor.dim() < 2:
             uniform = (torch.rand(tensor.shape, generator=generator) + 0.5).to(tensor)
             return tensor * uniform if id(tensor) in tables else uniform  # zeros, signs, infinities of a mask stay
-        normal = torch.randn(tensor.shape, generator=generator) / tensor[0].numel() ** 0.5
+        normal: Tensor = torch.randn(tensor.shape, generator=generator) / tensor[0].numel() ** 0.5
         return (normal.abs() if positive else normal).to(tensor)
 
     return {

@@ -15,7 +15,8 @@ from pocketprune.graph.tracing import batch_of, copied
 from pocketprune.structure.batches import Call, frozen_at, other_batch
 from pocketprune.structure.channel_groups import Structure
 from pocketprune.structure.comparing import same_computation
-from pocketprune.structure.verification import masked_output, random_numbers, same_output, same_shapes
+from pocketprune.structure.masking import masked_output
+from pocketprune.structure.verification import random_numbers, same_output, same_shapes
 from pocketprune.thinning.modules import thin_modules
 from pocketprune.thinning.recipes import Recipe, thin_tensor
 from pocketprune.thinning.rewriting.graphs import removed_by, thin_graph

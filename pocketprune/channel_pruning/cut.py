@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from pocketprune.graph.sweep import Replacements
 from pocketprune.structure.channel_groups import Structure
 from pocketprune.structure.cost_model import Decision
-from pocketprune.structure.verification import masked_readers
+from pocketprune.structure.masking import masked_readers
 from pocketprune.thinning.expanding import expand_tensors
 from pocketprune.thinning.recipes import Recipe, recipe_for, thin_tensor
 from pocketprune.thinning.removal import thin

@@ -22,7 +22,7 @@ from pocketprune.graph.sweep import Sweep
 from pocketprune.structure.channel_groups import analyse
 from pocketprune.structure.cost import count_params, traced_macs
 from pocketprune.structure.layers import PrunableLayer, layers_of
-from pocketprune.structure.verification import masked_readers
+from pocketprune.structure.masking import masked_readers
 
 
 class PruningRun:

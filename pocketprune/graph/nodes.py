@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
@@ -15,6 +16,17 @@ Env = dict[fx.Node, Any]
 def arguments(node: fx.Node) -> tuple[Any, ...]:
     """Return a node's positional arguments. Which types they have is for the operator's schema to say."""
     return node.args
+
+
+def operator_of(node: fx.Node) -> Any:
+    """Return what a node calls."""
+    return node.target
+
+
+def schema_of(node: fx.Node) -> torch.FunctionSchema:
+    """Return the schema of a node's operator."""
+    schema: torch.FunctionSchema = operator_of(node)._schema
+    return schema
 
 
 def tensors_in(value: Any) -> list[Tensor]:

@@ -19,7 +19,7 @@ from pocketprune.common.modes import evaluation_mode
 from pocketprune.common.untouched import untouched
 from pocketprune.graph.execution import evaluate_node, run
 from pocketprune.graph.hooks import silent_hooks
-from pocketprune.graph.nodes import describe, node_shape, operator_name, tensors_in
+from pocketprune.graph.nodes import describe, node_shape, operator_name, schema_of, tensors_in
 from pocketprune.graph.tracing import ExampleInputs, TracedNet, batch_of, copied, split_inputs
 from pocketprune.structure.comparing import all_alike
 from pocketprune.structure.propagation.rules import argument
@@ -44,10 +44,12 @@ def at_batch(inputs: ExampleInputs, size: int) -> Call:
     def resized(value: Any) -> Any:
         return value[torch.arange(size) % batch] if has_batch(value, batch) else value
 
-    return pytree.tree_map(resized, split_inputs(inputs))
+    call: Call = pytree.tree_map(resized, split_inputs(inputs))
+    return call
 
 
 def has_batch(value: Any, batch: int) -> bool:
+    """Return whether a value is a tensor whose first axis has the length of the batch."""
     return isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] == batch
 
 
@@ -167,14 +169,14 @@ def _free_sizes(traced: TracedNet) -> fx.Node:
     for node in nodes:
         name = _SIZE_ARGUMENTS.get(operator_name(node))
         sizes = list(argument(node, node.args, node.kwargs, name)) if name else []
-        if sizes and sizes[0] == batch:
+        if name and sizes and sizes[0] == batch:
             _put(node, name, [asked, *sizes[1:]])
     return asked
 
 
 def _put(node: fx.Node, name: str, value: Any) -> None:
     """Replace a node's argument by its name in the operator's schema."""
-    position = next(i for i, declared in enumerate(node.target._schema.arguments) if declared.name == name)
+    position = next(i for i, declared in enumerate(schema_of(node).arguments) if declared.name == name)
     if name in node.kwargs:
         node.kwargs = {**node.kwargs, name: value}
     else:

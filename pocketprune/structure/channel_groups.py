@@ -52,9 +52,11 @@ class Structure:
 
     def class_of(self, ids: Tensor) -> np.ndarray:
         """Classes of a vector of identities."""
-        return self.classes[ids.numpy()]
+        classes: np.ndarray = self.classes[ids.numpy()]
+        return classes
 
     def group(self, name: str) -> ChannelGroup:
+        """Return the group of a name."""
         return next(g for g in self.groups if g.name == name)
 
 

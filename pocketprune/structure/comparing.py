@@ -70,7 +70,7 @@ class _Steps(TorchDispatchMode):
     """Hears of every step's result: the first network's are kept, the second's compared with them in their order."""
 
     def __init__(self, tolerance: float) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.results: deque[Tensor] = deque()
         self.tolerance, self.comparing = tolerance, False
 

@@ -22,6 +22,7 @@ class Width:
     per_count: np.ndarray
 
     def at(self, counts: np.ndarray) -> float:
+        """Return the number of channels at these kept counts."""
         return self.fixed + float(self.per_count @ counts)
 
 
@@ -33,7 +34,8 @@ class _Widths:
         self._per_count = np.array([width.per_count for width in widths]).reshape(len(widths), decisions)
 
     def at(self, counts: np.ndarray) -> np.ndarray:
-        return self._fixed + self._per_count @ counts
+        widths: np.ndarray = self._fixed + self._per_count @ counts
+        return widths
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Decision:
 
     @property
     def size(self) -> int:
+        """The number of units."""
         return len(self.units)
 
     def channels(self, kept: np.ndarray) -> np.ndarray:
@@ -62,9 +65,10 @@ class Decision:
 
 def decision_of(structure: Structure, layer: PrunableLayer) -> Decision:
     """The units a removable, uncoupled layer chooses among; for a fixed one, its channels as they are."""
-    if layer.way != "private":
+    ids = layer.layer.in_ids
+    if layer.way != "private" or ids is None:
         return whole_input(layer)
-    labels = structure.class_of(layer.layer.in_ids)[: layer.channels // layer.layer.groups]
+    labels = structure.class_of(ids)[: layer.channels // layer.layer.groups]
     order = list(dict.fromkeys(labels.tolist()))
     units = np.stack([np.flatnonzero(labels == label) for label in order])
     return Decision(layer, units, np.array(order)[:, None])

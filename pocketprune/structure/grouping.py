@@ -41,8 +41,11 @@ JOINS = frozenset(
 
 
 def make_rectangular(identities: Identities, values: dict[fx.Node, Any]) -> None:
-    """What is removed from a tensor must be whole hyperplanes: where a facet still varies along several axes with
-    channels of their own, unite along the axis that leaves more channels."""
+    """Unite identities until what can be removed from every tensor is whole hyperplanes.
+
+    Where a facet still varies along several axes with channels of their own, it is united along the axis that leaves
+    more channels.
+    """
     wide = _distinct_facets(values)
     changed = bool(wide)
     while changed:
@@ -66,7 +69,7 @@ def _distinct_facets(values: dict[fx.Node, Any]) -> list[Tensor]:
 
 
 def _removable_labels(identities: Identities) -> Tensor:
-    """identity -> its class, 0 for those that cannot go anyway (and for padded zeros)."""
+    """The class of each identity, 0 for those that cannot go anyway (and for padded zeros)."""
     classes = identities.classes() + 1
     stays = np.zeros(int(classes.max()) + 1, dtype=bool)
     stays[list(identities.pin_reasons(classes))] = True
@@ -129,7 +132,7 @@ class _Finder:
         self.first = self._first_positions()
 
     def _roles(self, reading: bool) -> dict[int, list[int]]:
-        """class -> the contractions, by number, that read (or write) it; carriers do neither."""
+        """The contractions, by number, that read (or write) each class; carriers do neither."""
         roles: dict[int, list[int]] = {}
         for number, layer in enumerate(self.layers):
             ids = layer.in_ids if reading else layer.out_ids
@@ -138,7 +141,7 @@ class _Finder:
         return roles
 
     def _first_positions(self) -> dict[int, tuple[int, int]]:
-        """class -> its first producer and its first place among that producer's outputs."""
+        """The first producer of each class, and its first place among that producer's outputs."""
         first: dict[int, tuple[int, int]] = {}
         for number, layer in enumerate(self.layers):
             if layer.out_ids is not None and not layer.carrier:
@@ -182,7 +185,7 @@ class _Finder:
 
 
 def presence(values: dict[fx.Node, Any], classes: np.ndarray, parts: np.ndarray) -> np.ndarray:
-    """class -> a number for the tensors that it has channels in and that an operator works on, and in what part.
+    """For each class a number for the tensors that it has channels in and that an operator works on, and in what part.
 
     Channels of one group have the same number, so that they are interchangeable, and that keeping one of the group
     leaves none of these tensors empty.

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from pocketprune.common.errors import UserError
 from pocketprune.common.names import nearest
+from pocketprune.graph.nodes import arguments
 from pocketprune.graph.tracing import ExampleInputs, TracedNet, describe, module_path, node_shape, operator_name
 from pocketprune.structure.channel_groups import Structure, analyse, layer_name
 from pocketprune.structure.cost import node_macs
@@ -60,8 +61,10 @@ def list_layers(
     *,
     ignore: Sequence[str] = (),
 ) -> list[PrunableLayer]:
-    """The prunable layers in forward order: every Conv2d with groups=1 (the first, and a last one that writes the
-    output, count and stay whole). With layers="all" also other convolutions, but depthwise ones, and linear layers.
+    """The prunable layers in forward order: every Conv2d with groups=1.
+
+    The first, and a last one that writes the output, count and stay whole. With layers="all" also other convolutions,
+    but depthwise ones, and linear layers.
 
     Args:
         ignore: names of groups or layers that are to be left alone; these layers count and stay whole.
@@ -81,7 +84,7 @@ def layers_of(structure: Structure, shared_input: str, layers: str = "conv2d") -
     last = structure.contractions[-1] if structure.contractions else None
     found = []
     for index, layer in enumerate(chosen):
-        weight = node_shape(layer.node.args[1])
+        weight = node_shape(arguments(layer.node)[1])
         way, reason = _way(structure, layer, shared_input) if layer is not last else ("fixed", "it is the last layer")
         found.append(
             PrunableLayer(
@@ -107,7 +110,7 @@ def is_prunable_kind(layer: Contraction, layers: str) -> bool:
         return False
     plain = layer.groups == 1 or (layers == "all" and not layer.carrier)
     bias = argument(layer.node, layer.node.args, layer.node.kwargs, "bias")
-    return plain and layer.node.args[1].op == "placeholder" and (bias is None or bias.op == "placeholder")
+    return plain and arguments(layer.node)[1].op == "placeholder" and (bias is None or bias.op == "placeholder")
 
 
 def can_have_bias(traced: TracedNet, layer: Contraction) -> bool:
@@ -130,8 +133,8 @@ def _way(structure: Structure, layer: Contraction, shared_input: str) -> tuple[s
         return "fixed", LEFT_ALONE
     groups = read_groups(structure, layer)
     numbers = readers(structure)
-    alone = all(g.prunable and numbers[g.name] == 1 for g in groups) and _covers(structure, layer, groups)
-    if alone and _even(structure, layer):
+    alone = all(g.prunable and numbers[g.name] == 1 for g in groups) and _covers(structure, layer.in_ids, groups)
+    if alone and _even(structure, layer.in_ids, layer.groups):
         return "private", ""
     if shared_input == "keep":
         return "fixed", _why_shared(groups)
@@ -178,16 +181,16 @@ def readers(structure: Structure) -> dict[str, int]:
     return counts
 
 
-def _covers(structure: Structure, layer: Contraction, groups: Sequence[ChannelGroup]) -> bool:
+def _covers(structure: Structure, ids: Tensor, groups: Sequence[ChannelGroup]) -> bool:
     """Whether every input channel belongs to one of the groups."""
     known = {c for g in groups for c in g.classes}
-    return set(structure.class_of(layer.in_ids).tolist()) <= known
+    return set(structure.class_of(ids).tolist()) <= known
 
 
-def _even(structure: Structure, layer: Contraction) -> bool:
+def _even(structure: Structure, ids: Tensor, groups: int) -> bool:
     """Whether every channel fills the same number of the layer's inputs (of each group of a grouped one)."""
-    inside = len(layer.in_ids) // layer.groups
-    counts = np.unique(structure.class_of(layer.in_ids)[:inside], return_counts=True)[1]
+    inside = len(ids) // groups
+    counts = np.unique(structure.class_of(ids)[:inside], return_counts=True)[1]
     return len(set(counts.tolist())) == 1
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from torch import fx
 
-from pocketprune.graph.nodes import node_shape, operator_name
+from pocketprune.graph.nodes import arguments, node_shape, operator_name
 from pocketprune.structure.propagation import RULES
 from pocketprune.structure.propagation.rules import argument
 
@@ -15,7 +15,7 @@ Shape = tuple[int, ...]
 
 
 def _shape(node: fx.Node, position: int) -> Shape:
-    return node_shape(node.args[position])
+    return node_shape(arguments(node)[position])
 
 
 def _convolution(node: fx.Node) -> int:
@@ -52,12 +52,12 @@ def _inner(node: fx.Node) -> int:
 
 def _vectors(node: fx.Node) -> int:
     """linalg_vecdot: one product for every element of the broadcast arguments."""
-    dim = argument(node, node.args, node.kwargs, "dim")
+    dim: int = argument(node, node.args, node.kwargs, "dim")
     return math.prod(node_shape(node)) * _shape(node, 0)[dim]
 
 
 def _tensordot(node: fx.Node) -> int:
-    summed = math.prod(_shape(node, 0)[d] for d in node.args[2])
+    summed: int = math.prod(_shape(node, 0)[d] for d in arguments(node)[2])
     return math.prod(node_shape(node)) * summed
 
 
@@ -92,7 +92,7 @@ def _cell(node: fx.Node) -> int:
 
 def _chain(node: fx.Node) -> int:
     """linalg_multi_dot: the cheapest order of the products, which is the one that is taken."""
-    shapes = [node_shape(n) for n in node.args[0]]
+    shapes = [node_shape(n) for n in arguments(node)[0]]
     sizes = [1 if len(shapes[0]) == 1 else shapes[0][0], *[shape[0] for shape in shapes[1:]], shapes[-1][-1]]
     if len(shapes[-1]) == 1:
         sizes[-1] = 1
@@ -112,12 +112,12 @@ Label = str | int
 
 def _einsum(node: fx.Node) -> int:
     """The operands two by two, in the order given or, where none is, from the left; one alone only moves or adds."""
-    terms, arrow, out = node.args[0].replace(" ", "").partition("->")
+    terms, arrow, out = arguments(node)[0].replace(" ", "").partition("->")
     operands = [
-        _labels(term, node_shape(operand)) for term, operand in zip(terms.split(","), node.args[1], strict=True)
+        _labels(term, node_shape(operand)) for term, operand in zip(terms.split(","), arguments(node)[1], strict=True)
     ]
     sizes: dict[Label, int] = {}
-    for operand, labels in zip(node.args[1], operands, strict=True):
+    for operand, labels in zip(arguments(node)[1], operands, strict=True):
         for label, size in zip(labels, node_shape(operand), strict=True):
             sizes[label] = max(sizes.get(label, 1), size)
     every = [label for labels in operands for label in labels]

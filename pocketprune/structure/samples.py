@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
-from pocketprune.graph.nodes import node_shape, operator_name, tensors_in
+from pocketprune.graph.nodes import arguments, node_shape, operator_name, tensors_in
 from pocketprune.graph.tracing import TracedNet, copied
 from pocketprune.structure.batches import undisturbed
 from pocketprune.structure.comparing import all_alike
@@ -51,8 +51,8 @@ def _has_no_batch(node: fx.Node) -> bool:
     """Whether a layer that can do without a batch axis is given none."""
     name = operator_name(node)
     if name in ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"):
-        return len(node_shape(node.args[0])) < len(node_shape(node.args[1]))
-    return name in ("lstm", "gru", "rnn_tanh", "rnn_relu") and operator_name(node.args[0]) == "unsqueeze"
+        return len(node_shape(arguments(node)[0])) < len(node_shape(arguments(node)[1]))
+    return name in ("lstm", "gru", "rnn_tanh", "rnn_relu") and operator_name(arguments(node)[0]) == "unsqueeze"
 
 
 def _fate_of_part(traced: TracedNet, whole: Any, size: int, axis: int) -> int:
@@ -69,8 +69,9 @@ def _fate_of_part(traced: TracedNet, whole: Any, size: int, axis: int) -> int:
     except Exception:  # a network's forward can raise anything at a size that it is not made for
         return FAILED
     pairs = list(zip(tensors_in(whole), tensors_in(made), strict=False))
-    places = [_cut_axis(before, after, size, len(index)) for before, after in pairs]
-    if not pairs or any(place is None for place in places):
+    found = [_cut_axis(before, after, size, len(index)) for before, after in pairs]
+    places = [place for place in found if place is not None]
+    if not pairs or len(places) < len(pairs):
         return TAKEN
     parts = [before.index_select(p, index.to(before.device)) for (before, _), p in zip(pairs, places, strict=True)]
     if not all_alike(parts, made, 1e-3):

@@ -1,0 +1,1 @@
+"""Removing channels from a network: recipes, thinner modules, channel samplers, rewritten graphs."""

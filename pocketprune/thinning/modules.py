@@ -25,7 +25,8 @@ def thin_modules(net: nn.Module, recipe: Recipe) -> nn.Module:
     thinner: dict[int, Tensor] = {}
     rows = {module: kept.get(id(_stored_weight(module)), {}).get(0) for module in thin.modules()}
     for module in rows:
-        for table in (module._parameters, module._buffers):
+        tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        for table in tables:
             for key, tensor in table.items():
                 if id(tensor) in kept:
                     table[key] = thinner.setdefault(id(tensor), _thin_like(tensor, kept[id(tensor)]))
@@ -33,7 +34,7 @@ def thin_modules(net: nn.Module, recipe: Recipe) -> nn.Module:
     for module in rows:
         adjust_widths(module, rows[module])
     for name in recipe.new_biases:
-        layer = thin.get_submodule(name)
+        layer: Any = thin.get_submodule(name)
         layer.bias = nn.Parameter(layer.weight.new_zeros(layer.weight.shape[0]))
     for name, inputs in recipe.samplers.items():
         add_sampler(thin.get_submodule(name.removesuffix(".weight")), inputs)
@@ -48,9 +49,12 @@ def copied_module(net: nn.Module) -> nn.Module:
 
 def _stored_weight(module: nn.Module) -> Tensor | None:
     """The parameter that a module's weight is, or is computed from."""
-    stored = [module._parameters.get(name) for name in ("weight", "weight_v", "weight_orig")]
+    stored: list[Tensor | None] = [module._parameters.get(name) for name in ("weight", "weight_v", "weight_orig")]
     if parametrize.is_parametrized(module, "weight"):
-        stored += sorted(module.parametrizations["weight"].parameters(recurse=False), key=Tensor.numel, reverse=True)
+        parametrizations: Any = module.parametrizations
+        parameters: list[Tensor] = list(parametrizations["weight"].parameters(recurse=False))
+        parameters.sort(key=Tensor.numel, reverse=True)
+        stored += parameters
     return next((tensor for tensor in stored if tensor is not None), None)
 
 
@@ -65,7 +69,8 @@ def _recompute_weights(net: nn.Module) -> None:
 
 def _tensor(net: nn.Module, name: str) -> Tensor:
     path, _, leaf = name.rpartition(".")
-    return getattr(net.get_submodule(path), leaf)
+    tensor: Tensor = getattr(net.get_submodule(path), leaf)
+    return tensor
 
 
 def _thin_like(tensor: Tensor, kept: Mapping[int, Sequence[int]]) -> Tensor:
@@ -79,7 +84,7 @@ def adjust_widths(module: nn.Module, rows: Sequence[int] | None = None) -> None:
     Args:
         rows: indices kept along the first axis of its weight; None: all.
     """
-    weight = getattr(module, "weight", None)
+    weight: Any = getattr(module, "weight", None)
     if isinstance(module, nn.modules.conv._ConvNd):
         _adjust_convolution(module, rows)
     elif isinstance(module, nn.Linear):

@@ -15,7 +15,8 @@ from pocketprune.graph.tracing import batch_of, copied
 from pocketprune.structure.batches import Call, frozen_at, other_batch
 from pocketprune.structure.channel_groups import Structure
 from pocketprune.structure.comparing import same_computation
-from pocketprune.structure.verification import masked_output, random_numbers, same_output, same_shapes
+from pocketprune.structure.masking import masked_output
+from pocketprune.structure.verification import random_numbers, same_output, same_shapes
 from pocketprune.thinning.modules import thin_modules
 from pocketprune.thinning.recipes import Recipe, thin_tensor
 from pocketprune.thinning.rewriting.graphs import removed_by, thin_graph
@@ -88,7 +89,10 @@ def _at_another_batch(
         return (graph, "graph") if module is None else (module, "module")
     call, dense = found
     node = frozen_at(structure.traced, call, dense)
-    holds = (lambda net: same_shapes(net, *call, dense)) if node else (lambda net: same_output(net, *call, right(call)))
+
+    def holds(net: nn.Module) -> bool:
+        return same_shapes(net, *call, dense) if node else same_output(net, *call, right(call))
+
     if module is not None and holds(module):
         return module, "module"
     if not node and holds(graph):

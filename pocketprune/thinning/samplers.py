@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +15,11 @@ class _Sampled:
     """Mixed into a layer: keep the input channels listed in the buffer `sampled`, then do what the layer does."""
 
     channel_axis = 1
+    sampled: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.index_select(self.channel_axis, self.sampled))
+        made: Tensor = super().forward(x.index_select(self.channel_axis, self.sampled))  # type: ignore[misc]
+        return made
 
 
 class SampledConv1d(_Sampled, nn.Conv1d):
@@ -52,8 +55,9 @@ def add_sampler(layer: nn.Module, inputs: Sequence[int]) -> None:
             "couple and keep are accepted"
         )
     layer.__class__ = SAMPLED[type(layer)]
-    layer.register_buffer("sampled", torch.as_tensor(inputs, device=layer.weight.device))
+    weight: Any = layer.weight
+    layer.register_buffer("sampled", torch.as_tensor(inputs, device=weight.device))
     if isinstance(layer, nn.Linear):
-        layer.in_features = layer.weight.shape[1]
+        layer.in_features = weight.shape[1]
     else:
-        layer.in_channels = layer.weight.shape[1]
+        layer.in_channels = weight.shape[1]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from pocketprune.common.devices import device_of
@@ -122,7 +122,7 @@ def _example(described: Any, device: torch.device) -> Any:
 
 def check_dense(dense_net: nn.Module, recipe: Recipe, source: str) -> None:
     """Raise UserError, naming the tensors that differ, unless the recipe is for this architecture."""
-    own = dict(dense_net.named_parameters(remove_duplicate=False))
+    own: dict[str, Tensor] = dict(dense_net.named_parameters(remove_duplicate=False))
     own |= dict(dense_net.named_buffers(remove_duplicate=False))
     unlike = differences(recipe.dense, {name: tensor.shape for name, tensor in own.items()})
     if unlike:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from pocketprune.graph.nodes import arguments, operator_of
 from pocketprune.graph.tracing import TracedNet, operator_name
 from pocketprune.structure.propagation import (
     contraction,
@@ -132,7 +133,7 @@ def _generated(state: State, node: fx.Node, tensor: Tensor) -> Identified:
 
 
 def _value(state: State, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
-    args, kwargs = fx.map_arg(node.args, values.__getitem__), fx.map_arg(node.kwargs, values.__getitem__)
+    args, kwargs = fx.map_arg(arguments(node), values.__getitem__), fx.map_arg(node.kwargs, values.__getitem__)
     name, tensors = operator_name(node), identified_in((args, kwargs))
     if name == "getitem":
         return args[0][args[1]]
@@ -141,7 +142,7 @@ def _value(state: State, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
     if name in ("sym_numel", "numel"):
         return math.prod(args[0].shape)
     if not tensors:
-        made = node.target(*args, **kwargs)
+        made = operator_of(node)(*args, **kwargs)
         return _generated(state, node, made) if isinstance(made, Tensor) else made
     if name.startswith("new_"):
         return _new(state, node)
@@ -173,6 +174,6 @@ def _fold(node: fx.Node, args: Any, kwargs: Any, made: Any) -> None:
         (args, kwargs),
         is_leaf=lambda v: isinstance(v, Identified),
     )
-    computed = node.target(*numbers[0], **numbers[1])
+    computed = operator_of(node)(*numbers[0], **numbers[1])
     for value, data in zip(results, pytree.tree_leaves(computed), strict=False):
         value.data = data.cpu()

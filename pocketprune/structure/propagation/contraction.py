@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, fx
 
+from pocketprune.graph.nodes import arguments, schema_of
 from pocketprune.structure.propagation.rules import ConstantSum, Contraction, State, argument, opaque_result, origin_of
 from pocketprune.structure.propagation.values import Identified, along_axis, varying, vector
 
@@ -33,7 +34,7 @@ def meet(
 
 def note_operands(state: State, node: fx.Node, values: tuple[Identified, Identified], inputs: Tensor | None) -> None:
     """Remember what a layer multiplies by; of a layer that reads constants, that it sums over their channels."""
-    source, weight = node.args[:2]
+    source, weight = arguments(node)[:2]
     state.weights.append(weight)
     if inputs is not None and all(value.constant for value in values):
         sources = (source,) if weight in state.tensor_of_node else (source, weight)  # its own weight is no statistic
@@ -68,7 +69,7 @@ class _Convolution:
 def convolution(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Of any dimension; transposed, grouped and depthwise."""
     source, weight, bias = (argument(node, args, kwargs, n) for n in ("input", "weight", "bias"))
-    name = node.target._schema.name
+    name = schema_of(node).name
     transposed = "transpose" in name or (name.endswith("::convolution") and args[6])
     axis = source.dim - weight.dim + 1  # 0 for a convolution without a batch axis
     for facet in source.facets:
@@ -93,7 +94,7 @@ def convolution(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict
         Contraction(
             node,
             "conv_transpose" if transposed else "conv",
-            node.args[0],
+            arguments(node)[0],
             tensor,
             weight_name(state, argument(node, node.args, node.kwargs, "bias"))[0],
             layer.inputs,
@@ -112,11 +113,11 @@ def _outputs(state: State, layer: _Convolution, channels: int) -> tuple[Tensor |
         meet(state, layer.node, layer.inputs, layer.columns, layer.values)
         return layer.rows, False
     if layer.inputs is not None and layer.groups > channels // layer.groups:
-        return _whole_groups(state, layer), True
+        return _whole_groups(state, layer, layer.inputs), True
     return _within_groups(state, layer), False
 
 
-def _whole_groups(state: State, layer: _Convolution) -> Tensor | None:
+def _whole_groups(state: State, layer: _Convolution, inputs: Tensor) -> Tensor | None:
     """The unit is a group: its inputs and outputs go together (depthwise: one channel with its multiplier)."""
     groups, narrow, wide = layer.groups, layer.columns, layer.rows  # of the weight's axes
     if layer.transposed:
@@ -124,10 +125,10 @@ def _whole_groups(state: State, layer: _Convolution) -> Tensor | None:
     if narrow is not None:
         state.refuse(layer.node, narrow, "groups")
     if wide is None:
-        meet(state, layer.node, layer.inputs, None, layer.values)
+        meet(state, layer.node, inputs, None, layer.values)
         return None
-    first = layer.inputs.view(groups, -1)[:, :1]
-    for ids in (layer.inputs, wide):
+    first = inputs.view(groups, -1)[:, :1]
+    for ids in (inputs, wide):
         table = ids.view(groups, -1)
         state.identities.unite(table, first.expand(table.shape))
     if not layer.transposed:
@@ -158,7 +159,7 @@ def with_channels(node: fx.Node, ids: Tensor | None, axis: int) -> Identified:
 
 
 def linear(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """y = x Wᵀ + b over the last axis; the other axes pass."""
+    """Linear layers: y = x Wᵀ + b over the last axis; the other axes pass."""
     source, weight, bias = (argument(node, args, kwargs, n) for n in ("input", "weight", "bias"))
     last = source.dim - 1
     inputs, columns = along(state, source, last), along(state, weight, weight.dim - 1)
@@ -172,7 +173,7 @@ def linear(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str,
         Contraction(
             node,
             "linear",
-            node.args[0],
+            arguments(node)[0],
             tensor,
             weight_name(state, argument(node, node.args, node.kwargs, "bias"))[0],
             inputs,
@@ -194,5 +195,7 @@ def embedding(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[s
     if entries is not None:
         state.refuse(node, entries, "index")
     tensor, plain = weight_name(state, node.args[0])
-    state.contractions.append(Contraction(node, "embedding", node.args[1], tensor, None, None, columns, plain=plain))
+    state.contractions.append(
+        Contraction(node, "embedding", arguments(node)[1], tensor, None, None, columns, plain=plain)
+    )
     return with_channels(node, columns, len(node.meta["val"].shape) - 1)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from pocketprune.graph.nodes import schema_of
 from pocketprune.structure.propagation.movement import move
 from pocketprune.structure.propagation.rules import State, argument, identified_in, opaque_result, origin_of
 from pocketprune.structure.propagation.values import Identified, compress, varying
@@ -15,7 +16,7 @@ from pocketprune.structure.propagation.values import Identified, compress, varyi
 def pad(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """New positions along the channels are free to go; along other axes they belong to their channel."""
     source: Identified = args[0]
-    names = {a.name for a in node.target._schema.arguments}
+    names = {a.name for a in schema_of(node).arguments}
     if "mode" in names and argument(node, args, kwargs, "mode") != "constant":
         return move(state, node, args, kwargs)
     widths = {source.dim - 1 - i // 2: (args[1][i], args[1][i + 1]) for i in range(0, len(args[1]), 2)}
@@ -51,7 +52,7 @@ def concatenate(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict
     """Along the joined axis identities follow one another; along the others they must agree."""
     values: list[Identified] = [v for v in args[0] if v.shape != (0,)]
     dim = argument(node, args, kwargs, "dim")
-    if node.target._schema.name.endswith("::stack"):
+    if schema_of(node).name.endswith("::stack"):
         dim = dim % (values[0].dim + 1)
         values = [_unsqueezed(v, dim) for v in values]
     return join(state, node, values, dim % values[0].dim)

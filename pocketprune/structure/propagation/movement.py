@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from pocketprune.graph.nodes import operator_of, schema_of
 from pocketprune.structure.propagation.rules import State, argument, field_like, identified_in, opaque_result
 from pocketprune.structure.propagation.values import Identified, along_axis, compress, core, varying
 
@@ -143,13 +144,13 @@ def apply_movement(node: fx.Node, moved: Tensor, args: tuple[Any, ...], kwargs: 
 
 def call_movement(node: fx.Node, moved: Tensor, rest: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The node's operator on integers: casts skipped, memory layouts ignored."""
-    name = node.target._schema.name.split("::")[1]
+    name = schema_of(node).name.split("::")[1]
     if name in CASTS:
         return moved
     options = {k: v for k, v in kwargs.items() if k not in ("dtype", "device", "layout", "memory_format")}
     if name == "_reshape_alias":
         rest = rest[:1]
-    target = _RESHAPING.get(name, node.target)
+    target = _RESHAPING.get(name, operator_of(node))
     try:
         return target(moved, *rest, **options)
     except (RuntimeError, NotImplementedError):  # some kernels lack an integer version; float64 holds ids exactly
@@ -160,7 +161,7 @@ def call_movement(node: fx.Node, moved: Tensor, rest: tuple[Any, ...], kwargs: d
 def move(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The same operator is run on the identities; index tensors must be known when the network is traced."""
     source, *indices = identified_in((args, kwargs))
-    if node.target._schema.name.endswith("_as"):
+    if schema_of(node).name.endswith("_as"):
         indices = []
     for value in indices:
         for facet in value.facets:
@@ -169,7 +170,7 @@ def move(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, A
         return _unknown_index(state, node, source, args, kwargs)
     results = [apply_movement(node, facet, args, kwargs) for facet in source.facets]
     made = opaque_result(node, origin=source.origin)
-    if node.target._schema.name.split("::")[1] in EXPANSIONS:
+    if schema_of(node).name.split("::")[1] in EXPANSIONS:
         results += _new_axes(state, source.shape, made.shape)
     if isinstance(made, tuple):
         for position, part in enumerate(made):
@@ -232,7 +233,7 @@ def _unknown_index(
 ) -> Any:
     """Unknown indices along one axis leave the channels of the other axes where they are."""
     result = opaque_result(node)
-    name = node.target._schema.name.split("::")[1]
+    name = schema_of(node).name.split("::")[1]
     dim = argument(node, args, kwargs, "dim") % source.dim if name == "index_select" else None
     for facet in source.facets:
         if dim is not None and varying(facet) and dim not in varying(facet):
@@ -243,7 +244,7 @@ def _unknown_index(
 
 
 def positional(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """tril and triu: what is kept depends on the place along the last two axes, so those stay as they are."""
+    """What `tril` and `triu` keep depends on the place along the last two axes, so those stay as they are."""
     source, result = args[0], opaque_result(node)
     for facet in source.facets:
         if set(varying(facet)) & {source.dim - 1, source.dim - 2}:

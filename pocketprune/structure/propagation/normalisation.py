@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, fx
 
+from pocketprune.graph.nodes import schema_of
 from pocketprune.structure.propagation.elementwise import unite_elementwise, with_extras
 from pocketprune.structure.propagation.rules import State, argument, identified_in
 from pocketprune.structure.propagation.values import Identified, apart_from, compress, tie, varying
@@ -37,7 +38,7 @@ _ON_THE_SPOT = ("training", "use_input_stats")
 
 def takes_statistics(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether a norm uses the statistics of what it is given, not running ones."""
-    declared = {a.name for a in node.target._schema.arguments}
+    declared = {a.name for a in schema_of(node).arguments}
     return any(bool(argument(node, args, kwargs, name)) for name in _ON_THE_SPOT if name in declared)
 
 
@@ -76,7 +77,7 @@ def weight_norm(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict
 def group_norm(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Whole normalisation groups can go exactly; parts of them only when inexact removal is asked for."""
     source: Identified = args[0]
-    native = node.target._schema.name.endswith("native_group_norm")
+    native = schema_of(node).name.endswith("native_group_norm")
     groups = argument(node, args, kwargs, "group" if native else "num_groups")
     weights = [
         v

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, fx
 
+from pocketprune.graph.nodes import arguments
 from pocketprune.structure.propagation.contraction import meet, weight_name
 from pocketprune.structure.propagation.elementwise import unite_elementwise
 from pocketprune.structure.propagation.rules import (
@@ -122,12 +123,12 @@ def _matrices(a: Identified, b: Identified, nodes: tuple[fx.Node, fx.Node]) -> t
 
 def matmul(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Matrices and vectors, batch axes broadcast."""
-    return product(state, node, *_matrices(args[0], args[1], (node.args[0], node.args[1])))
+    return product(state, node, *_matrices(args[0], args[1], (arguments(node)[0], arguments(node)[1])))
 
 
 def added_product(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """A term plus a product."""
-    result = product(state, node, *_matrices(args[1], args[2], (node.args[1], node.args[2])))
+    result = product(state, node, *_matrices(args[1], args[2], (arguments(node)[1], arguments(node)[2])))
     return unite_elementwise(state, node, [result, args[0]])
 
 
@@ -137,7 +138,7 @@ def einsum(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str,
     labels, out = _einsum_labels(args[0], operands)
     if len(operands) != 2 or any(len(set(t)) != len(t) for t in (*labels, out)):
         return state.opaque(node, operands, "sequence", other=f"einsum '{args[0]}'")
-    nodes = node.args[1]
+    nodes = arguments(node)[1]
     return product(state, node, (_Side(operands[0], labels[0], nodes[0]), _Side(operands[1], labels[1], nodes[1])), out)
 
 
@@ -167,15 +168,15 @@ def attention(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[s
         key, value = (_repeat_heads(v, query.shape[-3]) for v in (key, value))
     batch = _LETTERS[: query.dim - 2]
     scores = Identified((*query.shape[:-1], key.shape[-2]))
-    pair = _Side(query, batch + "mk", node.args[0]), _Side(key, batch + "nk", node.args[1])
+    pair = _Side(query, batch + "mk", arguments(node)[0]), _Side(key, batch + "nk", arguments(node)[1])
     found = _meet_labels(state, node, pair, batch + "mn")
     if "k" in found:
-        state.contractions.append(Contraction(node, "product", node.args[0], None, None, found["k"], None))
+        state.contractions.append(Contraction(node, "product", arguments(node)[0], None, None, found["k"], None))
     scores.facets = _facets(found, scores, batch + "mn")
     if isinstance(mask, Identified):
         scores = unite_elementwise(state, node, [scores, mask])
     found = _meet_labels(
-        state, node, (_Side(scores, batch + "mn", node), _Side(value, batch + "nv", node.args[2])), batch + "mv"
+        state, node, (_Side(scores, batch + "mn", node), _Side(value, batch + "nv", arguments(node)[2])), batch + "mv"
     )
     result: Identified = opaque_result(node)
     result.facets = _facets(found, result, batch + "mv")

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, fx
 
+from pocketprune.graph.nodes import arguments, schema_of
 from pocketprune.structure.propagation.normalisation import across_statistics
 from pocketprune.structure.propagation.rules import (
     ConstantSum,
@@ -99,7 +100,7 @@ ALONG_ONE_AXIS = frozenset(
 def reduction(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Over axes without channels they pass; pieces that are reduced together go together."""
     source: Identified = args[0]
-    names = {a.name for a in node.target._schema.arguments}
+    names = {a.name for a in schema_of(node).arguments}
     dims = argument(node, args, kwargs, "dim") if "dim" in names else None
     axes = flat_axes(dims, source.dim)
     keep = bool(argument(node, args, kwargs, "keepdim")) if "keepdim" in names else False
@@ -116,15 +117,15 @@ def _reduced(
     state: State, node: fx.Node, facet: Tensor, axes: tuple[int, ...], keep: bool, constant: bool
 ) -> Tensor | None:
     """One facet after the reduction; None where it has no axis left."""
-    name = node.target._schema.name.split("::")[1]
+    name = schema_of(node).name.split("::")[1]
     statistic = name in STATISTICS or (constant and name not in PLACES)
     mixed = set(axes) & set(varying(facet))
     apart = set(varying(facet)) - mixed
     if mixed and name in SUMS and (not apart or state.attention == "widths") and _counts_zeros_as_nothing(node):
         facet = tie(state.identities, facet, apart)  # a removed channel adds nothing: the sum reads it like a layer
-        state.contractions.append(Contraction(node, "product", node.args[0], None, None, core(facet), None))
+        state.contractions.append(Contraction(node, "product", arguments(node)[0], None, None, core(facet), None))
         if constant:
-            state.sums.append(ConstantSum(node, core(facet), (node.args[0],)))
+            state.sums.append(ConstantSum(node, core(facet), (arguments(node)[0],)))
         return None
     if mixed and not apart:
         if statistic:
@@ -140,14 +141,14 @@ def _reduced(
 
 def _counts_zeros_as_nothing(node: fx.Node) -> bool:
     """Whether zeros leave a sum or norm as it is (a norm of negative order does not)."""
-    order = node.args[1] if "norm" in node.target._schema.name and len(node.args) > 1 else 2
+    order = arguments(node)[1] if "norm" in schema_of(node).name and len(node.args) > 1 else 2
     return order is None or (isinstance(order, (int, float)) and order > 0)
 
 
 def spatial(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Pooling and resizing treat every map alike; channels stay where they are."""
     source: Identified = args[0]
-    name = node.target._schema.name
+    name = schema_of(node).name
     rank = next((int(c) for c in name if c.isdigit()), source.dim - 2)
     result = opaque_result(node)
     shape = (result[0] if isinstance(result, tuple) else result).shape
@@ -170,10 +171,10 @@ def spatial(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str
 def along_one_axis(state: State, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Everything along the axis mixes, the other axes pass."""
     source: Identified = args[0]
-    names = {a.name for a in node.target._schema.arguments}
+    names = {a.name for a in schema_of(node).arguments}
     axis = (argument(node, args, kwargs, "dim") if "dim" in names else -1) % max(source.dim, 1)
     passing = []
-    shares = source.constant and node.target._schema.name.endswith("softmax")
+    shares = source.constant and schema_of(node).name.endswith("softmax")
     result = opaque_result(node)
     for facet in source.facets:
         left = apart_from(state.identities, facet, (axis,))

@@ -54,7 +54,8 @@ def _of_classes_with_several(kind: np.ndarray, classes: np.ndarray) -> np.ndarra
     _, inverse, counts = np.unique(both, return_inverse=True, return_counts=True)
     crowded = np.zeros(int(classes.max(initial=0)) + 1, dtype=bool)
     crowded[classes[counts[inverse] > 1]] = True
-    return crowded[classes]
+    several: np.ndarray = crowded[classes]
+    return several
 
 
 def _refined(

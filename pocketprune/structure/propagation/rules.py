@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from pocketprune.graph.nodes import schema_of
 from pocketprune.graph.tracing import concrete_shape, describe
 from pocketprune.structure.propagation.values import Identified, Identities
 
@@ -153,7 +154,7 @@ Rule = Callable[[State, fx.Node, tuple[Any, ...], dict[str, Any]], Any]
 
 def argument(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> Any:
     """The operator's argument of that schema name, its default where it was not given."""
-    for position, declared in enumerate(node.target._schema.arguments):
+    for position, declared in enumerate(schema_of(node).arguments):
         if declared.name == name:
             if name in kwargs:
                 return kwargs[name]

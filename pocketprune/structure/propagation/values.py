@@ -45,6 +45,7 @@ class Identified:
 
     @property
     def dim(self) -> int:
+        """The number of axes."""
         return len(self.shape)
 
 
@@ -70,6 +71,7 @@ class Identities:
         self.made: list[tuple[int, int, Any, int]] = []  # first id, size, whoever made the constant, axis
 
     def fresh(self, count: int) -> Tensor:
+        """Return new identities."""
         ids = torch.arange(self.count, self.count + count)
         self.count += count
         return ids
@@ -92,6 +94,7 @@ class Identities:
         return facets
 
     def pinned_id(self, reason: str) -> Tensor:
+        """Return a new identity that cannot be removed."""
         ids = self.fresh(1)
         self.pin(ids, reason)
         return ids
@@ -150,7 +153,8 @@ class Identities:
         graph = coo_matrix(
             (np.ones(len(pairs), dtype=bool), (pairs[:, 0], pairs[:, 1])), shape=(self.count, self.count)
         )
-        return connected_components(graph, directed=False)[1]
+        labels: np.ndarray = connected_components(graph, directed=False)[1]
+        return labels
 
     def _all_pairs(self) -> np.ndarray:
         if len(self._pairs) > 1:
@@ -166,15 +170,15 @@ class Identities:
         return Links(pairs[:, :2], pairs[:, 2], kind)
 
     def pin_reasons(self, classes: np.ndarray) -> dict[int, str]:
-        """class -> why it must stay (the first reason given)."""
+        """Why each class that must stay does so (the first reason given)."""
         return _first_reasons(self._pins, classes)
 
     def inexact_reasons(self, classes: np.ndarray) -> dict[int, str]:
-        """class -> which statistics change when it goes (the first reason given)."""
+        """Which statistics change when a class goes (the first reason given), by class."""
         return _first_reasons(self._inexact, classes)
 
     def slices(self, classes: np.ndarray, wanted: Iterable[int]) -> dict[int, list[Slice]]:
-        """wanted class -> the tensor slices that go with it."""
+        """The tensor slices that go with each wanted class."""
         result: dict[int, list[Slice]] = {label: [] for label in wanted}
         asked = np.zeros(int(classes.max(initial=0)) + 1, dtype=bool)
         asked[list(result)] = True
@@ -191,7 +195,7 @@ class Identities:
 
 
 def _first_reasons(given: Iterable[tuple[np.ndarray, str]], classes: np.ndarray) -> dict[int, str]:
-    """class -> the first reason given for one of its identities."""
+    """The first reason given for an identity of each class."""
     reasons: dict[int, str] = {}
     for ids, reason in given:
         for label in np.unique(classes[ids]):

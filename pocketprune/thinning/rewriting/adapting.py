@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from pocketprune.graph.nodes import operator_name
+from pocketprune.graph.nodes import arguments, operator_name, operator_of, schema_of
 from pocketprune.structure.channel_groups import Structure
 from pocketprune.structure.propagation import Identified, varying
 from pocketprune.structure.propagation.rules import identified_in
@@ -77,6 +77,7 @@ class Adapter:
         return result
 
     def thin(self, tensor: Tensor, kept: Kept) -> Tensor:
+        """Return a tensor with only the kept positions along each axis."""
         for axis, positions in kept.items():
             tensor = tensor.index_select(axis, positions.to(tensor.device))
         return tensor
@@ -103,7 +104,7 @@ class Adapter:
         if not isinstance(value, (Identified, tuple)):
             self._count(node, name)
         if name == "getitem" and isinstance(parts := builder.value(node.args[0]), tuple):
-            return parts[node.args[1]]
+            return parts[arguments(node)[1]]
         if not self.touched(node):
             return builder.copy(node, node.args, node.kwargs)
         rewrite = self.rewrites.get(name)
@@ -118,9 +119,9 @@ class Adapter:
         """Follow integers computed from thinned shapes."""
         source = self.values.get(node.args[0]) if node.args and isinstance(node.args[0], fx.Node) else None
         if name in ("sym_size", "size") and isinstance(source, Identified):
-            self.numbers[node] = self.shape(source)[node.args[1]]
+            self.numbers[node] = self.shape(source)[arguments(node)[1]]
         elif all(not isinstance(self.values.get(n), Identified) for n in node.all_input_nodes):
-            self.numbers[node] = node.target(*fx.map_arg(node.args, self.number), **node.kwargs)
+            self.numbers[node] = operator_of(node)(*fx.map_arg(node.args, self.number), **node.kwargs)
 
 
 def selected(builder: Builder, made: fx.Node, kept: Kept) -> fx.Node:
@@ -141,7 +142,7 @@ def select_along(builder: Builder, source: fx.Node, axis: int, index: Tensor) ->
 def replaced(node: fx.Node, **changes: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The node's arguments with some replaced by name."""
     args, kwargs = list(node.args), dict(node.kwargs)
-    for position, declared in enumerate(node.target._schema.arguments):
+    for position, declared in enumerate(schema_of(node).arguments):
         if declared.name in changes:
             if position < len(args) and not declared.kwarg_only:
                 args[position] = changes[declared.name]

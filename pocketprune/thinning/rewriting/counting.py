@@ -6,6 +6,7 @@ import math
 
 from torch import fx
 
+from pocketprune.graph.nodes import arguments
 from pocketprune.structure.propagation.movement import CASTS, MOVEMENT
 from pocketprune.structure.propagation.rules import argument
 from pocketprune.thinning.modules import groups_left
@@ -14,13 +15,13 @@ from pocketprune.thinning.rewriting.moving import rewrite_movement
 
 
 def _convolution(adapter: Adapter, node: fx.Node, builder: Builder) -> fx.Node:
-    weight = adapter.values[node.args[1]]
+    weight = adapter.values[arguments(node)[1]]
     groups = groups_left(adapter.kept(weight).get(0), weight.shape[0], argument(node, node.args, node.kwargs, "groups"))
     return builder.copy(node, *replaced(node, groups=groups))
 
 
 def _group_norm(adapter: Adapter, node: fx.Node, builder: Builder) -> fx.Node:
-    source = adapter.values[node.args[0]]
+    source = adapter.values[arguments(node)[0]]
     groups = argument(node, node.args, node.kwargs, "num_groups")
     return builder.copy(
         node, *replaced(node, num_groups=groups_left(adapter.kept(source).get(1), source.shape[1], groups))
@@ -29,14 +30,14 @@ def _group_norm(adapter: Adapter, node: fx.Node, builder: Builder) -> fx.Node:
 
 def _layer_norm(adapter: Adapter, node: fx.Node, builder: Builder) -> fx.Node:
     shape = argument(node, node.args, node.kwargs, "normalized_shape")
-    thinned = list(adapter.shape(adapter.values[node.args[0]])[-len(shape) :])
+    thinned = list(adapter.shape(adapter.values[arguments(node)[0]])[-len(shape) :])
     return builder.copy(node, *replaced(node, normalized_shape=thinned))
 
 
 def _attention(adapter: Adapter, node: fx.Node, builder: Builder) -> fx.Node:
     """The scale stays that of the width the network was trained with."""
     scale = argument(node, node.args, node.kwargs, "scale")
-    width = adapter.values[node.args[0]].shape[-1]
+    width = adapter.values[arguments(node)[0]].shape[-1]
     return builder.copy(node, node.args, {**node.kwargs, "scale": 1 / math.sqrt(width) if scale is None else scale})
 
 
@@ -51,7 +52,7 @@ def _creation(adapter: Adapter, node: fx.Node, builder: Builder) -> fx.Node:
 
 def _write_slice(adapter: Adapter, node: fx.Node, builder: Builder) -> fx.Node:
     """slice_scatter: where the written part begins and ends among the kept positions."""
-    source = adapter.values[node.args[0]]
+    source = adapter.values[arguments(node)[0]]
     dim = argument(node, node.args, node.kwargs, "dim") % source.dim
     kept = adapter.kept(adapter.values[node]).get(dim)
     if kept is None:
@@ -63,7 +64,7 @@ def _write_slice(adapter: Adapter, node: fx.Node, builder: Builder) -> fx.Node:
 
 
 def _write_index(adapter: Adapter, node: fx.Node, builder: Builder) -> fx.Node:
-    source = adapter.values[node.args[0]]
+    source = adapter.values[arguments(node)[0]]
     dim = argument(node, node.args, node.kwargs, "dim") % source.dim
     kept = adapter.kept(adapter.values[node]).get(dim)
     index = argument(node, node.args, node.kwargs, "index") % source.shape[dim]

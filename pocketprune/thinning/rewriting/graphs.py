@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from pocketprune.common.errors import UserError
 from pocketprune.graph.hooks import takes_part
+from pocketprune.graph.nodes import operator_of
 from pocketprune.graph.tracing import TracedNet, module_path, operator_name
 from pocketprune.structure.channel_groups import Structure
 from pocketprune.structure.propagation.normalisation import takes_statistics
@@ -114,6 +115,7 @@ class _Emitter:
     def _inputs(self) -> None:
         """One placeholder per argument of the network's own forward; nested values are taken from it."""
         args, kwargs = self.traced.example
+        tops: dict[tuple[str, Any], fx.Node]
         tops = {("args", i): self.graph.placeholder(name) for i, name in enumerate(self._argument_names(len(args)))}
         tops |= {("kwargs", key): self.graph.placeholder(key) for key in kwargs}
         flat = pytree.tree_flatten_with_path((args, kwargs))[0]
@@ -152,7 +154,7 @@ class _Emitter:
         def renewed(given: Any) -> Any:
             return fx.node.map_aggregate(given, lambda a: self._followed(self.value(a)))
 
-        return self.graph.call_function(node.target, renewed(args), renewed(kwargs))
+        return self.graph.call_function(operator_of(node), renewed(args), renewed(kwargs))
 
     def _followed(self, argument: Any) -> Any:
         """The network's own device or type, written as a literal when it was traced, as what it is when it runs."""
@@ -191,7 +193,12 @@ class _Emitter:
         except AttributeError:
             return None
         kind = next((k for k in LEAVES if isinstance(module, k)), None)
-        if kind is None or operator_name(node) not in LEAVES[kind] or not self._does_no_more(module, node):
+        if (
+            module is None
+            or kind is None
+            or operator_name(node) not in LEAVES[kind]
+            or not self._does_no_more(module, node)
+        ):
             return None
         if takes_part(module, path, self.traced.onlookers):
             return None  # what its hooks do is in the graph already
@@ -204,7 +211,7 @@ class _Emitter:
             return False
         if takes_statistics(node, node.args, node.kwargs) and getattr(module, "running_mean", None) is not None:
             return False  # the module would use its running statistics
-        if getattr(module, "transposed", False) and list(module.output_padding) != list(
+        if getattr(module, "transposed", False) and list(module.output_padding) != list(  # type: ignore[arg-type]
             argument(node, node.args, node.kwargs, "output_padding")
         ):
             return False
@@ -215,4 +222,5 @@ class _Emitter:
 
 def _attribute(root: nn.Module, name: str) -> Tensor:
     path, _, leaf = name.rpartition(".")
-    return getattr(root.get_submodule(path), leaf)
+    tensor: Tensor = getattr(root.get_submodule(path), leaf)
+    return tensor

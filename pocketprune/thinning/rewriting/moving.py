@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx
 
 from pocketprune.common.errors import UserError
+from pocketprune.graph.nodes import arguments
 from pocketprune.graph.tracing import describe, operator_name
 from pocketprune.structure.propagation import Identified
 from pocketprune.structure.propagation.movement import call_movement
@@ -29,7 +30,7 @@ class _Mover:
 
     def __init__(self, adapter: Adapter, node: fx.Node) -> None:
         self.adapter, self.node, self.name = adapter, node, operator_name(node)
-        self.source: Identified = adapter.values[node.args[0]]
+        self.source: Identified = adapter.values[arguments(node)[0]]
         labels = torch.arange(1, math.prod(self.source.shape) + 1).view(self.source.shape)
         self.thin_labels = adapter.thin(labels, adapter.kept(self.source))
         outputs = adapter.values[node]
@@ -86,10 +87,11 @@ class _Mover:
 
     def selections(self) -> list[tuple[int, Tensor]] | None:
         """Per output, an axis and the positions of the thinned source that make it, where there are such."""
-        dynamic = {d for d, size in enumerate(self.node.args[0].meta["val"].shape) if not isinstance(size, int)}
+        dynamic = {d for d, size in enumerate(arguments(self.node)[0].meta["val"].shape) if not isinstance(size, int)}
         axes = sorted(set(range(self.source.dim)) - dynamic, key=lambda d: d not in self.adapter.kept(self.source))
         found = [_selection(self.thin_labels, e, axes) for e in self.expected]
-        return None if any(f is None for f in found) else found
+        selections = [f for f in found if f is not None]
+        return selections if len(selections) == len(found) else None
 
 
 def _none(mover: _Mover) -> Iterator[tuple[Any, Any]]:
@@ -113,7 +115,8 @@ def _unflattened(mover: _Mover) -> Iterator[tuple[Any, Any]]:
 
 
 def _dim(mover: _Mover, rank: int) -> int:
-    return argument(mover.node, mover.node.args, mover.node.kwargs, "dim") % rank
+    dim: int = argument(mover.node, mover.node.args, mover.node.kwargs, "dim") % rank
+    return dim
 
 
 def _before(kept: Kept, dim: int, place: int) -> int:
@@ -143,7 +146,7 @@ def _split_in(mover: _Mover) -> Iterator[tuple[Any, Any]]:
 
 
 def _padded(mover: _Mover) -> Iterator[tuple[Any, Any]]:
-    node, widths = mover.node, list(mover.node.args[1])
+    node, widths = mover.node, list(arguments(mover.node)[1])
     for k in range(len(widths) // 2):
         axis = mover.source.dim - 1 - k
         kept = mover.adapter.kept(mover.outputs[0]).get(axis)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from torch import fx, nn
 
@@ -19,7 +19,7 @@ class ThinnedGraph(fx.GraphModule):
             _arrange(self, root)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ThinnedGraph:
-        copied = super().__deepcopy__(memo)
+        copied = cast("ThinnedGraph", super().__deepcopy__(memo))
         _arrange(copied, self)
         return copied
 

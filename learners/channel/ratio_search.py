@@ -63,8 +63,8 @@ class RatioSearch:
         """
         checkpoints = self.context.checkpoints("search_result")
         if (done := checkpoints.latest()) is not None:
-            found: list[float] = done.state["ratios"]
-            return found
+            with done.understood():
+                return [float(ratio) for ratio in done.state["ratios"]]
         ratios = self._run(net, calibration, prune)
         if is_main():
             checkpoints.save({"ratios": ratios}, 1)

@@ -30,8 +30,9 @@ def recover(run: RunContext, net: nn.Module, dense: nn.Module) -> dict[str, Row]
     if found is not None:
         if found.state.get("format") != FORMAT:
             raise UserError(f"{found.path}: of another version of this program; --overwrite starts over")
-        net.load_state_dict(found.state["net"])
-        rows = found.state["rows"]
+        with found.understood():
+            net.load_state_dict(found.state["net"])
+            rows = {name: dict(row) for name, row in found.state["rows"].items()}
     for name, work in steps.items():
         if name not in rows:
             began = time.perf_counter()

@@ -18,8 +18,9 @@ def learn(run: RunContext, controller: Controller) -> None:
     checkpoints = run.checkpoints(RANKED)
     found = checkpoints.latest()
     if found is not None:
-        saved = found.state["coefficients"]
-        controller.planner.coefficients = {name: (scale, shift) for name, (scale, shift) in saved.items()}
+        with found.understood():
+            saved = found.state["coefficients"]
+            controller.planner.coefficients = {name: (scale, shift) for name, (scale, shift) in saved.items()}
         return
 
     def score(net: nn.Module) -> float:

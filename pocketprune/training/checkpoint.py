@@ -8,7 +8,8 @@ import io
 import random
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import torch
 from pocketprune.common.errors import UserError
 from pocketprune.common.files import read_tensors, refuse_cycles, write_atomically
 from pocketprune.common.kinds import odd_storage
+from pocketprune.common.registry import one_line
 
 PLAIN_TYPES = (bool, int, float, str, bytes, type(None), torch.Tensor, torch.nn.Parameter)
 
@@ -46,6 +48,20 @@ class Checkpoint:
     step: int
     state: dict[str, Any]
     path: Path
+
+    @contextmanager
+    def understood(self) -> Iterator[None]:
+        """Turn whatever goes wrong inside, where the state is taken over, into one line.
+
+        Raises:
+            UserError: the state is not what this phase saves.
+        """
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:  # what another program wrote can fail anywhere
+            raise UserError(f"{self.path}: damaged ({one_line(error)})") from error
 
 
 class Checkpoints:

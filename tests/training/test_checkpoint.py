@@ -176,3 +176,15 @@ def test_a_state_that_contains_itself_is_neither_saved_nor_read(tmp_path):
     torch.save(inside_itself(), Checkpoints(tmp_path).path(1))
     with pytest.warns(UserWarning, match="contains itself"), pytest.raises(UserError, match="none of the 1"):
         Checkpoints(tmp_path).latest()
+
+
+def test_a_state_that_another_program_wrote_is_told_in_one_line(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save({"other": 1}, 1)
+    found = checkpoints.latest()
+    with (
+        pytest.raises(UserError, match=r"train-00000001.pt: damaged \(KeyError: 'ratios'\)") as error,
+        found.understood(),
+    ):
+        found.state["ratios"]
+    assert "\n" not in str(error.value)

@@ -70,8 +70,9 @@ def measured(result: PruneResult, plan: Plan, calibration: Calibration, promised
 def output_error(net: nn.Module, dense: nn.Module, batches: Iterable[Any], *, together: bool = False) -> float:
     """Return the squared difference of two networks' outputs over the variance of the dense one's.
 
-    The variance is taken over the images, for each number of the output by itself. All floating-point tensors of the
-    output count together. If the dense outputs do not vary, as those of a single image, a difference gives NaN.
+    The variance is taken over the images, for each number of the output by itself; of a map (n, c, h, w, ...) for each
+    channel, over the images and positions, as for a layer's error. All floating-point tensors of the output count
+    together. If the dense outputs do not vary, as those of a single image, a difference gives NaN.
 
     Args:
         batches: inputs; each network works on a copy.
@@ -101,6 +102,8 @@ class _Sums:
     def add(self, number: int, found: Tensor, expected: Tensor) -> None:
         """Add output `number` of a batch."""
         self.miss += float((found - expected).square().sum())
+        if expected.dim() > 3:
+            expected = expected.movedim(1, -1).flatten(0, -2)
         rows = expected.reshape(len(expected) if expected.dim() else 1, -1)
         part = torch.stack([rows.sum(0), rows.square().sum(0), torch.full_like(rows[0], len(rows))]).cpu()
         key = (number, *expected.shape[1:])

@@ -90,6 +90,18 @@ class Aside(Odd):
         return self.head(x.mean((2, 3)))
 
 
+class Map(Odd):
+    """Its output is a map whose mean differs from place to place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(16, 4, 3, padding=1)
+        self.place = nn.Parameter(torch.linspace(0, 3, 16).view(1, 1, 1, 16), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head((self.b(self.a(x).relu()) + self.place).relu())
+
+
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "plain": Odd,
     "a bias of two layers": shared_bias,
@@ -104,6 +116,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "gated by a sum over channels": lambda: Odd(lambda net, y: y * torch.sigmoid(y.sum(1, keepdim=True))),
     "less its mean over channels": lambda: Odd(lambda net, y: y - y.mean(1, keepdim=True)),
     "times a softmax over channels": lambda: Odd(lambda net, y: y * y.softmax(1) * 16),
+    "a map at the end": Map,
     "in place": lambda: Odd(lambda net, y: y.mul_(0.5).add_(0.1)),
 }
 

@@ -30,7 +30,7 @@ def _options(data: st.DataObject) -> PruningOptions:
         selection=data.draw(st.sampled_from(["lasso", "obs", "magnitude", "random"])),
         shared_input=data.draw(st.sampled_from(["sample", "couple", "keep"])),
         layers="all",
-        refit=data.draw(st.sampled_from(["all", "pruned"])),
+        refit=data.draw(st.sampled_from(["all", "all", "pruned"])),
         branch_drift=data.draw(st.booleans()),
         points_per_layer=0,
         cache_gb=data.draw(st.sampled_from([4.0, 0.0])),

@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from pocketprune.graph.tracing import batch_of
 from pocketprune.numerics.moments import Moments, all_reduce
-from pocketprune.training.distributed import gather_objects
+from pocketprune.training.distributed import gather_objects, rank, world_size
 
 HELD_OUT = 5
 """The fit does not use one image in HELD_OUT. The fit's error is measured on these images."""
@@ -41,6 +41,11 @@ class Calibration:
             fitted = size - (seen + size) // HELD_OUT + seen // HELD_OUT
             self._fitted.append(len(range(rank, fitted, world)))
             seen += size
+
+    @classmethod
+    def of(cls, batches: Sequence[Any], *, together: bool) -> Calibration:
+        """Return this process's images, as its share of those of all processes or by themselves."""
+        return cls(batches, rank=rank(), world=world_size()) if together else cls(batches)
 
     def fitted_rows(self, number: int, length: int) -> int:
         """Return how many of the first rows of batch `number` the fit uses. A layer sees it as `length` rows."""

@@ -11,13 +11,13 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from pocketprune.channel_pruning.analysis import analysed
 from pocketprune.channel_pruning.calibration import Calibration
 from pocketprune.channel_pruning.measuring import PruningWarning, measured
 from pocketprune.channel_pruning.options import Hooks, PruningOptions
@@ -32,12 +32,7 @@ from pocketprune.common.wrappers import unwrapped
 from pocketprune.graph import execution
 from pocketprune.graph.admission import describe_input, first_line, refuse_others
 from pocketprune.graph.tracing import ExampleInputs, TracedNet
-from pocketprune.structure.batches import at_batch, refuse_frozen
-from pocketprune.structure.channel_groups import Structure, analyse
-from pocketprune.structure.ignoring import without_ignored
-from pocketprune.structure.verification import check_groups
-from pocketprune.thinning.holding import check_removal
-from pocketprune.training.distributed import rank, world_size
+from pocketprune.structure.channel_groups import Structure
 
 
 def prune_channels(
@@ -73,11 +68,10 @@ def prune_channels(
     dense = unwrapped(dense)
     moved = _on_device(batches, dense)
     hooks.tell("tracing", 0, 1)
-    structure = _analysed(net, moved[0], options)
+    structure = analysed(net, moved[0], options)
     _check_alike(moved, structure.traced)
     plan = Plan.for_target(structure, target, options)
-    together = options.together
-    calibration = Calibration(moved, rank=rank() if together else 0, world=world_size() if together else 1)
+    calibration = Calibration.of(moved, together=options.together)
     traced = time.perf_counter()
     with torch.no_grad(), evaluation_mode(dense):
         run = PruningRun(plan, calibration, hooks)
@@ -87,25 +81,6 @@ def prune_channels(
     for warning in result.warnings:
         warnings.warn(warning, PruningWarning, stacklevel=2)
     return result
-
-
-def _analysed(net: nn.Module | Structure, batch: ExampleInputs, options: PruningOptions) -> Structure:
-    """Return the structure to prune, after its check. That of the caller stays as it is."""
-    if isinstance(net, Structure):
-        if net.attention != options.attention:
-            raise UserError(
-                f"'{options.attention}' given, net was analysed with '{net.attention}'", argument="attention"
-            )
-        structure = replace(net, groups=list(net.groups))
-        ignore = (*net.ignore, *options.ignore)
-        structure.groups, structure.ignore = without_ignored(structure.groups, structure.traced.net, ignore)
-    else:
-        structure = analyse(net, at_batch(batch, 2), attention=options.attention, ignore=options.ignore)
-    refuse_frozen(structure.traced)
-    if options.check:
-        check_groups(structure, structure.traced.example)
-        check_removal(structure)
-    return structure
 
 
 def _on_device(batches: Iterable[ExampleInputs], net: nn.Module) -> list[ExampleInputs]:

@@ -24,7 +24,7 @@ from pocketprune.numerics.moments import all_reduce
 from pocketprune.structure.channel_groups import Structure
 from pocketprune.structure.cost_model import whole_input
 from pocketprune.structure.layers import PrunableLayer, is_reused, layers_of, read_groups
-from pocketprune.training.distributed import rank, world_size
+from pocketprune.training.distributed import world_size
 
 POINTS = 10
 """Positions an image and layer at which moments are taken, as in channel pruning."""
@@ -110,7 +110,7 @@ def _refit(
     removed = Cut.nothing(structure).removed
     for name, mask in masked.items():
         removed[np.array(structure.group(name).classes)[mask.cpu().numpy()]] = True
-    calibration = Calibration(batches, rank=rank() if together else 0, world=world_size() if together else 1)
+    calibration = Calibration.of(batches, together=together)
     with torch.no_grad(), evaluation_mode(structure.traced.net):
         run = PruningRun(plan, calibration)
         run.state.cut = run.state.cut.merged(Cut(removed))

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pocketprune.channel_pruning.analysis import analysed
 from pocketprune.channel_pruning.cut import Cut
 from pocketprune.channel_pruning.options import PruningOptions
 from pocketprune.channel_pruning.searching.choices import Choice, choices_of
@@ -27,10 +28,8 @@ from pocketprune.common.errors import UserError
 from pocketprune.common.modes import evaluation_mode
 from pocketprune.common.untouched import untouched
 from pocketprune.search.interface import Score, Variable
-from pocketprune.structure.batches import refuse_frozen
-from pocketprune.structure.channel_groups import Structure, analyse
+from pocketprune.structure.channel_groups import Structure
 from pocketprune.structure.cost_model import CostModel
-from pocketprune.structure.verification import check_groups
 from pocketprune.training.batch_norm import reestimate_batch_norm
 from pocketprune.training.distributed import gather_objects, world_size
 
@@ -78,9 +77,7 @@ class PruningEnvironment:
         progress("tracing", 0, 1)
         with torch.no_grad(), untouched(dense), evaluation_mode(dense):
             self._judge = judge_of(dense, held_out)
-            self.structure = _own_structure(net, calibration[0][:2], options)
-            refuse_frozen(self.structure.traced)
-            check_groups(self.structure, self.structure.traced.example)
+            self.structure = analysed(net, calibration[0], options)
             self.choices: list[Choice] = choices_of(self.structure, options.shared_input, options.channel_multiple)
             self._statistics = collect(self.structure, self.choices, calibration, options, progress)
         self.variables: Sequence[Variable] = tuple(choice.layer for choice in self.choices)
@@ -178,13 +175,6 @@ class PruningEnvironment:
             tensors, biases = consumer.refitted(chosen, statistics.fits(consumer, chosen))
             cut = replace(cut, tensors={**cut.tensors, **tensors}, biases={**cut.biases, **biases})
         return cut
-
-
-def _own_structure(net: nn.Module | Structure, example: Tensor, options: PruningOptions) -> Structure:
-    """Return the analysed network; the caller's own analysis stays as it is."""
-    if not isinstance(net, Structure):
-        return analyse(net, example, attention=options.attention, ignore=options.ignore)
-    return replace(net, groups=list(net.groups))
 
 
 def _first(batches: Sequence[Tensor], count: int, together: bool) -> Tensor:

@@ -103,3 +103,12 @@ def test_a_network_that_works_in_place_leaves_images_and_itself_alone() -> None:
     assert all(torch.equal(t, before[0][n]) for n, t in net.state_dict().items())
     for now, then in zip((*batches, *held), (*before[1], *before[2]), strict=True):
         assert torch.equal(now, then)
+
+
+def test_layers_to_be_left_alone_are_not_searched() -> None:
+    options = PruningOptions(shared_input="keep", points_per_layer=2, ignore=("c",))
+    found = search_ratios(Odd().eval(), images(), 0.8, held_out(), method="uniform", options=options)
+    names = [layer.name for layer in pocketprune.list_layers(Odd().eval(), images()[0][:2])]
+    assert dict(zip(names, found.ratios, strict=True))["c"] == 1
+    result = prune_channels(Odd().eval(), images(), found.ratios, options=options)
+    assert result.macs / result.dense_macs == pytest.approx(found.share)

@@ -21,6 +21,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,7 @@ def flags_of() -> argparse.Namespace:
     parser.add_argument("--resnet_size", type=int, default=20)
     parser.add_argument("--macs", type=float, default=0.5, help="share of the MACs that stays")
     parser.add_argument("--rows", choices=("telling", "all"), default="all", help="the first ones, or all")
+    parser.add_argument("--most", type=int, default=None, help="rows of this call; the next one goes on")
     parser.add_argument("--methods", nargs="*", default=[], help="only rows of these methods")
     parser.add_argument("--schedule", default="agp", help="the schedule of most rows")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="used in place of --seed")
@@ -250,7 +252,7 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     flags, benches = flags_of(), {}
-    for row, seed in [] if flags.table else wanted(flags):
+    for row, seed in islice(wanted(flags), 0 if flags.table else flags.most):
         bench = benches[seed] = benches.get(seed) or Bench(flags, seed)
         found = {**asdict(row), "seed": seed, **bench.measure(row), "machine": machine(flags.device)}
         found |= {name: getattr(flags, name) for name in ONE_RESULT}

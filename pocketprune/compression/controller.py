@@ -59,7 +59,7 @@ def compress(
     policy = policy if isinstance(policy, Policy) else Policy.from_dict(policy)
     if batches is not None and iter(batches) is batches:
         raise UserError("can be read only once; a list or a data loader is accepted", argument="batches")
-    structure = analyse(net, example_inputs, attention=policy.attention)
+    structure = analyse(net, example_inputs, attention=policy.attention, allow_inexact=policy.allow_inexact)
     check_groups(structure, structure.traced.example)
     planner = Planner(policy, Source(structure, batches, loss), cost)
     return Controller(net, structure.traced.example, policy, planner)
@@ -157,7 +157,8 @@ class Controller:
                 smaller = self.planner.refitted_without(self.masks.masked, refit)
         else:
             example = pytree.tree_map_only(Tensor, lambda t: t.to(device), self._example)
-            smaller = remove_channels(self.net, example, self.kept(), attention=self.policy.attention, check=False)
+            how = {"attention": self.policy.attention, "allow_inexact": self.policy.allow_inexact}
+            smaller = remove_channels(self.net, example, self.kept(), check=False, **how)
         if adapt is not None:
             reestimate_batch_norm(smaller, (batch.to(device) for batch in adapt))
         return smaller

@@ -50,8 +50,8 @@ def compress(
             channels are chosen, so a list or a data loader is accepted and a generator is not. Under several
             processes each brings its own.
         loss: (output, labels) -> scalar, for criteria that need gradients.
-        cost: what `share_of="latency"` means, a function of the kept channels by group name. A group that is not named
-            keeps all.
+        cost: what `share_of="latency"` means, a function of the kept channels by group name, such as `MeasuredLatency`
+            of `pocketprune.compression.latency`. A group that is not named keeps all.
 
     Raises:
         UserError: a network that cannot be traced, or a policy that cannot be carried out on it.
@@ -141,6 +141,14 @@ class Controller:
     def kept(self) -> dict[str, list[int]]:
         """Return the channels that are not masked, of each group that a rule means."""
         return {name: self.masks.kept(name) for name in self.planner.views}
+
+    def inexact(self) -> list[str]:
+        """Return the names of the groups with masked channels that a layer or group norm mixes.
+
+        There the network without them is normalised otherwise than the masked one.
+        """
+        groups = (views.group for views in self.planner.views.values())
+        return [group.name for group in groups if not group.exact and bool(self.masks.masked[group.name].any())]
 
     def remove(self, adapt: Iterable[Tensor] | None = None, refit: Iterable[ExampleInputs] | None = None) -> nn.Module:
         """Return a copy of the network without what is masked; the network itself stays as it is.

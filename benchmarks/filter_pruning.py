@@ -176,7 +176,7 @@ class Bench:
             net = self.by_schedule(row)
         macs = pocketprune.count_macs(net, self.example) / self.macs
         seconds = time.process_time() - began
-        return {"macs": macs, "before": before, "after": self.accuracy(net), "cpu_seconds": seconds}
+        return {"share": macs, "before": before, "after": self.accuracy(net), "cpu_seconds": seconds}
 
 
 def flags_of() -> argparse.Namespace:
@@ -189,7 +189,7 @@ def flags_of() -> argparse.Namespace:
     parser.add_argument("--schedule", default="agp", help="the schedule of most rows")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="used in place of --seed")
     parser.add_argument("--epochs", type=float, default=4)
-    parser.add_argument("--lrn_rate", type=float, default=0.002)
+    parser.add_argument("--lrn_rate", type=float, default=0.0005)
     parser.add_argument("--images", type=int, default=1024, help="for criteria, statistics and the closed form")
     parser.add_argument("--limit-train", type=int, default=50000, help="training images of an epoch")
     parser.add_argument("--limit-test", type=int, default=10000, help="test images")
@@ -243,7 +243,7 @@ def show(rows: list[dict[str, Any]]) -> None:
     for values, found in settings.items():
         ways = sorted(found.items(), key=lambda way: -statistics.mean(row["after"] for row in way[1]))
         lines = [
-            [*names, len(each), *(spread([row[key] for row in each]) for key in ("macs", "before", "after"))]
+            [*names, len(each), *(spread([row[key] for row in each]) for key in ("share", "before", "after"))]
             for names, each in ways
         ]
         told = ", ".join(f"{name} {value}" for name, value in zip(ONE_RESULT, values, strict=True))

@@ -30,7 +30,7 @@ from pocketprune.compression.evidence import STREAMED
 from pocketprune.compression.latency import MeasuredLatency
 from pocketprune.compression.questions import PARTS
 from pocketprune.compression.statistics import GroupRow
-from pocketprune.training.batch_norm import reestimate_batch_norm
+from pocketprune.training.batch_norm import reestimate_batch_norm, shift_batch_norm
 from pocketprune.training.batches import steps_per_epoch
 from pocketprune.training.distributed import is_main
 from pocketprune.training.metrics import evaluate
@@ -38,6 +38,7 @@ from pocketprune.training.state import TrainSettings
 
 MASKED, TUNED = "filter", "filter_tune"  # the phases before and after the removal
 LATENCY = "latency.json"  # the table of measured times, in the workdir
+FEW = 256  # images; more of them say the statistics better than those of the dense network do
 AGREE = 1e-3  # largest difference of outputs, relative to the largest one, that rounding explains
 
 
@@ -94,7 +95,7 @@ class FilterPruningLearner(PruningLearner):
         with run.timed("prune"):
             refitted = controller.remove(refit=_seen(run)) if flags.fp_refit == "removal" else None
             if flags.fp_bn_images:
-                reestimate_batch_norm(masked, [x for x, _ in labelled_batches(run, flags.fp_bn_images)])
+                self._adapt(masked, dense)
             nets["removed"] = final = controller.remove()
         run.say(_agreement(masked, final, run.images(run.config.data.batch_size_eval), controller.inexact()))
         if refitted is not None:
@@ -109,6 +110,15 @@ class FilterPruningLearner(PruningLearner):
             stages["pruned"] = stages[key] | accuracy(run, final)
         self.save(final)
         return self.tell(dense, controller, final, stages)
+
+    def _adapt(self, masked: nn.Module, dense: nn.Module) -> None:
+        """Take the batch-norm statistics anew; of few images only what the masks changed, if nothing was trained."""
+        run, flags = self.run, self.run.config.filter_pruning
+        images = [x for x, _ in labelled_batches(run, flags.fp_bn_images)]
+        if flags.fp_tune_share == 1 and flags.fp_bn_images < FEW:
+            shift_batch_norm(masked, dense, images)
+        else:
+            reestimate_batch_norm(masked, images)
 
     def tell(
         self, dense: nn.Module, controller: Controller, final: nn.Module, stages: dict[str, Row]

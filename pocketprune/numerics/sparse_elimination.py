@@ -26,7 +26,7 @@ inputs."""
 EXACT_LIMIT = 5e10
 """Multiply-adds up to which outputs are treated one by one, and the weights that stay refitted exactly: a minute."""
 
-_CHUNK = 1 << 24  # matrix entries held at once
+_CHUNK = 1 << 25  # matrix entries held at once
 
 
 def eliminate(

@@ -94,7 +94,7 @@ class SparsityConfig(Concern):
         accept=tuple(SETS),
     )
     sp_admm_share: float = setting(
-        0.5, "admm: share of the epochs before the weights are masked", accept=Interval(0, 1, True, True)
+        0.6, "admm: share of the epochs before the weights are masked", accept=Interval(0, 1, True, True)
     )
     sp_admm_rounds: int = flag_of(AdmmSettings, "rounds", argument="admm.rounds")
     sp_rho: float = flag_of(AdmmSettings, "rho", argument="admm.rho")

@@ -86,8 +86,8 @@ class FilterPruningConfig(Concern):
     )
     fp_bn_images: int = setting(
         2000,
-        "training images that batch-norm statistics are taken from before the removal; 0: they stay. Fewer than 256 and "
-        "--fp_tune_share 1: they are the dense network's, shifted by what the masks change on these images",
+        "training images that batch-norm statistics are taken from before the removal; 0: they stay. Fewer than 256 "
+        "and --fp_tune_share 1: they are the dense network's, shifted by what the masks change on these images",
         accept=COUNT_OR_ZERO,
     )  # fmt: skip
     fp_tune_share: float = setting(

@@ -165,8 +165,10 @@ class Controller:
                 smaller = self.planner.refitted_without(self.masks.masked, refit)
         else:
             example = pytree.tree_map_only(Tensor, lambda t: t.to(device), self._example)
-            how = {"attention": self.policy.attention, "allow_inexact": self.policy.allow_inexact}
-            smaller = remove_channels(self.net, example, self.kept(), check=False, **how)
+            policy, kept = self.policy, self.kept()
+            smaller = remove_channels(
+                self.net, example, kept, attention=policy.attention, allow_inexact=policy.allow_inexact, check=False
+            )
         if adapt is not None:
             reestimate_batch_norm(smaller, (batch.to(device) for batch in adapt))
         return smaller

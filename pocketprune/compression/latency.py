@@ -73,9 +73,15 @@ class MeasuredLatency:
 
     def _prepare(self, structure: Structure, example: Tensor, halves: Mapping[str, int]) -> None:
         kept = {name: range(count) for name, count in halves.items()}
-        how = {"attention": structure.attention, "allow_inexact": structure.allow_inexact}
 
         def halved() -> nn.Module:
-            return remove_channels(structure.traced.net, example, kept, check=False, **how)
+            return remove_channels(
+                structure.traced.net,
+                example,
+                kept,
+                attention=structure.attention,
+                allow_inexact=structure.allow_inexact,
+                check=False,
+            )
 
         self._latency.prepare(structure, self._costs.model, self._costs.counts(halves), halved)

@@ -178,8 +178,12 @@ class Planner:
         leaves = [leaf for leaf in pytree.tree_leaves(structure.traced.example) if isinstance(leaf, Tensor)]
         if any(leaf.device != device for leaf in leaves):
             example = pytree.tree_map_only(Tensor, lambda t: t.to(device), structure.traced.example)
-            how = {"attention": structure.attention, "allow_inexact": structure.allow_inexact}
-            moved = analyse(structure.traced.net, example, **how)
+            moved = analyse(
+                structure.traced.net,
+                example,
+                attention=structure.attention,
+                allow_inexact=structure.allow_inexact,
+            )
             moved.groups[:] = structure.groups
             self._source = replace(self._source, structure=moved)
 

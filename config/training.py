@@ -48,8 +48,8 @@ class TrainConfig(Concern):
     warmup: float = setting(0.0, "cosine: share of the schedule in which the rate first rises", accept=FRACTION)
     ft_recipe: str = setting(
         "fitted",
-        "how a network is trained that was pruned before: fitted (a first rate that suits the length, a warm-up, half a "
-        "cosine, gradients clipped to a norm of 1; --lrn_rate_init, --lrn_rate_dcy, --warmup and --clip_norm change "
+        "how a network is trained that was pruned before: fitted (a first rate that suits the length, a warm-up, half "
+        "a cosine, gradients clipped to a norm of 1; --lrn_rate_init, --lrn_rate_dcy, --warmup and --clip_norm change "
         "these) or pocketflow (like a new one, its schedule shortened)",
         accept=("fitted", "pocketflow"),
     )

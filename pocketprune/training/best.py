@@ -68,8 +68,8 @@ class BestState(Callback):
             context.net.load_state_dict(self._tensors)
 
     def _measure(self, context: TrainContext) -> None:
-        broadcast_module(context.net)  # each process has batch-norm statistics of its own; the first one's remain
         with self._shown(), evaluation_mode(context.net):
+            broadcast_module(context.net)  # each process has batch-norm statistics of its own; the first one's remain
             quality = self._judge(context.net)
             start = quality if self.best is None else self.best.start
             if self.best is None or quality > self.best.quality:

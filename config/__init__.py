@@ -13,7 +13,7 @@ from config.help import HELP_FLAGS, help_page
 from config.net import NetConfig
 from config.run import RunConfig
 from config.search import DdpgConfig, SearchConfig
-from config.sparsity import SparsityConfig
+from config.sparsity import SparsityConfig, WeightSparseConfig
 from config.training import TrainConfig
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "SearchConfig",
     "SparsityConfig",
     "TrainConfig",
+    "WeightSparseConfig",
     "help_page",
     "short_name",
 ]

@@ -14,6 +14,7 @@ from learners.context import RunContext
 from learners.filter.learner import FilterPruningLearner
 from learners.full_precision import FullPrecisionLearner
 from learners.sparse.learner import SparseLearner
+from learners.sparse.weight_sparse import WeightSparseLearner
 from pocketprune.common.errors import UserError
 from pocketprune.common.registry import resolve
 
@@ -24,6 +25,7 @@ LEARNERS: dict[str, type[Learner]] = {
     "channel": ChannelPruningLearner,
     "filter": FilterPruningLearner,
     "sparse": SparseLearner,
+    "weight-sparse": WeightSparseLearner,
 }
 
 

@@ -38,7 +38,7 @@ class Rule:
         share_of: what the schedule's level is a share of: the rule's "channels", or the network's "macs", "params" or
             "latency".
         schedule: the level over the time.
-        regulariser: what makes channels small meanwhile: "none", "bn_scale" or "group_lasso".
+        regulariser: what makes channels small meanwhile: "none", "bn_scale", "group_lasso" or "l1".
         strength: what the regulariser is multiplied by.
 
     Raises:

@@ -52,7 +52,7 @@ class MaskedNetwork:
         self._pruner, self.evaluator, self._tune = pruner, evaluator, tune
         self._weights = [_weights(pruner, number) for number in range(len(pruner.units))]
         self._cost = cost
-        self.variables = tuple(
+        self.variables: Sequence[Variable] = tuple(
             Variable(
                 unit.name,
                 unit.channels,

@@ -15,6 +15,7 @@ from pocketprune.common.names import nearest
 from pocketprune.compression.layer_masks import kept_channels_of
 from pocketprune.graph.tracing import ExampleInputs
 from pocketprune.structure.channel_groups import analyse
+from pocketprune.thinning.in_place import become
 from pocketprune.thinning.removal import remove_channels
 
 
@@ -61,16 +62,6 @@ class ModelSpeedup:
         kept = kept_channels_of(structure, self._masked)
         become(self._model, remove_channels(self._model, self._dummy_input, kept))
         return self._model
-
-
-def become(net: nn.Module, other: nn.Module) -> None:
-    """Let a network be another one in place, its mode kept."""
-    mode = net.training
-    if type(other) is not type(net):
-        net.__class__ = type(other)  # its own code cannot compute with fewer channels: it becomes the traced graph
-    vars(net).clear()
-    vars(net).update(vars(other))
-    net.train(mode)
 
 
 def _named(model: nn.Module, masks: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from pocketprune.common.errors import UserError
 from pocketprune.compat.nni import agp, one_shot, searching
 from pocketprune.compat.nni.counting import count_flops_params
 from pocketprune.compat.nni.evaluator import TorchEvaluator, trace
-from pocketprune.compat.nni.pruner import Masks
+from pocketprune.compat.nni.pruner import Masks, Pruner
 from pocketprune.compat.nni.speedup import ModelSpeedup
 from pocketprune.compat.nni.units import ChannelDependency
 from pocketprune.graph.tracing import ExampleInputs
@@ -56,7 +56,7 @@ class LevelPruner(one_shot.LevelPruner):
         return super().compress(), self.masks
 
 
-class _NormPruner(one_shot.Pruner):
+class _NormPruner(Pruner):
     """A pruner by weights.
 
     Args:

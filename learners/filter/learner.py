@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from learners.context import RunContext
+from learners.filter.distiller import asked_schedule
 from learners.filter.images import labelled_batches
 from learners.filter.policies import asked_policy, check_target_met, told, write_template
 from learners.filter.ranking import RANKED, learn
@@ -54,10 +55,9 @@ class FilterPruningLearner(PruningLearner):
     def train(self) -> dict[str, Any]:
         """Mask, train and thin the network that the run starts with. Return the report."""
         run = self.run
-        masking, tuning = _trainings(run)
-        policy = _policy(run, masking)
         start = self.start()
         net = run.net if start is None else start
+        masking, tuning, policy = _asked(run, net)
         controller = _controller(run, net, policy)  # before any work: it may be impossible
         named = named_teacher(run)
         self.claim()
@@ -139,6 +139,17 @@ def _entry(group: GroupRow) -> dict[str, Any]:
     }
 
 
+def _asked(run: RunContext, net: nn.Module) -> tuple[TrainSettings | None, TrainSettings | None, Policy]:
+    """Return the trainings before and after the removal, None where there is none, and the policy."""
+    if run.config.filter_pruning.compress:
+        masking, tuning, policy = asked_schedule(run, net)
+        if masking is not None:
+            check_target_met(run.config, policy, *_steps(run, masking))
+        return masking, tuning, policy
+    masking, tuning = _trainings(run)
+    return masking, tuning, _policy(run, masking)
+
+
 def _trainings(run: RunContext) -> tuple[TrainSettings | None, TrainSettings | None]:
     """Return the settings of the training before and after the removal; None where there is none."""
     share, later = run.config.train.nb_epochs_rat, run.config.filter_pruning.fp_tune_share
@@ -151,11 +162,16 @@ def _policy(run: RunContext, masking: TrainSettings | None) -> Policy:
     """Return the policy asked for, which ends where it should. Raises UserError where it does not."""
     if masking is None:
         return asked_policy(run.config, 1)
-    per_epoch = steps_per_epoch(run.dataset.train, masking)
-    steps = max(1, round(masking.epochs * per_epoch))
+    steps, per_epoch = _steps(run, masking)
     policy = asked_policy(run.config, math.ceil(steps / per_epoch))
     check_target_met(run.config, policy, steps, per_epoch)
     return policy
+
+
+def _steps(run: RunContext, masking: TrainSettings) -> tuple[int, int]:
+    """Return how many steps a training has, and how many an epoch."""
+    per_epoch = steps_per_epoch(run.dataset.train, masking)
+    return max(1, round(masking.epochs * per_epoch)), per_epoch
 
 
 def _controller(run: RunContext, net: nn.Module, policy: Policy) -> Controller:

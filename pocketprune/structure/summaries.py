@@ -112,8 +112,7 @@ def layer_rows(net: nn.Module, example_inputs: ExampleInputs) -> list[LayerRow]:
         if operator_name(node) not in MACS:
             continue
         shapes = [node_shape(each) for each in (arguments(node)[0], node) if hasattr(each, "meta")]
-        weight = arguments(node)[1] if len(arguments(node)) > 1 else None
-        owned = weight is not None and weight in traced.tensor_names
+        owned = [each for each in arguments(node)[1:2] if each in traced.tensor_names]
         path = module_path(node)
         rows.append(
             LayerRow(
@@ -122,7 +121,7 @@ def layer_rows(net: nn.Module, example_inputs: ExampleInputs) -> list[LayerRow]:
                 _attributes(net, path),
                 shapes[0][1:],
                 shapes[-1][1:],
-                math.prod(node_shape(weight)) if owned else 0,
+                sum(math.prod(node_shape(each)) for each in owned),
                 node_macs(traced, node),
             )
         )

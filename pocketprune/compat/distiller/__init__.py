@@ -7,11 +7,13 @@ from pocketprune.compat.distiller.sensitivity import (
     sensitivities_to_png,
 )
 from pocketprune.compat.distiller.summaries import model_performance_summary, model_summary, weights_sparsity_summary
+from pocketprune.compat.distiller.thresholding import group_threshold_mask
 
 __all__ = [
     "CompressionScheduler",
     "dict_config",
     "file_config",
+    "group_threshold_mask",
     "model_performance_summary",
     "model_summary",
     "perform_sensitivity_analysis",

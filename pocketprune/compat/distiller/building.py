@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from pocketprune.compat.distiller.instances import Masking, Pull, masking_of, pulls_of
@@ -103,7 +103,8 @@ class _Rules:
             if name in self._rules and self._rules[name] != rule:
                 raise self._document.error(period.place, f"'{name}' is pruned by two policies; one is accepted")
             self._rules[name] = rule
-            self._tell_of_missing(("pruners", period.name, "weights"), group, masking.weights, masking.side)
+            place = ("pruners", period.name, "weights")
+            self._tell_of_members(place, group, masking.weights, masking.side, masking.aggregate == "leader")
 
     def add_pulls(self, period: Period) -> None:
         """Take the regularizer of one policy."""
@@ -145,17 +146,21 @@ class _Rules:
         names = {layer_name(layer) for layer in layers}
         return [group for group in self._structure.groups if names & set(group.producers)]
 
-    def _tell_of_missing(self, place: Place, group: ChannelGroup, weights: Iterable[str], side: str) -> None:
+    def _tell_of_members(
+        self, place: Place, group: ChannelGroup, weights: Sequence[str], side: str, leads: bool
+    ) -> None:
         members = group.producers if side == "filters" else group.consumers
         listed = {weight.removesuffix(".weight") for weight in weights}
         missing = [name for name in members if name not in listed]
+        words = "write the same channels" if side == "filters" else "read the same channels"
         if missing:
-            line = self._document.error(place, f"completed by {', '.join(missing)}, which {_shares(side)}")
-            warnings.warn(line.message, stacklevel=2)
+            self._warn(place, f"completed by {', '.join(missing)}, which {words}")
+        first = next(weight.removesuffix(".weight") for weight in weights)
+        if leads and first in members and first != members[0]:
+            self._warn(place, f"{members[0]} leads, the first in forward order, not {first}")
 
-
-def _shares(side: str) -> str:
-    return "write the same channels" if side == "filters" else "read the same channels"
+    def _warn(self, place: Place, words: str) -> None:
+        warnings.warn(self._document.error(place, words).message, stacklevel=6)
 
 
 def _rule(masking: Masking, period: Period, name: str) -> Rule:

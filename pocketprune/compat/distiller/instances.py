@@ -90,7 +90,7 @@ def masking_of(document: Document, name: str, net: nn.Module) -> Masking:
     if base not in CRITERIA:
         known = [*CRITERIA, *(f"{each}_AGP" for each in CRITERIA)]
         raise document.error((*place, "class"), f"'{kind}' given{nearest(kind, known)}")
-    shares = ("initial_sparsity", "final_sparsity") if gradual else ("desired_sparsity",)
+    shares = ["initial_sparsity", "final_sparsity"] if gradual else ["desired_sparsity"]
     document.check_keys(
         place, ("class", "group_type", "group_dependency", "weights", *shares, "magnitude_fn", "rounding_fn")
     )

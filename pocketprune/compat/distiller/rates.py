@@ -30,7 +30,7 @@ class MultiStepMultiGammaLR(lr_scheduler.LRScheduler):
         self.milestones, self.gammas = list(milestones), list(gammas)
         super().__init__(optimizer)
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | torch.Tensor]:
         """Return the rate of each parameter group."""
         factor = 1.0
         for milestone, gamma in zip(self.milestones, self.gammas, strict=True):

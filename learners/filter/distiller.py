@@ -52,7 +52,11 @@ def _removal(run: RunContext, plan: Plan, epochs: int) -> int:
     """Return the epoch at whose beginning channels are removed; without an extension the end."""
     given = run.config.filter_pruning.fp_tune_share
     if plan.removal is None:
-        return round(epochs * (1 - given))
+        masking = round(epochs * (1 - given))
+        if masking <= plan.last:
+            words = f"it prunes until epoch {plan.last}, and the training with masks has {masking} (--nb_epochs)"
+            raise UserError(words, argument="compress")
+        return masking
     if given:
         raise UserError("given beside --compress, whose extension says when channels go", argument="fp_tune_share")
     if plan.removal > epochs:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from learners.context import RunContext
 from learners.filter.distiller import asked_schedule
 from learners.filter.images import labelled_batches
-from learners.filter.policies import asked_policy, check_target_met, told, write_template
+from learners.filter.policies import TOLERANCE, asked_policy, check_target_met, told, write_template
 from learners.filter.ranking import RANKED, learn
 from learners.fitting import fit
 from learners.listing import plot_groups, structure_of
@@ -75,9 +75,11 @@ class FilterPruningLearner(PruningLearner):
         if settings is not None:
             part = callback(controller)
             fit(run, controller.net, MASKED, settings, "finetune", teacher=teacher, callbacks=[part])
-            return
-        with run.timed("prune"):
-            controller.set_levels([rule.schedule.final for rule in controller.policy.rules])
+        final = [rule.schedule.final for rule in controller.policy.rules]
+        short = any(abs(a - b) > TOLERANCE for a, b in zip(controller.levels, final, strict=True))
+        if short:  # without a training, or where a schedule masks more when it removes
+            with run.timed("prune"):
+                controller.set_levels(final)
 
     def thin(
         self, dense: nn.Module, controller: Controller, tuning: TrainSettings | None, teacher: nn.Module | None
@@ -142,10 +144,7 @@ def _entry(group: GroupRow) -> dict[str, Any]:
 def _asked(run: RunContext, net: nn.Module) -> tuple[TrainSettings | None, TrainSettings | None, Policy]:
     """Return the trainings before and after the removal, None where there is none, and the policy."""
     if run.config.filter_pruning.compress:
-        masking, tuning, policy = asked_schedule(run, net)
-        if masking is not None:
-            check_target_met(run.config, policy, *_steps(run, masking))
-        return masking, tuning, policy
+        return asked_schedule(run, net)
     masking, tuning = _trainings(run)
     return masking, tuning, _policy(run, masking)
 
@@ -162,16 +161,11 @@ def _policy(run: RunContext, masking: TrainSettings | None) -> Policy:
     """Return the policy asked for, which ends where it should. Raises UserError where it does not."""
     if masking is None:
         return asked_policy(run.config, 1)
-    steps, per_epoch = _steps(run, masking)
+    per_epoch = steps_per_epoch(run.dataset.train, masking)
+    steps = max(1, round(masking.epochs * per_epoch))
     policy = asked_policy(run.config, math.ceil(steps / per_epoch))
     check_target_met(run.config, policy, steps, per_epoch)
     return policy
-
-
-def _steps(run: RunContext, masking: TrainSettings) -> tuple[int, int]:
-    """Return how many steps a training has, and how many an epoch."""
-    per_epoch = steps_per_epoch(run.dataset.train, masking)
-    return max(1, round(masking.epochs * per_epoch)), per_epoch
 
 
 def _controller(run: RunContext, net: nn.Module, policy: Policy) -> Controller:

@@ -1,1 +1,1 @@
-"""Doors for users of other tools: their words, this project's engine."""
+"""The doors of tools that people come from: their dictionaries, files and classes, in PocketPrune's words."""

@@ -28,6 +28,7 @@ class Plan:
         policy: what is masked, and when; None where only rates and regularizers act.
         pull: in which epochs the regularizers act; None without any.
         rates: the policies of the learning rate.
+        last: the last epoch in which a pruner masks more.
         removal: the epoch at whose beginning the masked channels go; None where no extension says so.
         document: the file.
     """
@@ -35,6 +36,7 @@ class Plan:
     policy: Policy | None
     pull: Period | None
     rates: tuple[Period, ...]
+    last: int
     removal: int | None
     document: Document
 
@@ -61,6 +63,7 @@ def plan_for(document: Document, structure: Structure) -> Plan:
         rules.policy(),
         replace(pulls[0], start=min(p.start for p in pulls), end=max(p.end for p in pulls)) if pulls else None,
         tuple(period for period in periods if period.kind == "lr_scheduler"),
+        max((period.last for period in periods if period.kind == "pruner"), default=0),
         _removal(document, periods),
         document,
     )

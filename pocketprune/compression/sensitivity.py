@@ -16,10 +16,11 @@ from pocketprune.common.errors import UserError
 from pocketprune.common.figures import new_figure, require_plots
 from pocketprune.common.files import write_atomically
 from pocketprune.common.names import nearest
-from pocketprune.compression.ranking import entries_for_share, uniform_order
+from pocketprune.compression.ranking import masked_count
 from pocketprune.compression.tensor_masks import TensorMasks
 from pocketprune.numerics.criteria import kept_channels
 from pocketprune.numerics.evidence import Evidence
+from pocketprune.numerics.weight_patterns import lowest
 
 STRUCTURES = ("element", "filter", "channel")
 """What is masked: single weights, rows that write one channel, or columns that read one."""
@@ -86,13 +87,12 @@ def measure_sensitivity(
 def smallest(weight: Tensor, level: float, structure: str) -> Tensor:
     """Return where the smallest share of a weight lies, a boolean of its shape."""
     axis = {"element": None, "filter": 0, "channel": 1}[structure]
-    rows = weight.detach().reshape(-1, 1) if axis is None else weight.detach().movedim(axis, 0).flatten(1)
-    order = uniform_order([len(rows)])
-    count = order.kept(entries_for_share(order, level))[0]
-    gone = torch.ones(len(rows), dtype=torch.bool)
-    gone[kept_channels("l1", Evidence(channels=len(rows), filters=[rows]), count).cpu()] = False
     if axis is None:
-        return gone.view(weight.shape)
+        return lowest([weight.detach().abs()], masked_count(level, weight.numel()))[0].view(weight.shape)
+    rows = weight.detach().movedim(axis, 0).flatten(1)
+    evidence = Evidence(channels=len(rows), filters=[rows])
+    gone = torch.ones(len(rows), dtype=torch.bool)
+    gone[kept_channels("l1", evidence, len(rows) - masked_count(level, len(rows))).cpu()] = False
     shape = [-1 if place == axis else 1 for place in range(weight.dim())]
     return gone.view(shape).expand(weight.shape).clone()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -45,3 +45,10 @@ class TorchEvaluator:
             raise UserError("none given; this pruner needs it", argument="evaluating_func")
         found = self.evaluating_func(net)
         return float(found[0] if isinstance(found, (tuple, list)) else found)
+
+
+def asks_dependency(mode: str, accepted: Sequence[str] = ("normal", "dependency_aware")) -> bool:
+    """Return whether a mode is the dependency-aware one. Raises UserError for one that is not accepted."""
+    if mode not in accepted:
+        raise UserError(f"'{mode}' given; {', '.join(accepted)} are accepted", argument="mode")
+    return mode == "dependency_aware"

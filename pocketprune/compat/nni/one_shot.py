@@ -13,10 +13,11 @@ from pocketprune.compat.nni.collecting import Collector, Trainer, run_trainer
 from pocketprune.compat.nni.config_list import WEIGHTED
 from pocketprune.compat.nni.pruner import Pruner
 from pocketprune.compat.nni.units import Unit
-from pocketprune.compression.sensitivity import smallest
+from pocketprune.compression.ranking import masked_count
 from pocketprune.compression.views import View
 from pocketprune.graph.tracing import ExampleInputs
 from pocketprune.numerics.evidence import Evidence
+from pocketprune.numerics.weight_patterns import lowest
 
 
 class LevelPruner(Pruner):
@@ -37,17 +38,24 @@ class LevelPruner(Pruner):
         """Choose the masks anew; see `Pruner.update_mask`."""
         tensors = dict(self.bound_model.named_parameters(remove_duplicate=False))
         chosen: dict[str, Tensor] = {}
-        for unit in self.units:
-            target, name = unit.target, unit.views[0].tensor
+        for units in self._ranked_together():
+            target, names = units[0].target, [unit.views[0].tensor for unit in units]
             share = target.sparsity if shares is None else shares.get(target.entry, 0.0)
-            if not target.is_joint:
-                chosen[name] = smallest(tensors[name], share, "element")
-            elif name not in chosen:
-                names = [u.views[0].tensor for u in self.units if u.target.entry == target.entry]
-                gone = smallest(torch.cat([tensors[n].flatten() for n in names]), share, "element")
-                parts = gone.split([tensors[n].numel() for n in names])
-                chosen |= {n: part.view(tensors[n].shape) for n, part in zip(names, parts, strict=True)}
+            scores = [tensors[name].detach().abs() for name in names]
+            chosen |= {name: mask for name, mask in zip(names, self._least(scores, share), strict=True)}
         self._masks.set(chosen)
+
+    def _ranked_together(self) -> list[list[Unit]]:
+        """Return the units in groups: those of one entry with a joint share, any other alone."""
+        groups: dict[int | str, list[Unit]] = {}
+        for unit in self.units:
+            groups.setdefault(unit.target.entry if unit.target.is_joint else unit.name, []).append(unit)
+        return list(groups.values())
+
+    def _least(self, scores: list[Tensor], share: float) -> list[Tensor]:
+        """Return where the lowest scores lie, each a boolean of its weight's shape."""
+        gone = lowest(scores, masked_count(share, sum(each.numel() for each in scores)))
+        return [mask.view(each.shape) for mask, each in zip(gone, scores, strict=True)]
 
 
 class L1FilterPruner(Pruner):

@@ -8,16 +8,26 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from pocketprune.common.errors import UserError
 from pocketprune.compat.nni import agp, one_shot, searching
 from pocketprune.compat.nni.counting import count_flops_params
-from pocketprune.compat.nni.evaluator import TorchEvaluator, trace
+from pocketprune.compat.nni.evaluated import (
+    ActivationAPoZRankPruner,
+    ActivationMeanRankPruner,
+    SlimPruner,
+    TaylorFOWeightPruner,
+    TaylorPruner,
+)
+from pocketprune.compat.nni.evaluator import TorchEvaluator, asks_dependency, trace
 from pocketprune.compat.nni.pruner import Masks, Pruner
 from pocketprune.compat.nni.speedup import ModelSpeedup
 from pocketprune.compat.nni.units import ChannelDependency
+from pocketprune.compression.ranking import masked_count
 from pocketprune.graph.tracing import ExampleInputs
+from pocketprune.numerics.weight_patterns import Pattern
 
 __all__ = [
     "AGPPruner",
@@ -42,14 +52,37 @@ Config = Sequence[Mapping[str, Any]]
 Result = tuple[nn.Module, Masks]
 
 
-def _asks_dependency(mode: str, accepted: Sequence[str] = ("normal", "dependency_aware")) -> bool:
-    if mode not in accepted:
-        raise UserError(f"'{mode}' given; {', '.join(accepted)} are accepted", argument="mode")
-    return mode == "dependency_aware"
-
-
 class LevelPruner(one_shot.LevelPruner):
-    """Masks the smallest single weights of each layer."""
+    """Masks the smallest single weights of each layer.
+
+    Args:
+        model, config_list: as for `Pruner`.
+        mode: "normal", or "balance": as many in each block.
+        balance_gran: how long blocks along the last axis are, as [length].
+    """
+
+    def __init__(
+        self, model: nn.Module, config_list: Config, mode: str = "normal", balance_gran: Sequence[int] | None = None
+    ) -> None:
+        super().__init__(model, config_list)
+        if mode not in ("normal", "balance"):
+            raise UserError(f"'{mode}' given; normal and balance are accepted", argument="mode")
+        if mode == "balance" and (balance_gran is None or len(balance_gran) != 1 or balance_gran[0] < 2):
+            raise UserError(f"{balance_gran} given; [length of a block] is accepted", argument="balance_gran")
+        self._block = balance_gran[0] if mode == "balance" and balance_gran is not None else 0
+
+    def _least(self, scores: list[Tensor], share: float) -> list[Tensor]:
+        if not self._block:
+            return super()._least(scores, share)
+        pattern = Pattern(1, self._block, self._block - masked_count(share, self._block))
+        odd = next((each for each in scores if each.shape[-1] % self._block), None)
+        if odd is not None:
+            raise UserError(f"{self._block} does not divide {odd.shape[-1]}", argument="balance_gran")
+        blocks = [each.reshape(-1, self._block) for each in scores]
+        masks = [
+            pattern.masked(block, torch.ones(len(block), dtype=torch.bool, device=block.device)) for block in blocks
+        ]
+        return [mask.view(each.shape) for mask, each in zip(masks, scores, strict=True)]
 
     def compress(self) -> Result:  # type: ignore[override]
         """Mask. Return the network and its masks."""
@@ -68,7 +101,7 @@ class _NormPruner(Pruner):
     def __init__(
         self, model: nn.Module, config_list: Config, mode: str = "normal", dummy_input: ExampleInputs | None = None
     ) -> None:
-        super().__init__(model, config_list, dependency_aware=_asks_dependency(mode), dummy_input=dummy_input)
+        super().__init__(model, config_list, dependency_aware=asks_dependency(mode), dummy_input=dummy_input)
 
     def compress(self) -> Result:  # type: ignore[override]
         """Mask. Return the network and its masks."""
@@ -91,95 +124,6 @@ class FPGMPruner(_NormPruner):
     """Masks the filters that are nearest to all others."""
 
     criterion = "geometric_median"
-
-
-class _EvaluatedPruner(one_shot.ObservingPruner):
-    """A pruner that looks on while an evaluator trains.
-
-    Args:
-        model, config_list: as for `Pruner`.
-        evaluator: has the training.
-        training_steps: batches that are looked at.
-        activation: "relu", "relu6" or "gelu".
-        mode: "normal" or "dependency_aware".
-        dummy_input: an input; the evaluator's by default.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        config_list: Config,
-        evaluator: TorchEvaluator,
-        training_steps: int = 1,
-        activation: str = "relu",
-        mode: str = "normal",
-        dummy_input: ExampleInputs | None = None,
-    ) -> None:
-        super().__init__(
-            model,
-            config_list,
-            evaluator.optimizers,
-            evaluator.training_func,
-            evaluator.criterion,
-            activation,
-            training_steps,
-            dependency_aware=_asks_dependency(mode, ("normal", "global", "dependency_aware")),
-            dummy_input=evaluator.dummy_input if dummy_input is None else dummy_input,
-        )
-
-    def compress(self) -> Result:  # type: ignore[override]
-        """Train, then mask. Return the network and its masks."""
-        return super().compress(), self.masks
-
-
-class ActivationAPoZRankPruner(_EvaluatedPruner):
-    """Masks the filters whose activations are zero most often."""
-
-    criterion = "apoz"
-
-
-class ActivationMeanRankPruner(_EvaluatedPruner):
-    """Masks the filters with the smallest mean activations."""
-
-    criterion = "mean_activation"
-
-
-class TaylorFOWeightPruner(_EvaluatedPruner):
-    """Masks the filters whose removal changes the loss least, to first order."""
-
-    criterion = "taylor"
-    kind = "gradients"
-
-
-TaylorPruner = TaylorFOWeightPruner
-
-
-class SlimPruner(one_shot.SlimPruner):
-    """Masks the smallest batch-norm scales of all layers.
-
-    Args:
-        model, config_list: as for `Pruner`.
-        evaluator: has the training; None: the scales are taken as they are.
-        training_epochs: epochs of it.
-        scale: how strongly the scales are pulled to 0.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        config_list: Config,
-        evaluator: TorchEvaluator | None = None,
-        training_epochs: int = 1,
-        scale: float = 1e-4,
-    ) -> None:
-        given = evaluator or TorchEvaluator()
-        super().__init__(
-            model, config_list, given.optimizers, given.training_func, given.criterion, training_epochs, scale
-        )
-
-    def compress(self) -> Result:  # type: ignore[override]
-        """Train with the penalty, then mask. Return the network and its masks."""
-        return super().compress(), self.masks
 
 
 class AGPPruner(agp.AGPPruner):

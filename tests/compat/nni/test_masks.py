@@ -8,6 +8,7 @@ from torch import nn
 
 from pocketprune.compat.nni import FPGMPruner, L1FilterPruner, L2FilterPruner, LevelPruner, SlimPruner
 from pocketprune.compat.nni.v2 import L1NormPruner
+from pocketprune.compat.nni.v2 import LevelPruner as BalancedPruner
 from pocketprune.compression.schedules import Schedule
 from pocketprune.numerics.criteria import evaluate
 from pocketprune.numerics.evidence import ActivationStatistics, Evidence, GradientStatistics
@@ -98,6 +99,9 @@ def test_counts_of_random_metrics(seed: int) -> None:
     together = LevelPruner(net, [{"total_sparsity": 0.8, "op_types": ["Conv2d"]}])
     together.compress()
     assert sum(int(mask["weight"].sum()) for mask in together.masks.values()) == 275
+    together.unwrap_model()
+    _, masks = BalancedPruner(net, [{"sparsity": 0.7, "op_types": ["Conv2d"]}], "balance", [5]).compress()
+    assert all(bool((mask["weight"].sum(-1) == 2).all()) for mask in masks.values())  # exactly .6 of each block
 
 
 def test_slim_has_one_threshold_for_all_batch_norms() -> None:

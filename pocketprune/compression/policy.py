@@ -41,7 +41,7 @@ class Rule:
         meet: how a level that is a share of a cost is met: "nearest" (from either side) or "below" (by the first cut
             that costs less than what is to be left, as NNCF).
         schedule: the level over the time.
-        regulariser: what makes channels small meanwhile: "none", "bn_scale" or "group_lasso".
+        regulariser: what makes channels small meanwhile: "none", "bn_scale", "group_lasso" or "l1".
         strength: what the regulariser is multiplied by.
 
     Raises:

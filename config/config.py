@@ -12,6 +12,7 @@ from config.distillation import DistillationConfig
 from config.filter_pruning import FilterPruningConfig
 from config.flags import parse
 from config.net import NetConfig
+from config.quantization import QuantizationConfig
 from config.run import RunConfig
 from config.search import DdpgConfig, SearchConfig
 from config.settings import Concern, argument_of
@@ -32,6 +33,7 @@ class Config:
     search: SearchConfig = field(default_factory=SearchConfig)
     ddpg: DdpgConfig = field(default_factory=DdpgConfig)
     filter_pruning: FilterPruningConfig = field(default_factory=FilterPruningConfig)
+    quantization: QuantizationConfig = field(default_factory=QuantizationConfig)
 
     @classmethod
     def from_flags(cls, arguments: Sequence[str]) -> "Config":

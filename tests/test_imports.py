@@ -25,6 +25,8 @@ ALLOWED = {
     "pocketprune.channel_pruning": MIDDLE,
     # Of channel pruning it uses the closed form.
     "pocketprune.compression": LOWER | {"pocketprune.thinning", "pocketprune.training", "pocketprune.channel_pruning"},
+    "pocketprune.quantization": LOWER
+    | {"pocketprune.search", "pocketprune.thinning", "pocketprune.training", "pocketprune.deploy"},
     "pocketprune": {"pocketprune"},  # the public API
     "nets": {"pocketprune.common"},
     "datasets": {"pocketprune.common"},

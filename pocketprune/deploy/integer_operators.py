@@ -15,7 +15,9 @@ UINT8 = 2  # ONNX's number of the type
 
 def onnx_operators() -> dict[Callable[..., Any], Callable[..., Any]]:
     """Return operator -> what writes it as QuantizeLinear and DequantizeLinear, which runtimes fuse into kernels."""
-    from onnxscript import opset18 as op
+    import onnxscript
+
+    op: Any = onnxscript.opset18
 
     def weight(codes: Any, scale: Any) -> Any:
         return op.DequantizeLinear(codes, scale, axis=0)

@@ -4,8 +4,8 @@ A weight of b bits has symmetric codes from -(2^(b-1) - 1) to 2^(b-1) - 1 and on
 activation has codes from 0 to 2^b - 1, one scale and one zero point, so that the real number 0 is exactly one of its
 codes. Both are what the integer kernels of ONNX Runtime and OpenVINO compute with.
 
-In training, rounding passes its gradient on unchanged, and the gradients of scales and ranges are those of Esser et al.,
-"Learned Step Size Quantization" (arXiv 1902.08153).
+In training, rounding passes its gradient on unchanged, and the gradients of scales and ranges are those of Esser et
+al., "Learned Step Size Quantization" (arXiv 1902.08153).
 """
 
 from __future__ import annotations
@@ -86,7 +86,9 @@ def _weight_round_trip(rows: Tensor, scale: Tensor, bits: int) -> Tensor:
 def weight_codes(weight: Tensor, scale: Tensor, bits: int) -> Tensor:
     """Return the codes of a weight (n, ...) with a scale for each row (n,), as int8."""
     top = largest_code(bits)
-    return (weight.detach() / scale.detach().view(-1, *[1] * (weight.dim() - 1))).clamp(-top, top).round().to(torch.int8)
+    return (
+        (weight.detach() / scale.detach().view(-1, *[1] * (weight.dim() - 1))).clamp(-top, top).round().to(torch.int8)
+    )
 
 
 def quantized_weight(weight: Tensor, scale: Tensor, bits: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -53,28 +53,15 @@ def calibrate(prepared: PreparedNet, batches: Iterable[Tensor]) -> None:
 def _observing(prepared: PreparedNet) -> Iterator[None]:
     """Let the network compute in floats and keep what its values are."""
     parts = prepared.quantizers.all_activations().values()
-    with in_floats(prepared):
-        for part in parts:
-            part.samples = []
-        try:
-            yield
-        finally:
-            for part in parts:
-                part.samples = None
-
-
-@contextmanager
-def in_floats(prepared: PreparedNet) -> Iterator[None]:
-    """Let nothing be quantised inside."""
-    every = [*map(prepared.quantizers.weight, prepared.quantizers.weights), *prepared.quantizers.all_activations().values()]
-    before = [part.enabled for part in every]
-    for part in every:
-        part.enabled = False
+    prepared.quantise_only([])
+    for part in parts:
+        part.samples = []
     try:
         yield
     finally:
-        for part, was in zip(every, before, strict=True):
-            part.enabled = was
+        for part in parts:
+            part.samples = None
+        prepared.quantise_only(None)
 
 
 @torch.no_grad()
@@ -111,7 +98,7 @@ def bias_corrections(prepared: PreparedNet, batches: Iterable[Tensor]) -> dict[s
     return found
 
 
-def _mean_into(means: dict[str, Tensor], name: str) -> object:
+def _mean_into(means: dict[str, Tensor], name: str) -> Callable[[nn.Module, object, Tensor], None]:
     def add(_module: nn.Module, _inputs: object, made: Tensor) -> None:
         axes = [axis for axis in range(made.dim()) if axis != 1]
         means[name] = means.get(name, torch.zeros((), device=made.device)) + made.mean(axes)
@@ -122,14 +109,13 @@ def _mean_into(means: dict[str, Tensor], name: str) -> object:
 def _shift(prepared: PreparedNet, layer: Layer, mean: Tensor) -> Tensor | None:
     """What a layer's mean output loses; None where its input is not the value that was measured, but a part of it."""
     weight = tensor_of(prepared.net, layer.weight)
-    lost = (weight - prepared.quantizers.weight(layer.key)(weight)).flatten(2).sum(2) if weight.dim() > 2 else (
-        weight - prepared.quantizers.weight(layer.key)(weight)
-    )
-    groups, inputs = len(mean) // lost.shape[1], lost.shape[1]
+    lost = (weight - prepared.quantizers.weight(layer.key)(weight)).unsqueeze(2).flatten(2).sum(2)
+    inputs = lost.shape[1]
+    groups = len(mean) // inputs
     if groups * inputs != len(mean) or len(lost) % groups or groups != _groups(layer):
         return None
-    per_row = mean.view(groups, 1, inputs).expand(groups, len(lost) // groups, inputs).reshape(len(lost), inputs)
-    return (lost * per_row).sum(1)
+    shift: Tensor = (lost * mean.view(groups, inputs).repeat_interleave(len(lost) // groups, 0)).sum(1)
+    return shift
 
 
 def _groups(layer: Layer) -> int:

@@ -1,18 +1,19 @@
 """The network that is left in integers: codes, scales and biases, its batch norms part of them.
 
-A batch norm behind a layer multiplies each of its output channels, which only multiplies that channel's scale: the codes
-stay what they were in training.
+A batch norm behind a layer multiplies each of its output channels, which only multiplies that channel's scale: the
+codes stay what they were in training.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, fx, nn
 
 from pocketprune.common.steps import Step, carry_steps, steps_of
-from pocketprune.numerics.integers import scale_and_zero, top_code, weight_codes
+from pocketprune.numerics.integers import TINY, scale_and_zero, top_code, weight_codes
 from pocketprune.quantization.insertion import Layer, batch_norm_after, layers_of, tensor_of
 from pocketprune.quantization.prepared import INTEGERS, PreparedNet
 from pocketprune.quantization.quantizers import ActivationQuantizer
@@ -29,7 +30,7 @@ class IntegerWeight(nn.Module):
     codes: Tensor
     scale: Tensor
 
-    def __init__(self, codes: Tensor, scale: Tensor, bias: Tensor | None, bits: int) -> None:
+    def __init__(self, codes: Tensor, scale: Tensor, bias: Tensor, bits: int) -> None:
         super().__init__()
         self.bits = bits
         self.register_buffer("codes", codes)
@@ -72,7 +73,9 @@ def convert(prepared: PreparedNet, corrections: Mapping[str, Tensor] | None = No
     graph, root = _copied(prepared.graph), prepared.root()
     del root._modules["quantizers"]
     root.add_module("integers", nn.ModuleDict())
-    root.add_module("ranges", nn.ModuleDict({k: FixedRange(q) for k, q in prepared.quantizers.all_activations().items()}))
+    root.add_module(
+        "ranges", nn.ModuleDict({k: FixedRange(q) for k, q in prepared.quantizers.all_activations().items()})
+    )
     for node in graph.nodes:
         if node.op == "call_module":
             node.target = str(node.target).replace("quantizers.activations.", "ranges.")
@@ -81,16 +84,15 @@ def convert(prepared: PreparedNet, corrections: Mapping[str, Tensor] | None = No
     for node in reversed(list(graph.nodes)):
         if node.op not in ("placeholder", "output") and not node.users:
             graph.erase_node(node)
-    made = ThinnedGraph(root, graph, class_name=type(prepared.net).__name__)
+    made = copy.deepcopy(ThinnedGraph(root, graph, class_name=type(prepared.net).__name__))
     for module in made.modules():
         module.training = False
     return carry_steps(made, (*steps_of(prepared.net), Step(INTEGERS, prepared.step)))
 
 
 def _copied(graph: fx.Graph) -> fx.Graph:
-    copied, values = fx.Graph(), {}
-    result = copied.graph_copy(graph, values)
-    copied.output(result)
+    copied = fx.Graph()
+    copied.output(copied.graph_copy(graph, {}))
     return copied
 
 
@@ -107,14 +109,12 @@ def _layers(prepared: PreparedNet, graph: fx.Graph) -> list[Layer]:
 def _convert_layer(layer: Layer, graph: fx.Graph, prepared: PreparedNet, root: nn.Module, shift: Tensor | None) -> None:
     quantizer, weight = prepared.quantizers.weight(layer.key), tensor_of(prepared.net, layer.weight)
     norm = batch_norm_after(layer, graph, root)
-    scale = quantizer.scale.detach().clamp_min(1e-8)
+    scale = quantizer.scale.detach().clamp_min(TINY)
     codes = weight_codes(weight, scale, quantizer.bits)
-    bias = tensor_of(prepared.net, layer.bias).detach().clone() if layer.bias else None
-    if shift is not None or norm is not None:
-        bias = weight.new_zeros(len(weight)) if bias is None else bias
-    if shift is not None and bias is not None:
+    bias = tensor_of(prepared.net, layer.bias).detach().clone() if layer.bias else weight.new_zeros(len(weight))
+    if shift is not None:
         bias = bias + shift
-    if norm is not None and bias is not None:
+    if norm is not None:
         codes, scale, bias = _folded(root.get_submodule(str(norm.target)), codes, scale, bias)
         norm.replace_all_uses_with(layer.node)
         graph.erase_node(norm)
@@ -123,7 +123,7 @@ def _convert_layer(layer: Layer, graph: fx.Graph, prepared: PreparedNet, root: n
         store.add_module(layer.key, IntegerWeight(codes, scale.clone(), bias, quantizer.bits))
     with graph.inserting_before(layer.node):
         made = graph.call_module(f"integers.{layer.key}", ())
-        added = None if bias is None else graph.get_attr(f"integers.{layer.key}.bias")
+        added = graph.get_attr(f"integers.{layer.key}.bias")
         layer.node.args = (layer.node.args[0], made, added, *layer.node.args[3:])
         _codes_just_before(layer.node, graph)
 
@@ -141,7 +141,9 @@ def _codes_just_before(node: fx.Node, graph: fx.Graph) -> None:
 def _folded(norm: nn.Module, codes: Tensor, scale: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The codes, scales and bias of a layer and the batch norm behind it in one."""
     mean, variance, eps = norm.running_mean, norm.running_var, norm.eps
-    assert isinstance(mean, Tensor) and isinstance(variance, Tensor) and isinstance(eps, float)
+    assert isinstance(mean, Tensor)
+    assert isinstance(variance, Tensor)
+    assert isinstance(eps, float)
     gain = (variance + eps).rsqrt()
     if isinstance(norm.weight, Tensor):
         gain = gain * norm.weight
@@ -161,5 +163,3 @@ def bits_of(net: nn.Module) -> tuple[float, float]:
     weights = [(n, b) for (n, b), t in zip(sizes, tensors.values(), strict=True) if t.dim() > 1]
     mean = sum(n * b for n, b in weights) / max(1, sum(n for n, _ in weights))
     return mean, sum(n * b for n, b in sizes) / 8
-
-

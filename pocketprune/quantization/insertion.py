@@ -1,8 +1,8 @@
 """Where quantisers belong in a network's graph, chosen so that runtimes fuse them into integer kernels.
 
-A convolution or linear layer reads codes, and its weight is codes. What it writes becomes codes after the batch norm and
-activation that follow it, because ONNX Runtime computes a convolution in integers only where its output is one. Both
-sides of an addition become codes for the same reason.
+A convolution or linear layer reads codes, and its weight is codes. What it writes becomes codes after the batch norm
+and activation that follow it, because ONNX Runtime computes a convolution in integers only where its output is one.
+Both sides of an addition become codes for the same reason.
 """
 
 from __future__ import annotations
@@ -19,13 +19,25 @@ from torch.nn.modules.conv import _ConvTransposeNd
 
 from pocketprune.graph.nodes import operator_name
 
-FUNCTIONS = {nn.Conv1d: torch.conv1d, nn.Conv2d: torch.conv2d, nn.Conv3d: torch.conv3d}
+FUNCTIONS: dict[type, Any] = {
+    nn.Conv1d: torch.conv1d,
+    nn.Conv2d: torch.conv2d,
+    nn.Conv3d: torch.conv3d,
+    nn.Linear: nn.functional.linear,
+}
 LAYERS = ("conv1d", "conv2d", "conv3d", "linear")
 FUSED = ("relu", "relu6", "hardtanh", "clamp", "clamp_min", "threshold", "dropout", "batch_norm")
 """Operators that runtimes compute together with the layer before them."""
-MOVING = ("max_pool1d", "max_pool2d", "max_pool3d", "reshape", "view", "flatten", "dropout", "squeeze", "unsqueeze",
-          "permute", "transpose", "contiguous", "index_select", "slice", "select", "split", "chunk", "getitem")  # fmt: skip
+MOVING = (
+    "max_pool1d", "max_pool2d", "max_pool3d", "reshape", "view", "flatten", "dropout", "squeeze", "unsqueeze", "permute",
+    "transpose", "contiguous", "index_select", "slice", "select", "split", "chunk", "getitem",
+)  # fmt: skip
 """Operators whose result has only values of their input, so that it needs no codes of its own."""
+PRODUCTS = (
+    "matmul", "bmm", "mm", "addmm", "einsum", "scaled_dot_product_attention", "lstm", "gru", "conv_transpose1d",
+    "conv_transpose2d", "conv_transpose3d",
+)  # fmt: skip
+"""Operators that multiply, and stay in float."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +65,7 @@ def functional(graph: fx.Graph, net: nn.Module) -> None:
     """Call all convolutions and linear layers of a graph as functions, their weights as arguments, in place."""
     for node in list(graph.nodes):
         module = _module(net, node)
-        function = torch.nn.functional.linear if isinstance(module, nn.Linear) else FUNCTIONS.get(type(module))  # type: ignore[arg-type]
+        function = FUNCTIONS.get(type(module))
         if module is None or function is None:
             continue
         with graph.inserting_before(node):
@@ -85,7 +97,9 @@ def layers_of(graph: fx.Graph) -> list[Layer]:
         bias = node.args[2] if len(node.args) > 2 else node.kwargs.get("bias")
         if isinstance(weight, fx.Node) and weight.op == "get_attr" and isinstance(node.args[0], fx.Node):
             name = str(weight.target)
-            found.append(Layer(name.removesuffix(".weight"), name, str(bias.target) if _is_attribute(bias) else "", node))
+            found.append(
+                Layer(name.removesuffix(".weight"), name, str(bias.target) if _is_attribute(bias) else "", node)
+            )
     return found
 
 
@@ -96,9 +110,21 @@ def _is_attribute(value: Any) -> bool:
 def left_in_float(graph: fx.Graph, net: nn.Module) -> list[str]:
     """Return which multiplications with weights or of activations stay in float, with their operators."""
     named = [(node, operator_name(node) if node.op == "call_function" else "") for node in graph.nodes]
-    products = ("matmul", "bmm", "mm", "addmm", "einsum", "scaled_dot_product_attention", "lstm", "gru", "conv_transpose2d")
+    products = (
+        "matmul",
+        "bmm",
+        "mm",
+        "addmm",
+        "einsum",
+        "scaled_dot_product_attention",
+        "lstm",
+        "gru",
+        "conv_transpose2d",
+    )
     found = [f"{name} ({node.name})" for node, name in named if name in products]
-    return found + [f"{type(m).__name__} ({n.target})" for n in graph.nodes if isinstance(m := _module(net, n), _ConvTransposeNd)]
+    return found + [
+        f"{type(m).__name__} ({n.target})" for n in graph.nodes if isinstance(m := _module(net, n), _ConvTransposeNd)
+    ]
 
 
 def places(layers: list[Layer], graph: fx.Graph, net: nn.Module) -> list[fx.Node]:

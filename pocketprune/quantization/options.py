@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from pocketprune.common.options import COUNT, Interval, check_options, option
+from pocketprune.common.options import Interval, check_options, option
 
 BITS = Interval(2, 8, whole=True)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -15,7 +15,15 @@ from pocketprune.common.errors import UserError
 from pocketprune.common.names import suggestion
 from pocketprune.common.steps import steps_of
 from pocketprune.graph.tracing import ExampleInputs
-from pocketprune.quantization.insertion import Layer, functional, layers_of, left_in_float, places, tensor_of, value_names
+from pocketprune.quantization.insertion import (
+    Layer,
+    functional,
+    layers_of,
+    left_in_float,
+    places,
+    tensor_of,
+    value_names,
+)
 from pocketprune.quantization.options import Quantization, QuantizationOptions
 from pocketprune.quantization.quantizers import ActivationQuantizer, Quantizers, WeightQuantizer
 from pocketprune.structure.channel_groups import analyse
@@ -72,7 +80,8 @@ class PreparedNet:
             self.quantizers.activations[name] = ActivationQuantizer(options.activation_bits, device)
             with self.graph.inserting_after(node):
                 made = self.graph.call_module(f"quantizers.activations.{name}", (node,))
-            node.replace_all_uses_with(made, lambda user, made=made: user is not made)
+            node.replace_all_uses_with(made)
+            made.update_arg(0, node)
         for layer in self.layers:
             self.readers[layer.name] = _quantizer_before(layer.node.args[0])
 
@@ -101,14 +110,13 @@ class PreparedNet:
         made.training = self.net.training
         return made
 
-    def enable(self, layers: Mapping[str, bool]) -> None:
-        """Quantise these layers or not: the weight of each, and what it reads."""
+    def quantise_only(self, names: Sequence[str] | None) -> None:
+        """Quantise these layers alone, each with what it reads; None: all of them, and all other values."""
         for layer in self.layers:
-            if layer.name in layers:
-                self.quantizers.weight(layer.key).enabled = layers[layer.name]
-        reading = {self.readers[layer.name] for layer in self.layers if self.quantizers.weight(layer.key).enabled}
+            self.quantizers.weight(layer.key).enabled = names is None or layer.name in names
+        read = {self.readers[name] for name in names or ()}
         for name, part in self.quantizers.all_activations().items():
-            part.enabled = name in reading or len(reading) == len(set(self.readers.values()))
+            part.enabled = names is None or name in read
 
 
 def _ignored(names: list[str], options: QuantizationOptions) -> list[str]:
@@ -149,9 +157,13 @@ def in_integers(net: nn.Module) -> bool:
 
 def example_of(described: Any, device: torch.device) -> Any:
     """Return example inputs of the shapes and dtypes recorded."""
-    is_tensor = lambda value: isinstance(value, dict) and set(value) == {"shape", "dtype"}  # noqa: E731
-    return pytree.tree_map(
-        lambda v: torch.zeros(v["shape"], dtype=getattr(torch, v["dtype"]), device=device) if is_tensor(v) else v,
-        described,
-        is_leaf=is_tensor,
-    )
+
+    def is_tensor(value: Any) -> bool:
+        return isinstance(value, dict) and set(value) == {"shape", "dtype"}
+
+    def made(value: Any) -> Any:
+        if not is_tensor(value):
+            return value
+        return torch.zeros(value["shape"], dtype=getattr(torch, value["dtype"]), device=device)
+
+    return pytree.tree_map(made, described, is_leaf=is_tensor)

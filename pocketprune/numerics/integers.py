@@ -52,12 +52,12 @@ def top_code(bits: int) -> int:
 
 def rounded(x: Tensor) -> Tensor:
     """Return the nearest whole numbers. Their gradient is taken for that of `x`."""
-    return x + (x.round() - x).detach()
+    return x.detach().round() + (x - x.detach())
 
 
 def with_gradient_share(x: Tensor, share: float) -> Tensor:
     """Return `x`, its gradient multiplied by `share`."""
-    return x * share + (x * (1 - share)).detach()
+    return x.detach() + (x - x.detach()) * share
 
 
 def weight_scales(weight: Tensor, bits: int) -> Tensor:

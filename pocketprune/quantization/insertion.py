@@ -29,8 +29,8 @@ LAYERS = ("conv1d", "conv2d", "conv3d", "linear")
 FUSED = ("relu", "relu6", "hardtanh", "clamp", "clamp_min", "threshold", "dropout", "batch_norm")
 """Operators that runtimes compute together with the layer before them."""
 MOVING = (
-    "max_pool1d", "max_pool2d", "max_pool3d", "reshape", "view", "flatten", "dropout", "squeeze", "unsqueeze", "permute",
-    "transpose", "contiguous", "index_select", "slice", "select", "split", "chunk", "getitem",
+    "max_pool1d", "max_pool2d", "max_pool3d", "reshape", "view", "flatten", "dropout", "squeeze", "unsqueeze",
+    "permute", "transpose", "contiguous", "index_select", "slice", "select", "split", "chunk", "getitem",
 )  # fmt: skip
 """Operators whose result has only values of their input, so that it needs no codes of its own."""
 PRODUCTS = (

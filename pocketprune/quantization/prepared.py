@@ -123,7 +123,7 @@ def _ignored(names: list[str], options: QuantizationOptions) -> list[str]:
     """Return the layers that stay in float. Raises UserError for a pattern that means none."""
     for pattern in options.ignore:
         if not any(fnmatchcase(name, pattern) for name in names):
-            raise UserError(f"no layer '{pattern}'{suggestion(pattern, names)}", argument="quant_ignore")
+            raise UserError(f"no layer '{pattern}'{suggestion(pattern, names)}", argument="ignore")
     return [
         name
         for name in names

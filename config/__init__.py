@@ -14,6 +14,7 @@ from config.net import NetConfig
 from config.quantization import QuantizationConfig
 from config.run import RunConfig
 from config.search import DdpgConfig, SearchConfig
+from config.sparsity import SparsityConfig
 from config.training import TrainConfig
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "QuantizationConfig",
     "RunConfig",
     "SearchConfig",
+    "SparsityConfig",
     "TrainConfig",
     "help_page",
     "short_name",

@@ -14,6 +14,7 @@ from learners.context import RunContext
 from learners.filter.learner import FilterPruningLearner
 from learners.full_precision import FullPrecisionLearner
 from learners.quantized.learner import QuantizationLearner, quantized_after
+from learners.sparse.learner import SparseLearner
 from pocketprune.common.errors import UserError
 from pocketprune.common.registry import resolve
 
@@ -23,6 +24,7 @@ LEARNERS: dict[str, type[Learner]] = {
     "full-prec": FullPrecisionLearner,
     "channel": ChannelPruningLearner,
     "filter": FilterPruningLearner,
+    "sparse": SparseLearner,
     "quant": QuantizationLearner,
 }
 

@@ -42,7 +42,7 @@ class QuantizationLearner(Learner):
     first: ClassVar[type[Learner] | None] = None
     name: ClassVar[str] = NAME
 
-    stages: ClassVar[Mapping[str, str]] = {"float": "float", "calibrated": "calibrated", "quantized": "final"}
+    stages: ClassVar[Mapping[str, str]] = {"dense": "float", "calibrated": "calibrated", "quantized": "final"}
     columns = COLUMNS
     settings = (*Learner.settings, "quantization")
     phases = (NAME,)
@@ -64,7 +64,7 @@ class QuantizationLearner(Learner):
             calibrated = found.converted()
         telling.tell(run, found.prepared)
         float_row = accuracy(run, net) | costs(run, net)[0] | sizes(run, net)
-        rows = {"float": float_row, "calibrated": self.row(calibrated, float_row)}
+        rows = {"dense" if self.after is None else "float": float_row, "calibrated": self.row(calibrated, float_row)}
         rows["quantized"], final = rows["calibrated"], calibrated
         self.keep_float(net)
         if (settings := _settings(run)) is not None:
@@ -130,13 +130,14 @@ def quantized_after(name: str, first: type[Learner]) -> type[QuantizationLearner
     """Return the learner that quantises what the learner `first`, called `name`, ends with."""
     own = QuantizationLearner
     known = f"{AFTER}{short_name(name)}"
+    before, after = list(first.stages)[:-1], {key: own.stages[key] for key in ("calibrated", "quantized")}
     return type(
         f"Quantized{first.__name__}",
         (own,),
         {
             "first": first,
             "name": known,
-            "stages": {key: first.stages[key] for key in list(first.stages)[:-1]} | dict(own.stages),
+            "stages": {key: first.stages[key] for key in before} | {"float": "float"} | after,
             "settings": tuple(dict.fromkeys((*first.settings, *own.settings))),
             "phases": (known,),
         },

@@ -33,9 +33,9 @@ def test_a_network_is_calibrated_trained_measured_exported(tmp_path: Path, capsy
     succeed(*flags)
     told, report = capsys.readouterr().out, report_of(tmp_path / "out")
     assert [row["name"] for row in report["stages"]] == ["float", "calibrated", "final"]
-    assert (report["float"]["bits"], report["quantized"]["bits"]) == (32, 8)
-    assert report["quantized"]["file_mb"] < report["float"]["file_mb"]
-    assert report["calibrated"]["accuracy"] > report["float"]["accuracy"] - 0.03
+    assert (report["dense"]["bits"], report["quantized"]["bits"]) == (32, 8)
+    assert report["quantized"]["file_mb"] < report["dense"]["file_mb"]
+    assert report["calibrated"]["accuracy"] > report["dense"]["accuracy"] - 0.03
     assert report["quantization"] == {"layers": {"0": 8, "3": 8, "7": 8}, "in_float": []}
     assert "Quantisation loses" in told
     assert (tmp_path / "out" / "quant_sensitivity.csv").read_text().startswith("layer,bits,params,divergence")

@@ -23,6 +23,7 @@ ALLOWED = {
     "pocketprune.thinning": LOWER,
     "pocketprune.deploy": LOWER | {"pocketprune.thinning"},
     "pocketprune.channel_pruning": MIDDLE,
+    "pocketprune.reporting": LOWER | {"pocketprune.channel_pruning"},
     # Of channel pruning it uses the closed form.
     "pocketprune.compression": LOWER | {"pocketprune.thinning", "pocketprune.training", "pocketprune.channel_pruning"},
     "pocketprune": {"pocketprune"},  # the public API

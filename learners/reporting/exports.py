@@ -9,6 +9,7 @@ from learners.context import RunContext
 from learners.reporting import report
 from learners.reporting.tables import table
 from pocketprune import Exported
+from pocketprune.reporting.run_page import write_page
 from pocketprune.training.distributed import is_main
 
 FORMATS = {".onnx": pocketprune.export_onnx, ".xml": pocketprune.export_openvino, ".pt2": pocketprune.export_pt2}
@@ -20,6 +21,7 @@ def write_files(run: RunContext, net: nn.Module, stem: str) -> None:
     if is_main():
         files = [write((run.workdir / stem).with_suffix(suffix), net, batch) for suffix, write in FORMATS.items()]
         report.add(run.report_path, "export", export_entries(files, len(batch)))
+        write_page(run.workdir)
         run.say(export_table(files, len(batch)))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from learners.channel.budget import asked_and_reached, budget_warnings
+from learners.channel.budget import asked_and_reached
 from learners.channel.prune import prune
 from learners.channel.ratios import asked_ratios, searched_ratios
 from learners.channel.recovering import recover
@@ -20,6 +20,7 @@ from learners.start import train_dense
 from learners.teacher import named_teacher
 from learners.train_settings import train_settings
 from pocketprune import PruneResult
+from pocketprune.reporting.budgets import budget_warnings
 from pocketprune.structure.channel_groups import analyse
 
 

@@ -39,6 +39,10 @@ def _errors(layer: Mapping[str, Any]) -> tuple[float | None, float | None]:
     return number(layer.get("error_before")), number(layer.get("error_after"))
 
 
+def _drawable(error: float | None) -> float | None:
+    return error if error is not None and error > SMALLEST else None
+
+
 def _row(layer: Mapping[str, Any], widest: float, scale: Scale | None) -> str:
     channels, kept = number(layer.get("channels")) or 0, number(layer.get("kept")) or 0
     note = f"<small>{escape(str(layer['note']))}</small>" if layer.get("note") else ""
@@ -50,7 +54,7 @@ def _row(layer: Mapping[str, Any], widest: float, scale: Scale | None) -> str:
     if scale is not None:
         before, after = _errors(layer)
         texts = ["?" if error is None else f"{error:.4f}" for error in (before, after)]
-        drawn = change(*(e if e is not None and e > SMALLEST else None for e in (before, after)), scale)
+        drawn = change(_drawable(before), _drawable(after), scale)
         numbers = " → ".join(texts) if before is not None or after is not None else ""
         cells += [f'<td class="dots">{drawn}</td>', f'<td class="errors">{numbers}</td>']
     return f"<tr>{''.join(cells)}</tr>"

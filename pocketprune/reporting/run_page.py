@@ -86,8 +86,9 @@ def trainings(run: Record) -> list[str]:
 
 def runtime_section(report: Mapping[str, Any]) -> str:
     """Return the exported files with their speed in other runtimes."""
-    export = report.get("export")
-    files = export.get("files") if isinstance(export, Mapping) else None
+    found = report.get("export")
+    export: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
+    files = export.get("files")
     if not isinstance(files, list) or not files:
         return ""
     rows = []

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pocketprune.reporting.budgets import UNITS
 from pocketprune.reporting.charts import Axis, Series, chart
 from pocketprune.reporting.markup import section, table
 from pocketprune.reporting.records import Record, number
 from pocketprune.reporting.scales import Point
-
-UNITS = {"macs": "MACs", "params": "parameters", "latency": "latency"}
 
 
 def search_section(run: Record) -> str:
@@ -28,8 +27,9 @@ def _sentence(run: Record) -> str:
 
 def _asked_and_reached(report: Mapping[str, Any]) -> str:
     """Return the budget: what was asked, what the saved network was measured to have."""
-    budget = report.get("budget")
-    asked, reached = (number(budget.get(key)) if isinstance(budget, Mapping) else None for key in ("asked", "reached"))
+    found = report.get("budget")
+    budget: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
+    asked, reached = number(budget.get("asked")), number(budget.get("reached"))
     if asked is None or reached is None:
         return ""
     kind = str(budget.get("kind"))
@@ -48,8 +48,9 @@ def _cloud(run: Record) -> str:
         _finalists([f for f in finalists if not f.get("chosen")], Series("finalists", [], 2, "diamond", 5)),
         _finalists([f for f in finalists if f.get("chosen")], Series("chosen", [], 1, "triangle", 7)),
     ]
-    x, y = Axis(f"share of the dense {UNITS.get(kind, kind)}", True), Axis("accuracy, held-out", True)
-    return chart("Accuracy against cost", series, x, y)
+    metric = str(run.search.get("metric", "accuracy"))
+    x, y = Axis(f"share of the dense {UNITS.get(kind, kind)}", True), Axis(metric, metric == "accuracy")
+    return chart(f"{metric}, held-out, against cost", series, x, y)
 
 
 def _scored(run: Record, kind: str, look: Series) -> Series:
@@ -59,12 +60,12 @@ def _scored(run: Record, kind: str, look: Series) -> Series:
         share, accuracy = number(row.get("share")), number(row.get("accuracy"))
         if row.get("kind") == kind and share is not None and accuracy is not None:
             points.append((share, accuracy))
-            told.append(f"number {row.get('index')}: {accuracy:.2%} at {share:.1%}; counts {row.get('counts')}")
+            told.append(f"number {row.get('index')}: {accuracy:.4g} at {share:.1%}; counts {row.get('counts')}")
     return Series(look.name, points, look.colour, look.shape, look.size, told, pale=look.pale)
 
 
 def _finalists(found: list[Mapping[str, Any]], look: Series) -> Series:
     known = [(share, accuracy) for f in found if (share := number(f.get("share"))) is not None
              and (accuracy := number(f.get("accuracy"))) is not None]  # fmt: skip
-    told = [f"{look.name}, pruned as at the end: {accuracy:.2%} at {share:.1%}" for share, accuracy in known]
+    told = [f"{look.name}, pruned as at the end: {accuracy:.4g} at {share:.1%}" for share, accuracy in known]
     return Series(look.name, known, look.colour, look.shape, look.size, told)

@@ -47,7 +47,7 @@ def _text(page: str) -> str:
 
 TOLD = """resnet on digits|88.50%|-1.50 points|50.0%|1.00 M of 2.00 M|2.00x as fast|something to know|7 / 16
 0.4000 → 0.0200|reads the input|not met|52.0%|ONNX Runtime|python run.py --seed=3|12.0 s
-number 1: 70.00% at 50.0%; counts 3 7"""
+number 1: 0.7 at 50.0%; counts 3 7"""
 
 
 def test_the_page_of_a_run_tells_all_of_it() -> None:

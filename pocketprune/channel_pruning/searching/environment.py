@@ -186,7 +186,7 @@ def _for_norms(batches: Sequence[ExampleInputs], together: bool) -> Sequence[Exa
     """
     images = [batch for batch in batches if isinstance(batch, Tensor)]
     if len({batch.shape[1:] for batch in images}) == 1 and len(images) == len(batches):
-        return _first(images, NORM_IMAGES, together).split(NORM_BATCH)
+        return list(_first(images, NORM_IMAGES, together).split(NORM_BATCH))
     found, count = [], 0
     for batch in batches:
         found.append(batch)

@@ -80,7 +80,7 @@ class PruningEnvironment:
         with torch.no_grad(), untouched(dense), evaluation_mode(dense):
             self._judge = judge_of(dense, held_out)
             self.structure = analysed(net, calibration[0], options)
-            self.choices: list[Choice] = choices_of(self.structure, options.shared_input, options.channel_multiple)
+            self.choices: list[Choice] = choices_of(self.structure, options)
             self._statistics = collect(self.structure, self.choices, calibration, options, progress)
         self.variables: Sequence[Variable] = tuple(choice.layer for choice in self.choices)
         self._curves = {index: statistics.error_curve() for index, statistics in self._statistics.items()}

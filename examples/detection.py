@@ -165,7 +165,7 @@ def mean_average_precision(net: nn.Module, data: Canvas) -> float:
 
 def main() -> None:
     """Train, search the ratios by the mAP on held-out pictures, prune, train a little more, tell."""
-    given = arguments("Prune a detector.", epochs=40)
+    given = arguments("Prune a detector.", epochs=40, share=0.7)
     train_set, held_out, test_set = draw(2 * given.images, 0), draw(100, 1), draw(200, 2)
     dense = Detector()
     train(dense, train_set, given.epochs)

@@ -10,12 +10,12 @@ from torch import nn
 import pocketprune
 
 
-def arguments(teach: str, epochs: int) -> argparse.Namespace:
+def arguments(teach: str, epochs: int, share: float = 0.5) -> argparse.Namespace:
     """Return the arguments of an example: how long it trains, on how many pictures, and what it keeps."""
     parser = argparse.ArgumentParser(description=teach)
     parser.add_argument("--epochs", type=int, default=epochs, help=f"of the dense network ({epochs})")
     parser.add_argument("--images", type=int, default=600, help="training examples (600)")
-    parser.add_argument("--share", type=float, default=0.5, help="share of the MACs to keep (0.5)")
+    parser.add_argument("--share", type=float, default=share, help=f"share of the MACs to keep ({share})")
     parser.add_argument("--rollouts", type=int, default=20, help="networks that the search may score (20)")
     given = parser.parse_args()
     torch.manual_seed(0)

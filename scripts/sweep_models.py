@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
@@ -215,7 +216,7 @@ def _timm(given: argparse.Namespace) -> Models:
     for _, names in sorted(families.items()):
         for name in names if given.all else _smallest(names, lambda name: timm.create_model(name, pretrained=False)):
             size = timm.get_pretrained_cfg(name, allow_unregistered=True)
-            yield name, lambda name=name: timm.create_model(name, pretrained=False), _side(size)
+            yield name, partial(timm.create_model, name, pretrained=False), _side(size)
 
 
 def _side(config: Any) -> int:
@@ -243,7 +244,7 @@ def _torchvision(given: argparse.Namespace) -> Models:
             families.setdefault(models.get_model_builder(name).__module__.rpartition(".")[2], []).append(name)
     for _, names in sorted(families.items()):
         for name in names if given.all else _smallest(names, lambda name: models.get_model(name, weights=None)):
-            yield name, lambda name=name: models.get_model(name, weights=None), 299 if "inception" in name else 224
+            yield name, partial(models.get_model, name, weights=None), 299 if "inception" in name else 224
 
 
 LIBRARIES: dict[str, Callable[[argparse.Namespace], Models]] = {"timm": _timm, "torchvision": _torchvision}

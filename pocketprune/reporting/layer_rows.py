@@ -25,7 +25,7 @@ def layer_section(run: Record) -> str:
     body = "".join(_row(layer, widest, scale) for layer in layers)
     heads = ["channels kept of dense", *(["error before and after the refit"] if scale else [])]
     head = '<th scope="col">layer</th>' + "".join(f'<th scope="col" colspan="2">{title}</th>' for title in heads)
-    text = "Dark: the channels that stay."
+    text = "Coloured: the channels that stay."
     if scale:
         text += (
             " Ring: the error of the layer's output on held-out images with its old weights, as a share of the "

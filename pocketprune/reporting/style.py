@@ -40,7 +40,7 @@ section {{ background: var(--paper); border: 1px solid var(--line); border-radiu
 .charts {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 380px), 1fr)); gap: 18px; }}
 figure {{ margin: 0; min-width: 0; }}
 figcaption {{ font-weight: 600; font-size: 14px; }}
-svg {{ display: block; width: 100%; height: auto; max-width: 620px; }}
+svg {{ display: block; width: 100%; height: auto; max-width: 540px; }}
 svg text {{ font-size: 12px; fill: var(--muted); font-variant-numeric: tabular-nums; }}
 svg .name {{ fill: var(--ink); }}
 .scroll {{ overflow-x: auto; }}

@@ -12,6 +12,9 @@ from torch.nn import functional as F
 import pocketprune
 from pocketprune import PruningOptions, SearchSettings, Task, UserError, prune_channels, search_ratios
 from pocketprune.channel_pruning.recovery import reconstruct_blocks
+from pocketprune.channel_pruning.searching.environment import PruningEnvironment
+from pocketprune.channel_pruning.searching.layer_latency import LatencyCost
+from pocketprune.channel_pruning.searching.scoring import TaskInputs
 
 OPTIONS = PruningOptions(shared_input="keep", points_per_layer=4)
 FEW = SearchSettings(nb_rlouts=3, reward_policy="divergence")
@@ -72,9 +75,10 @@ def test_without_a_metric_the_divergence_compares() -> None:
 
 
 def test_latency_is_measured_on_inputs_of_any_kind() -> None:
-    budget = pocketprune.Budget("latency", 0.9, ceiling=True)
-    found = search_ratios(_net(), _batches((8,)), budget, task=Task(), method="uniform", options=OPTIONS)
-    assert found.share > 0
+    inputs, latency = _batches((8,), 4), LatencyCost(None, batch=4)
+    judged = TaskInputs(Task(), inputs)
+    environment = PruningEnvironment(_net(), inputs, judged, budget="latency", options=OPTIONS, latency=latency)
+    assert environment.cost([layer.full for layer in environment.variables]) > 0
 
 
 def test_a_classifiers_task_is_built_in() -> None:

@@ -20,6 +20,7 @@ SIDES = ("filters", "channels")
 RANKINGS = ("group", "global", "learned")
 NORMALISATIONS = ("mean", "max", "norm", "none")
 SHARES = ("channels", "macs", "params", "latency")
+MEETINGS = ("nearest", "below")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +60,16 @@ class Rule:
         "what the level is a share of: the rule's channels, or the network's macs, params (parameters) or latency",
         accept=SHARES,
     )
+    meet: str = option(
+        "nearest",
+        "how a level that is a share of a cost is met: nearest (from either side) or below (by the first cut that "
+        "costs less than what is to be left, as NNCF)",
+        accept=MEETINGS,
+    )
     schedule: Schedule = field(default_factory=Schedule)
     regulariser: str = option(
         "none",
-        "what makes channels small meanwhile: none, bn_scale (L1 on batch-norm scales) or group_lasso",
+        "what makes channels small meanwhile: none, bn_scale (L1 on batch-norm scales), group_lasso or l1",
         accept=("none", *REGULARISERS),
     )
     strength: float = option(1e-4, "what the regulariser is multiplied by", accept=NOT_NEGATIVE)

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pocketprune.common.errors import UserError
+from pocketprune.common.inputs import ExampleInputs, called
 from pocketprune.common.modes import evaluation_mode
 from pocketprune.training.distributed import all_reduce_sum
 
 
 @torch.no_grad()
-def reestimate_batch_norm(net: nn.Module, batches: Iterable[Tensor], *, together: bool = True) -> int:
+def reestimate_batch_norm(net: nn.Module, batches: Iterable[ExampleInputs], *, together: bool = True) -> int:
     """Replace the running statistics of all batch norms by their averages over the batches, in place.
 
     The rest of the network is in evaluation mode meanwhile (no dropout).
@@ -50,7 +51,7 @@ def reestimate_batch_norm(net: nn.Module, batches: Iterable[Tensor], *, together
             norm.train()
         try:
             for batch in () if first is None else chain((first,), batches):
-                net(batch.clone())  # a network may work in place
+                called(net, batch)
                 count += 1
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):
@@ -64,7 +65,7 @@ def reestimate_batch_norm(net: nn.Module, batches: Iterable[Tensor], *, together
 def shift_batch_norm(
     net: nn.Module,
     dense: nn.Module,
-    batches: Iterable[Tensor],
+    batches: Iterable[ExampleInputs],
     kept: Mapping[str, Sequence[int]] | None = None,
     *,
     together: bool = True,

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import fields
 from itertools import islice
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 

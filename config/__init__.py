@@ -11,6 +11,7 @@ from config.distillation import DistillationConfig
 from config.filter_pruning import FilterPruningConfig
 from config.help import HELP_FLAGS, help_page
 from config.net import NetConfig
+from config.quantization import QuantizationConfig
 from config.run import RunConfig
 from config.search import DdpgConfig, SearchConfig
 from config.sparsity import SparsityConfig, WeightSparseConfig
@@ -27,6 +28,7 @@ __all__ = [
     "DistillationConfig",
     "FilterPruningConfig",
     "NetConfig",
+    "QuantizationConfig",
     "RunConfig",
     "SearchConfig",
     "SparsityConfig",

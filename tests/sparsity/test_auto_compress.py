@@ -21,6 +21,7 @@ def wide_net() -> nn.Module:
     return nn.Sequential(*layers, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 4))
 
 
+@pytest.mark.slow
 def test_rounds_get_smaller_until_the_share_is_met() -> None:
     split, net, sizes = TinySplit(count=160), wide_net(), []
     images, labels = next(iter(split.batches(160)))

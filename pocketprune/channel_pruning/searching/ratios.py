@@ -136,8 +136,7 @@ def search_ratios(
 def latency_share(net: nn.Module, dense: nn.Module, inputs: ExampleInputs) -> float:
     """Return a network's measured latency as a share of the dense one's; the two are timed in turns."""
     times = [[measure_latency(each, inputs, repeats=REPEATS) for each in (net, dense)] for _ in range(ROUNDS)]
-    mine, whole = (median(column) for column in zip(*times, strict=True))
-    return mine / whole
+    return median(mine for mine, _ in times) / median(whole for _, whole in times)
 
 
 def _on_time(

@@ -26,7 +26,7 @@ class ChannelPruningLearner(PruningLearner):
     """dense network -> prune -> (recover without labels) -> fine-tune, each measured on the test set."""
 
     settings = (*PruningLearner.settings, "channel_pruning", "search", "ddpg")
-    phases = ("search*", "prune", "tune*", "recover", "finetune")
+    phases = ("search*", "prune", "tune*", "recover*", "finetune")
 
     def train(self) -> dict[str, Any]:
         """Prune the network that the run starts with, and fine-tune it. Return the report."""

@@ -12,10 +12,11 @@ from config.distillation import DistillationConfig
 from config.filter_pruning import FilterPruningConfig
 from config.flags import parse
 from config.net import NetConfig
+from config.quantization import QuantizationConfig
 from config.run import RunConfig
 from config.search import DdpgConfig, SearchConfig
 from config.settings import Concern, argument_of
-from config.sparsity import SparsityConfig
+from config.sparsity import SparsityConfig, WeightSparseConfig
 from config.training import TrainConfig
 from pocketprune.common.errors import UserError
 
@@ -34,6 +35,8 @@ class Config:
     ddpg: DdpgConfig = field(default_factory=DdpgConfig)
     filter_pruning: FilterPruningConfig = field(default_factory=FilterPruningConfig)
     sparsity: SparsityConfig = field(default_factory=SparsityConfig)
+    weight_sparse: WeightSparseConfig = field(default_factory=WeightSparseConfig)
+    quantization: QuantizationConfig = field(default_factory=QuantizationConfig)
 
     @classmethod
     def from_flags(cls, arguments: Sequence[str]) -> "Config":

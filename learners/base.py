@@ -14,8 +14,10 @@ from learners.listing import show_layers
 from learners.measuring import Row, accuracy, costs
 from learners.reporting import exports, report
 from learners.reporting.stages import COLUMNS, Column, stage_table
+from learners.sensitivity import write_sensitivity
 from learners.start import load_start, unfinished_phases
 from pocketprune.common.errors import UserError
+from pocketprune.compat.distiller.summaries import model_summary
 from pocketprune.deploy.export import check_extra
 from pocketprune.training.distributed import is_main
 
@@ -87,6 +89,20 @@ class Learner(ABC):
         check_extra()
         net = self.trained_net()
         exports.write_files(self.run, net, stem=f"{self.result(net)}_model")
+
+    def looked_at(self) -> nn.Module:
+        """Return the network that is looked at: the trained one with --exec_mode eval, else what a run starts with."""
+        if self.run.config.run.exec_mode == "eval":
+            return self.trained_net()
+        return load_start(self.run) or self.run.net
+
+    def summarise(self) -> None:
+        """Print the summary of the network that --summary names."""
+        self.run.say(model_summary(self.looked_at(), self.run.config.run.summary, self.run.example))
+
+    def measure_sensitivity(self) -> None:
+        """Mask one weight at a time, measure the network, and write what comes out."""
+        write_sensitivity(self.run, self.looked_at())
 
     def layers(self) -> None:
         """Show what can be pruned, and write a template to edit."""

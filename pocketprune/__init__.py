@@ -13,6 +13,9 @@ from pocketprune.deploy.artifacts import load, save
 from pocketprune.deploy.drawing import draw_groups
 from pocketprune.deploy.export import Exported, export_onnx, export_openvino, export_pt2
 from pocketprune.deploy.latency import measure_latency
+from pocketprune.quantization.options import QuantizationOptions
+from pocketprune.quantization.quantizing import quantize
+from pocketprune.quantization.steps import register
 from pocketprune.search import Budget, SearchSettings
 from pocketprune.structure.channel_groups import Structure, analyse, find_channel_groups
 from pocketprune.structure.cost import count_macs, count_params
@@ -34,6 +37,7 @@ __all__ = [
     "PruneResult",
     "PruningOptions",
     "PruningWarning",
+    "QuantizationOptions",
     "SearchSettings",
     "Structure",
     "UserError",
@@ -50,7 +54,10 @@ __all__ = [
     "load",
     "measure_latency",
     "prune_channels",
+    "quantize",
     "remove_channels",
     "save",
     "search_ratios",
 ]
+
+register()  # the kind of steps that networks in integers carry

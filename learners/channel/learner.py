@@ -39,9 +39,10 @@ class ChannelPruningLearner(PruningLearner):
         dense = train_dense(run, run.net) if start is None else start
         teacher = (dense if named is None else named) if run.config.distillation.enbl_dst else None
 
+        result = None
         if target is None:
-            target = searched_ratios(run, structure)
-        result = prune(run, structure, target, teacher)
+            target, result = searched_ratios(run, structure)
+        result = result or prune(run, structure, target, teacher)
         tell_layers(run, structure.groups, result)
         return self.finetune(dense, result, teacher)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -58,9 +57,9 @@ def search_ratios(
         net: the dense network, or what `analyse` returned for it. It stays as it is.
         batches: batches of training images (m, C, H, W), for the moments.
         budget: share of the dense network's MACs to keep, in (0, 1], or a `Budget` of another kind.
-        held_out: batches of images, or of (images, labels), that are not among `batches`. Without labels, networks are
-            compared by the divergence from the dense network's predictions. It may also be a function that returns a
-            number for a network, where higher is better.
+        held_out: batches of images, or of (images, labels), that are not among `batches`. Networks are compared by the
+            divergence from the dense network's predictions, unless `settings` ask for a reward that takes labels. It
+            may also be a function that returns a number for a network, where higher is better.
         method: one of `pocketprune.search.SEARCHES`.
         options: as for `prune_channels`.
         settings: those of the search.
@@ -75,7 +74,7 @@ def search_ratios(
     options = options or PruningOptions()
     budget = budget if isinstance(budget, Budget) else Budget("macs", budget)
     held_out = held_out if callable(held_out) else list(held_out)
-    settings = settings or SearchSettings(reward_policy=_reward(held_out))
+    settings = settings or SearchSettings()
     if not len(batches):
         raise UserError("empty; at least one batch of images is needed", argument="batches")
     structure = net if isinstance(net, Structure) else analyse(net, batches[0][:2], attention=options.attention)
@@ -94,7 +93,7 @@ def search_ratios(
         pruned = prune_channels(structure, batches, ratios, options=whole, hooks=Hooks(progress=progress))
         return environment.judge(pruned.net.eval())
 
-    chosen, scored = decide(problem, found, score)
+    chosen, scored = decide(problem, found, score, settings)
     finalists = tuple((environment.ratios(values), each) for values, each in scored)
     return FoundRatios(
         environment.ratios(chosen),
@@ -103,8 +102,3 @@ def search_ratios(
         found.history,
         finalists,
     )
-
-
-def _reward(held_out: Any) -> str:
-    """Return the reward for the held-out images: the divergence if they have no labels, else the accuracy."""
-    return "divergence" if not callable(held_out) and all(isinstance(b, Tensor) for b in held_out) else "accuracy"

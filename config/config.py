@@ -1,6 +1,7 @@
 """All settings of a run, as one object."""
 
 import dataclasses
+import shlex
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -56,6 +57,12 @@ class Config:
         """Return flag name -> value, for report.json."""
         concerns = dataclasses.asdict(self).values()
         return {name: value for concern in concerns for name, value in concern.items()}
+
+    def command_line(self) -> str:
+        """Return the command that starts this run: its flags that are not at their defaults."""
+        default = Config().as_dict()
+        flags = [f"--{name}={value}" for name, value in self.as_dict().items() if value != default[name]]
+        return shlex.join(["python", "run.py", *flags])
 
     def told(self, error: UserError) -> str:
         """Return an error's line with the flag and its value instead of the engine's argument."""

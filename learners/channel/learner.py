@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from learners.channel.budget import asked_and_reached
 from learners.channel.prune import prune
 from learners.channel.ratios import asked_ratios, searched_ratios
 from learners.channel.recovering import recover
@@ -19,6 +20,7 @@ from learners.start import train_dense
 from learners.teacher import named_teacher
 from learners.train_settings import finetune_settings
 from pocketprune import PruneResult
+from pocketprune.reporting.budgets import budget_warnings
 from pocketprune.structure.channel_groups import analyse
 
 
@@ -62,6 +64,10 @@ class ChannelPruningLearner(PruningLearner):
         self.save(result.net)
         stages = {"dense": dense_row, "before_finetune": before, "pruned": final}
         rows = self.rows(stages, {"before recovery": pruned_row, **recovered} if recovered else {})
+        budget = asked_and_reached(run, dense_row, final)
+        for warning in (missed := budget_warnings(budget)):
+            run.say(f"warning: {warning}")
+        facts |= {"warnings": [*result.warnings, *missed], "budget": budget}
         return self.finish(stages, rows=rows, layers=layer_entries(result.layers), facts=facts)
 
     def rows(self, stages: dict[str, Row], recovery: dict[str, Row]) -> dict[str, Row]:

@@ -67,8 +67,8 @@ class Imitation(Callback):
         """Train what evaluation mode computes: batch norms keep their statistics, and nothing is dropped out."""
         context.net.eval()
 
-    def __call__(self, net: nn.Module, images: Tensor, _labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the loss, a scalar, and the pruned network's logits (b, classes)."""
+    def __call__(self, net: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss, a scalar, and the pruned network's logits (b, classes). The labels are not looked at."""
         logits = net(images)
         with torch.no_grad(), evaluation_mode(self._dense):
             target = self._dense(images)

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pocketprune.common.inputs import ExampleInputs, called
 from pocketprune.common.modes import evaluation_mode
 from pocketprune.training.distributed import all_reduce_sum
 
 
 @torch.no_grad()
-def reestimate_batch_norm(net: nn.Module, batches: Iterable[Tensor], *, together: bool = True) -> int:
+def reestimate_batch_norm(net: nn.Module, batches: Iterable[ExampleInputs], *, together: bool = True) -> int:
     """Replace the running statistics of all batch norms by their averages over the batches, in place.
 
     The rest of the network is in evaluation mode meanwhile (no dropout).
@@ -40,7 +41,7 @@ def reestimate_batch_norm(net: nn.Module, batches: Iterable[Tensor], *, together
             norm.train()
         try:
             for batch in batches:
-                net(batch.clone())  # a network may work in place
+                called(net, batch)
                 count += 1
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):
@@ -54,7 +55,7 @@ def reestimate_batch_norm(net: nn.Module, batches: Iterable[Tensor], *, together
 def shift_batch_norm(
     net: nn.Module,
     dense: nn.Module,
-    batches: Iterable[Tensor],
+    batches: Iterable[ExampleInputs],
     kept: Mapping[str, Sequence[int]] | None = None,
     *,
     together: bool = True,
@@ -84,7 +85,7 @@ Shifts = dict[str, tuple[Tensor, Tensor]]
 """Name of a batch norm -> what to add to a measured mean (channels,), and by what to multiply a measured variance."""
 
 
-def shifts_of(dense: nn.Module, batches: Iterable[Tensor], *, together: bool = True) -> Shifts:
+def shifts_of(dense: nn.Module, batches: Iterable[ExampleInputs], *, together: bool = True) -> Shifts:
     """Return by how much a dense network's statistics differ from those of these images. See `shift_batch_norm`."""
     known, measured = _statistics(dense), copy.deepcopy(dense)
     reestimate_batch_norm(measured, batches, together=together)
@@ -99,7 +100,7 @@ def shifts_of(dense: nn.Module, batches: Iterable[Tensor], *, together: bool = T
 def apply_shifts(
     net: nn.Module,
     shifts: Shifts,
-    batches: Iterable[Tensor],
+    batches: Iterable[ExampleInputs],
     kept: Mapping[str, Sequence[int]] | None = None,
     *,
     together: bool = True,

@@ -117,6 +117,7 @@ def fit_support(A: Tensor, B: Tensor, weight: Tensor, masked: Tensor, damping: f
 def _factors(matrices: Tensor, damping: float) -> Tensor:
     """Return the Cholesky factors of matrices (k, d, d), which get more damping, in place, until all have one."""
     while True:
+        factors: Tensor
         factors, info = torch.linalg.cholesky_ex(matrices)
         if not bool(info.any()):
             return factors

@@ -5,6 +5,7 @@ Criteria, schedules and masks are those of `pocketprune.compress`.
 
 import copy
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -26,15 +27,18 @@ from pocketprune import Controller, Policy, compress, find_channel_groups
 from pocketprune.common.modes import evaluation_mode
 from pocketprune.compression.callback import callback
 from pocketprune.compression.evidence import STREAMED
+from pocketprune.compression.latency import MeasuredLatency
 from pocketprune.compression.questions import PARTS
 from pocketprune.compression.statistics import GroupRow
-from pocketprune.training.batch_norm import reestimate_batch_norm
+from pocketprune.training.batch_norm import reestimate_batch_norm, shift_batch_norm
 from pocketprune.training.batches import steps_per_epoch
 from pocketprune.training.distributed import is_main
 from pocketprune.training.metrics import evaluate
 from pocketprune.training.state import TrainSettings
 
 MASKED, TUNED = "filter", "filter_tune"  # the phases before and after the removal
+LATENCY = "latency.json"  # the table of measured times, in the workdir
+FEW = 256  # images; more of them say the statistics better than those of the dense network do
 AGREE = 1e-3  # largest difference of outputs, relative to the largest one, that rounding explains
 
 
@@ -58,9 +62,12 @@ class FilterPruningLearner(PruningLearner):
         policy = _policy(run, masking)
         start = self.start()
         net = run.net if start is None else start
-        controller = _controller(run, net, policy)  # before any work: it may be impossible
+        latency = _latency(run, net, policy)
+        controller = _controller(run, net, policy, latency)  # before any work: it may be impossible
         named = named_teacher(run)
         self.claim()
+        if latency is not None:
+            latency.save(run.workdir / LATENCY)
         if start is None:
             train_dense(run, net)
         dense = copy.deepcopy(net)
@@ -88,9 +95,9 @@ class FilterPruningLearner(PruningLearner):
         with run.timed("prune"):
             refitted = controller.remove(refit=_seen(run)) if flags.fp_refit == "removal" else None
             if flags.fp_bn_images:
-                reestimate_batch_norm(masked, [x for x, _ in labelled_batches(run, flags.fp_bn_images)])
+                self._adapt(masked, dense)
             nets["removed"] = final = controller.remove()
-        run.say(_agreement(masked, final, run.images(run.config.data.batch_size_eval)))
+        run.say(_agreement(masked, final, run.images(run.config.data.batch_size_eval), controller.inexact()))
         if refitted is not None:
             nets["refitted"] = refitted
             final = _better(run, final, refitted)
@@ -103,6 +110,15 @@ class FilterPruningLearner(PruningLearner):
             stages["pruned"] = stages[key] | accuracy(run, final)
         self.save(final)
         return self.tell(dense, controller, final, stages)
+
+    def _adapt(self, masked: nn.Module, dense: nn.Module) -> None:
+        """Take the batch-norm statistics anew; of few images only what the masks changed, if nothing was trained."""
+        run, flags = self.run, self.run.config.filter_pruning
+        images = [x for x, _ in labelled_batches(run, flags.fp_bn_images)]
+        if flags.fp_tune_share == 1 and flags.fp_bn_images < FEW:
+            shift_batch_norm(masked, dense, images)
+        else:
+            reestimate_batch_norm(masked, images)
 
     def tell(
         self, dense: nn.Module, controller: Controller, final: nn.Module, stages: dict[str, Row]
@@ -158,11 +174,25 @@ def _policy(run: RunContext, masking: TrainSettings | None) -> Policy:
     return policy
 
 
-def _controller(run: RunContext, net: nn.Module, policy: Policy) -> Controller:
+def _latency(run: RunContext, net: nn.Module, policy: Policy) -> MeasuredLatency | None:
+    """Return what a share of the latency is of, if a rule asks for one; times measured before are used again."""
+    if all(rule.share_of != "latency" for rule in policy.rules):
+        return None
+    return MeasuredLatency(
+        net,
+        run.example,
+        batch=run.config.run.latency_batch,
+        path=run.workdir / LATENCY,
+        attention=policy.attention,
+        allow_inexact=policy.allow_inexact,
+    )
+
+
+def _controller(run: RunContext, net: nn.Module, policy: Policy, latency: MeasuredLatency | None) -> Controller:
     """Return the controller of a network. Raises UserError for a policy that cannot be carried out on it."""
     looks = policy.refit or any(PARTS[rule.criterion] in STREAMED for rule in policy.rules)
     with told(run.config):
-        return compress(net, run.example, policy, _seen(run) if looks else None)
+        return compress(net, run.example, policy, _seen(run) if looks else None, cost=latency)
 
 
 def _seen(run: RunContext) -> list[tuple[Tensor, Tensor]]:
@@ -170,12 +200,14 @@ def _seen(run: RunContext) -> list[tuple[Tensor, Tensor]]:
     return labelled_batches(run, run.config.filter_pruning.fp_nb_batches * run.config.data.batch_size)
 
 
-def _agreement(masked: nn.Module, removed: nn.Module, images: Tensor) -> str:
-    """Return a line that says whether two networks compute the same."""
+def _agreement(masked: nn.Module, removed: nn.Module, images: Tensor, inexact: Sequence[str]) -> str:
+    """Return a line that says whether two networks compute the same, or which groups are normalised otherwise."""
     with torch.no_grad(), evaluation_mode(masked), evaluation_mode(removed):
         expected, found = masked(images), removed(images)
     difference = float((found - expected).abs().max() / expected.abs().max())
     verdict = "agree" if difference <= AGREE else "do NOT agree"
+    if inexact:
+        verdict = f"need not agree, as a norm mixes channels of {', '.join(inexact)}"
     return f"Masked and removed {verdict}: their outputs differ by at most {difference:.1e} of the largest one"
 
 

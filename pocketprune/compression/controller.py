@@ -50,8 +50,8 @@ def compress(
             channels are chosen, so a list or a data loader is accepted and a generator is not. Under several
             processes each brings its own.
         loss: (output, labels) -> scalar, for criteria that need gradients.
-        cost: what `share_of="latency"` means, a function of the kept channels by group name. A group that is not named
-            keeps all.
+        cost: what `share_of="latency"` means, a function of the kept channels by group name, such as `MeasuredLatency`
+            of `pocketprune.compression.latency`. A group that is not named keeps all.
 
     Raises:
         UserError: a network that cannot be traced, or a policy that cannot be carried out on it.
@@ -59,7 +59,7 @@ def compress(
     policy = policy if isinstance(policy, Policy) else Policy.from_dict(policy)
     if batches is not None and iter(batches) is batches:
         raise UserError("can be read only once; a list or a data loader is accepted", argument="batches")
-    structure = analyse(net, example_inputs, attention=policy.attention)
+    structure = analyse(net, example_inputs, attention=policy.attention, allow_inexact=policy.allow_inexact)
     check_groups(structure, structure.traced.example)
     return compress_analysed(structure, policy, batches, loss=loss, cost=cost)
 
@@ -168,6 +168,14 @@ class Controller:
         """Return the channels that are not masked, of each group that a rule means."""
         return {name: self.masks.kept(name) for name in self.planner.views}
 
+    def inexact(self) -> list[str]:
+        """Return the names of the groups with masked channels that a layer or group norm mixes.
+
+        There the network without them is normalised otherwise than the masked one.
+        """
+        groups = (views.group for views in self.planner.views.values())
+        return [group.name for group in groups if not group.exact and bool(self.masks.masked[group.name].any())]
+
     def remove(self, adapt: Iterable[Tensor] | None = None, refit: Iterable[ExampleInputs] | None = None) -> nn.Module:
         """Return a copy of the network without what is masked; the network itself stays as it is.
 
@@ -183,7 +191,10 @@ class Controller:
                 smaller = self.planner.refitted_without(self.masks.masked, refit)
         else:
             example = pytree.tree_map_only(Tensor, lambda t: t.to(device), self._example)
-            smaller = remove_channels(self.net, example, self.kept(), attention=self.policy.attention, check=False)
+            policy, kept = self.policy, self.kept()
+            smaller = remove_channels(
+                self.net, example, kept, attention=policy.attention, allow_inexact=policy.allow_inexact, check=False
+            )
         if adapt is not None:
             reestimate_batch_norm(smaller, (batch.to(device) for batch in adapt))
         return smaller

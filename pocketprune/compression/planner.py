@@ -202,7 +202,12 @@ class Planner:
         leaves = [leaf for leaf in pytree.tree_leaves(structure.traced.example) if isinstance(leaf, Tensor)]
         if any(leaf.device != device for leaf in leaves):
             example = pytree.tree_map_only(Tensor, lambda t: t.to(device), structure.traced.example)
-            moved = analyse(structure.traced.net, example, attention=self._policy.attention)
+            moved = analyse(
+                structure.traced.net,
+                example,
+                attention=structure.attention,
+                allow_inexact=structure.allow_inexact,
+            )
             moved.groups[:] = structure.groups
             self._source = replace(self._source, structure=moved)
 

@@ -79,6 +79,11 @@ class FilterPruningConfig(Concern):
         accept=FRACTION,
         argument="max_accuracy_drop",
     )
+    compress: str = setting(
+        "",
+        "a Distiller schedule (.yaml) that says all of the above, the learning rates and when channels are removed",
+        argument="compress",
+    )
     fp_nb_batches: int = setting(
         16, "batches of training images that criteria and the refit look at (at most one epoch)", accept=COUNT
     )

@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 
 from pocketprune.common.devices import device_of
 from pocketprune.common.errors import UserError
+from pocketprune.common.options import FRACTION, check_option
 from pocketprune.compression.costs import Cost
 from pocketprune.compression.masks import ChannelMasks
 from pocketprune.compression.planner import Planner
@@ -57,8 +58,8 @@ def compress(
         UserError: a network that cannot be traced, or a policy that cannot be carried out on it.
     """
     policy = policy if isinstance(policy, Policy) else Policy.from_dict(policy)
-    if batches is not None and iter(batches) is batches:
-        raise UserError("can be read only once; a list or a data loader is accepted", argument="batches")
+    if batches is not None:
+        _check_lasting(batches)
     structure = analyse(net, example_inputs, attention=policy.attention, allow_inexact=policy.allow_inexact)
     check_groups(structure, structure.traced.example)
     return compress_analysed(structure, policy, batches, loss=loss, cost=cost)
@@ -75,6 +76,13 @@ def compress_analysed(
     """Do what `compress` does with a network that is analysed and checked already; the arguments are its own."""
     planner = Planner(policy, Source(structure, batches, loss), cost)
     return Controller(structure.traced.net, structure.traced.example, policy, planner)
+
+
+def _check_lasting(batches: Any) -> None:
+    if isinstance(batches, Tensor) or not hasattr(batches, "__iter__"):
+        raise UserError(f"{type(batches).__name__} given; a list or a data loader is accepted", argument="batches")
+    if iter(batches) is batches:
+        raise UserError("can be read only once; a list or a data loader is accepted", argument="batches")
 
 
 class Controller:
@@ -147,7 +155,15 @@ class Controller:
         return any(scope.rule.regulariser != "none" for scope in self.planner.scopes)
 
     def set_levels(self, levels: Sequence[float], optimizer: Optimizer | None = None) -> None:
-        """Choose masks at given levels, one for each rule, whatever the schedules say."""
+        """Choose masks at given levels, one for each rule, whatever the schedules say.
+
+        Raises:
+            UserError: another number of levels, or one that is no level.
+        """
+        if len(levels) != len(self.planner.scopes):
+            raise UserError(f"{len(levels)} given for {len(self.planner.scopes)} rules", argument="levels")
+        for level in levels:
+            check_option("levels", level, FRACTION)
         self._update(list(zip(range(len(self.planner.scopes)), levels, strict=True)), optimizer)
 
     def set_group_levels(self, levels: Mapping[str, float], optimizer: Optimizer | None = None) -> None:
@@ -180,23 +196,24 @@ class Controller:
         """Return a copy of the network without what is masked; the network itself stays as it is.
 
         Args:
-            adapt: batches of inputs that batch-norm statistics are taken from anew; None: they stay.
-            refit: batches of inputs, without labels, on which all layers are refitted in closed form to what they put
-                out with the hidden numbers in place. That is of use as long as these are those of a trained network:
-                right after the masks have been set. None: weights stay.
+            adapt: batches of inputs, with labels or without, that batch-norm statistics are taken from anew; None: they
+                stay.
+            refit: batches of inputs, with labels or without, on which all layers are refitted in closed form to what
+                they put out with the hidden numbers in place. That is of use as long as these are those of a trained
+                network: right after the masks have been set. None: weights stay.
         """
-        device = device_of(self.net)
         if refit is not None:
             with self.masks.lifted():
                 smaller = self.planner.refitted_without(self.masks.masked, refit)
         else:
+            device = device_of(self.net)
             example = pytree.tree_map_only(Tensor, lambda t: t.to(device), self._example)
             policy, kept = self.policy, self.kept()
             smaller = remove_channels(
                 self.net, example, kept, attention=policy.attention, allow_inexact=policy.allow_inexact, check=False
             )
         if adapt is not None:
-            reestimate_batch_norm(smaller, (batch.to(device) for batch in adapt))
+            reestimate_batch_norm(smaller, self.planner.inputs(adapt))
         return smaller
 
     def mask(self, net: nn.Module) -> None:
@@ -227,8 +244,10 @@ class Controller:
         """Take back what `state_dict` returned.
 
         Raises:
-            UserError: it is of another policy.
+            UserError: it is no such state, or one of another policy.
         """
+        if not isinstance(state, Mapping) or set(state) != set(self.state_dict()):
+            raise UserError("not the state of a controller", argument="state")
         lines = compare_configs(dict(state["policy"]), self.policy.to_dict())
         if lines:
             raise UserError(f"of another policy: {'; '.join(lines[:3])}", argument="state")

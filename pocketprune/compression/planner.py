@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -143,10 +144,12 @@ class Planner:
     def refitted_without(self, masked: Mapping[str, Tensor], batches: Iterable[ExampleInputs]) -> nn.Module:
         """Return the network without these channels, refitted on batches of inputs to what it is now."""
         self._follow_device()
-        structure = self._source.structure
-        return refitted_network(
-            structure, masked, [inputs for inputs, _ in replace(self._source, batches=batches).each()]
-        )
+        return refitted_network(self._source.structure, masked, list(self.inputs(batches)))
+
+    def inputs(self, batches: Iterable[Any]) -> Iterable[Any]:
+        """Return the inputs of batches, with labels or without, on the network's device."""
+        self._follow_device()
+        return (inputs for inputs, _ in replace(self._source, batches=batches).each())
 
     def statistics(self, masked: Mapping[str, Tensor], levels: Sequence[float]) -> Statistics:
         """Return what is masked, at the levels that the schedules ask for."""

@@ -69,7 +69,7 @@ class Rule:
     schedule: Schedule = field(default_factory=Schedule)
     regulariser: str = option(
         "none",
-        "what makes channels small meanwhile: none, bn_scale (L1 on batch-norm scales) or group_lasso",
+        "what makes channels small meanwhile: none, bn_scale (L1 on batch-norm scales), group_lasso or l1",
         accept=("none", *REGULARISERS),
     )
     strength: float = option(1e-4, "what the regulariser is multiplied by", accept=NOT_NEGATIVE)
@@ -79,6 +79,8 @@ class Rule:
         if not self.groups:
             raise UserError("none given; at least one pattern is needed", argument="groups")
         check_options(self)
+        if not isinstance(self.schedule, Schedule):
+            raise UserError(f"{self.schedule!r} given; a Schedule is accepted", argument="schedule")
         if self.ranking != "group" and self.criterion in ("lasso", "obs"):
             raise UserError(
                 f"'{self.ranking}' given with '{self.criterion}', which has no scores; 'group' is accepted",
@@ -113,6 +115,8 @@ class Policy:
     seed: int = option(0, "of random scores", accept=COUNT_OR_ZERO)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.rules, (tuple, list)) or not all(isinstance(rule, Rule) for rule in self.rules):
+            raise UserError(f"{self.rules!r} given; a list of Rules is accepted", argument="rules")
         object.__setattr__(self, "rules", tuple(self.rules))
         object.__setattr__(self, "ignore", _patterns("ignore", self.ignore))
         if not self.rules:

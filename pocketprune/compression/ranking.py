@@ -62,6 +62,11 @@ def lower_counts(size: int, multiple: int = 1, floor: float = 0.0) -> list[int]:
     return [count for count in range((size - 1) // multiple * multiple, 0, -multiple) if count >= least]
 
 
+def masked_count(level: float, size: int) -> int:
+    """Return how many of so many are masked at a level: no more than that share, and not all."""
+    return min(size - 1, math.floor(level * size + _NOISE))
+
+
 def uniform_order(sizes: Sequence[int], multiple: int = 1, floor: float = 0.0) -> Order:
     """Return the order in which all groups lose the same share at the same time; ties go to the first group."""
     entries = [

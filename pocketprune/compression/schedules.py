@@ -121,6 +121,9 @@ class Schedule:
         self._check_milestones()
 
     def _check_milestones(self) -> None:
+        given = self.milestones
+        if not isinstance(given, (tuple, list)) or any(not isinstance(m, (tuple, list)) or len(m) != 2 for m in given):
+            raise UserError(f"{given!r} given; a list of (time, level) is accepted", argument="milestones")
         if bool(self.milestones) != (self.name == "multi_step"):
             words = "multi_step needs at least one" if not self.milestones else f"{self.name} has none"
             raise UserError(f"{len(self.milestones)} given; {words}", argument="milestones")

@@ -32,8 +32,8 @@ def test_the_blocks_run_in_order(kinds: str, tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize("text", blocks("json"))
 def test_the_configurations(text: str) -> None:
     net = nn.Sequential(
-        *(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 32, 3, stride=2), nn.ReLU(), nn.Conv2d(32, 32, 3), nn.ReLU()),
-        *(nn.Conv2d(32, 32, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 4)),
+        *(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.ReLU()),
+        *(nn.Conv2d(64, 32, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 4)),
     )
     config = NNCFConfig.from_dict(json.loads(text))
     config["input_info"]["sample_size"] = [1, 3, 16, 16]

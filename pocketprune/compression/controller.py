@@ -19,7 +19,7 @@ from pocketprune.compression.costs import Cost
 from pocketprune.compression.masks import ChannelMasks
 from pocketprune.compression.planner import Planner
 from pocketprune.compression.policy import Policy
-from pocketprune.compression.questions import Loss, Source
+from pocketprune.compression.questions import PARTS, Loss, Source
 from pocketprune.compression.regularisers import REGULARISERS
 from pocketprune.compression.statistics import Statistics
 from pocketprune.graph.tracing import ExampleInputs
@@ -272,8 +272,11 @@ class Controller:
             return
         for number, level in due:
             self.levels[number] = level
+        by_gradients = [one for one in due if PARTS[self.planner.scopes[one[0]].rule.criterion] == "gradients"]
+        evidence = self.planner.evidence(by_gradients)  # of the network as it trains: hidden numbers fit it no more
         with self._as_hidden():
-            chosen = self.planner.choose(due, self.masks.masked, self.planner.evidence(due))
+            evidence |= self.planner.evidence([one for one in due if one not in by_gradients])
+            chosen = self.planner.choose(due, self.masks.masked, evidence)
         self._put(chosen, optimizer)
 
     def _as_hidden(self) -> AbstractContextManager[None]:

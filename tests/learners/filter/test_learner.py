@@ -148,7 +148,7 @@ def test_what_cannot_be_done_is_one_line_and_leaves_nothing(
         ({"rules": [{"groups": ["3"]}, {"groups": ["3"]}]}, "groups: 3: earlier rules take all of its groups"),
         ({"criterion": "l3"}, "criterion: 'l3' given"),
         ({"schedule": {"steps": 0}}, "steps: 0 given"),
-        ({"schedule": {"name": ["agp"]}}, "malformed"),
+        ({"schedule": {"name": ["agp"]}}, "schedule: ['agp'] given; expected one of one_shot"),
         ({"shedule": "agp"}, "'shedule' given; did you mean 'schedule'?"),
         ({"schedule": {"steps": 5}}, "steps: the level is"),
         ([], "list given; names"),

@@ -92,6 +92,13 @@ def plan(text: str, structure: Structure) -> Plan:
     return plan_for(parse_document(text), structure)
 
 
+def test_another_leader_is_said(structure: Structure) -> None:
+    swapped = SCHEDULES[1].replace("layer1.0.conv2", "layer1.9.conv2").replace("layer1.1.conv2", "layer1.0.conv2")
+    text = swapped.replace("layer1.9", "layer1.1").replace("Channels", "Filters")
+    with pytest.warns(UserWarning, match=r"weights: conv1 leads, the first in forward order, not layer1.1.conv2"):
+        plan(text, structure)
+
+
 def test_levels_of_agp(structure: Structure) -> None:
     """Distiller: .10 to .50 in epochs 0 to 30 with frequency 2."""
     text = SCHEDULES[2].replace("ending_epoch: 3\n    frequency: 1", "ending_epoch: 30\n    frequency: 2", 1)

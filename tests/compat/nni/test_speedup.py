@@ -30,6 +30,22 @@ def test_dependencies_of_mobilenet_v2() -> None:
 
 
 @pytest.mark.slow
+def test_resnet18_after_speedup() -> None:
+    net = without_shifts(resnet_imagenet(num_classes=10, input_shape=(3, 32, 32)))
+    full = {name: module.out_channels for name, module in net.named_modules() if isinstance(module, nn.Conv2d)}
+    pruner = L1FilterPruner(net, [{"sparsity": 0.7, "op_types": ["Conv2d"]}], dependency_aware=True, dummy_input=IMAGES)
+    pruner.compress()
+    for names in ChannelDependency(net, IMAGES).dependency_sets:
+        kept = [pruner.masks[name]["weight"].flatten(1).any(1).tolist() for name in sorted(names)]
+        assert all(each == kept[0] for each in kept)
+    masked = net(IMAGES)
+    ModelSpeedup(net, IMAGES, pruner.masks).speedup_model()
+    assert difference(net(IMAGES), masked) < 1e-5
+    for name, channels in full.items():
+        assert abs(net.get_submodule(name).out_channels - int(0.3 * channels)) <= 1
+
+
+@pytest.mark.slow
 def test_a_chain_has_no_dependencies() -> None:
     assert ChannelDependency(vgg16_bn(num_classes=10, input_shape=(3, 32, 32)), IMAGES).dependency_sets == []
 

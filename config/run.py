@@ -17,7 +17,7 @@ class RunConfig(Concern):
     learner: str = setting(
         "full-prec",
         "what is done: full-prec trains the network as it is; channel prunes its channels by reconstruction; "
-        "filter masks channels while it trains the network, and removes them",
+        "filter masks channels while it trains the network, and removes them; quant turns a network into integers",
     )
     exec_mode: str = setting(
         "train",

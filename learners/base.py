@@ -15,10 +15,11 @@ from learners.measuring import Row, accuracy, costs
 from learners.reporting import exports, report
 from learners.reporting.stages import COLUMNS, Column, stage_table
 from learners.sensitivity import write_sensitivity
-from learners.start import load_start, unfinished_phases
+from learners.start import DENSE, load_start, unfinished_phases
 from pocketprune.common.errors import UserError
 from pocketprune.compat.distiller.summaries import model_summary
 from pocketprune.deploy.export import check_extra
+from pocketprune.reporting.run_page import write_page
 from pocketprune.training.distributed import is_main
 
 
@@ -148,6 +149,8 @@ class Learner(ABC):
             "dataset": config.data.dataset,
             "learner": config.run.learner,
             "config": config.as_dict(),
+            "command": config.command_line(),
+            "phases": [*self.phases, DENSE],
             "device": str(run.device),
             "seed": config.run.seed,
             **stages,
@@ -161,6 +164,8 @@ class Learner(ABC):
         text = self._table(rows)
         run.recorder.text("report", "\n".join(f"    {line}" for line in text.splitlines()), 0)
         run.recorder.close()
+        if is_main():
+            write_page(run.workdir)
         written = ", ".join(sorted(path.name for path in run.workdir.iterdir() if not path.name.startswith(".")))
         run.say(f"\n{text}\n\n{run.workdir} holds {written}")
         return whole

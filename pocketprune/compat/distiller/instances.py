@@ -83,9 +83,7 @@ def masking_of(document: Document, name: str, net: nn.Module) -> Masking:
     kind = str(document.get((*place, "class")))
     base, gradual = kind.removesuffix("_AGP"), kind.endswith("_AGP")
     if kind in ELEMENTS:
-        raise document.error(
-            (*place, "class"), f"{kind} masks single weights, or at random; accepted here: {', '.join(CRITERIA)}"
-        )
+        raise document.error((*place, "class"), f"{kind} masks no ranked structures; accepted: {', '.join(CRITERIA)}")
     if base not in CRITERIA:
         known = [*CRITERIA, *(f"{each}_AGP" for each in CRITERIA)]
         raise document.error((*place, "class"), f"'{kind}' given{nearest(kind, known)}")

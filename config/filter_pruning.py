@@ -6,7 +6,7 @@ Defaults and accepted values are those of the engine's rules, schedules and poli
 from dataclasses import dataclass
 
 from config.settings import Concern, flag_of, setting
-from pocketprune.common.options import COUNT, COUNT_OR_ZERO, SHARE_OR_ZERO
+from pocketprune.common.options import COUNT, COUNT_OR_ZERO, FRACTION, SHARE_OR_ZERO
 from pocketprune.compression.policy import Policy, Rule
 from pocketprune.compression.schedules import SCHEDULES, Schedule
 
@@ -71,6 +71,13 @@ class FilterPruningConfig(Concern):
         "a .json or .yaml file that says all of the above, for each part of the network; --exec_mode layers writes a "
         "template",
         argument="policy",
+    )
+    fp_max_accuracy_drop: float | None = setting(
+        None,
+        "look for the largest level at which the validation accuracy is at most this much below the dense network's "
+        "(0.01: one point), from --fp_level on, each level trained like the first; none: --fp_level is the level",
+        accept=FRACTION,
+        argument="max_accuracy_drop",
     )
     compress: str = setting(
         "",

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from learners.context import RunContext
+from learners.filter import level
 from learners.filter.distiller import asked_schedule
 from learners.filter.images import labelled_batches
 from learners.filter.policies import TOLERANCE, asked_policy, check_target_met, told, write_template
@@ -29,6 +30,7 @@ from pocketprune.common.modes import evaluation_mode
 from pocketprune.compression.callback import callback
 from pocketprune.compression.evidence import STREAMED
 from pocketprune.compression.latency import MeasuredLatency
+from pocketprune.compression.level_search import Trial
 from pocketprune.compression.questions import PARTS
 from pocketprune.compression.statistics import GroupRow
 from pocketprune.training.batch_norm import reestimate_batch_norm, shift_batch_norm
@@ -54,7 +56,9 @@ class FilterPruningLearner(PruningLearner):
         "pruned": "final",
     }
     settings = (*PruningLearner.settings, "filter_pruning")
-    phases = (RANKED, MASKED, TUNED)
+    phases = (RANKED, MASKED, level.SEARCHED, f"{level.TRIED}*", TUNED)
+    tried: Sequence[Trial] = ()
+    """The levels that were tried where the largest one was looked for."""
 
     def train(self) -> dict[str, Any]:
         """Mask, train and thin the network that the run starts with. Return the report."""
@@ -62,6 +66,7 @@ class FilterPruningLearner(PruningLearner):
         start = self.start()
         net = run.net if start is None else start
         masking, tuning, policy = _asked(run, net)
+        level.check(run, policy, masking)
         latency = _latency(run, net, policy)
         controller = _controller(run, net, policy, latency)  # before any work: it may be impossible
         named = named_teacher(run)
@@ -74,6 +79,8 @@ class FilterPruningLearner(PruningLearner):
         teacher = (dense if named is None else named) if run.config.distillation.enbl_dst else None
         learn(run, controller)
         self.mask(controller, masking, teacher)
+        if run.config.filter_pruning.fp_max_accuracy_drop is not None and masking is not None:
+            self.tried = level.largest_level(run, controller, masking, dense, teacher)
         return self.thin(dense, controller, tuning, teacher)
 
     def mask(self, controller: Controller, settings: TrainSettings | None, teacher: nn.Module | None) -> None:
@@ -130,7 +137,8 @@ class FilterPruningLearner(PruningLearner):
         run.say(f"\n{statistics}")
         if run.config.run.plot:
             plot_groups(run, find_channel_groups(dense, run.example), final)
-        return self.finish(stages, layers=[_entry(group) for group in statistics.groups])
+        layers = [_entry(group) for group in statistics.groups]
+        return self.finish(stages, layers=layers, facts=level.told(self.tried))
 
     def layers(self) -> None:
         """Show the channel groups that can be pruned, and write a policy to edit."""

@@ -65,6 +65,23 @@ class Calibration:
                 found.append(pytree.tree_map_only(Tensor, _Rows(size, fitted), batch))
         return found
 
+    def fitted(self) -> list[Any]:
+        """Return the images of this process that are not held out, batch by batch, as inputs of the network."""
+        found = []
+        for batch, size, fitted in zip(self.batches, self._sizes, self._fitted, strict=False):
+            if fitted:
+                found.append(pytree.tree_map_only(Tensor, _Rows(size, 0, fitted), batch))
+        return found
+
+    def first(self, count: int) -> list[Any]:
+        """Return the first images of this process, up to `count`, as inputs of the network."""
+        found, left = [], count
+        for batch, size in zip(self.batches, self._sizes, strict=True):
+            if left > 0:
+                found.append(pytree.tree_map_only(Tensor, _Rows(size, 0, left), batch))
+                left -= size
+        return found
+
     def total(self, moments: list[Moments]) -> list[Moments]:
         """Return the moments of all processes' images. Every process must call this."""
         return [all_reduce(m) for m in moments] if self.world > 1 else moments
@@ -75,13 +92,13 @@ class Calibration:
 
 
 class _Rows:
-    """A function that returns the rows from `first` on of a tensor that has the batch axis."""
+    """A function that returns the rows from `first` to `end` of a tensor that has the batch axis."""
 
-    def __init__(self, size: int, first: int) -> None:
-        self.size, self.first = size, first
+    def __init__(self, size: int, first: int, end: int | None = None) -> None:
+        self.size, self.first, self.end = size, first, end
 
     def __call__(self, tensor: Tensor) -> Tensor:
-        return tensor[self.first :] if tensor.dim() and len(tensor) == self.size else tensor
+        return tensor[self.first : self.end] if tensor.dim() and len(tensor) == self.size else tensor
 
 
 class Positions:

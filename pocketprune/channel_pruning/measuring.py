@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pocketprune.channel_pruning.calibration import Calibration
 from pocketprune.channel_pruning.plan import Plan
 from pocketprune.channel_pruning.results import PruneResult
+from pocketprune.channel_pruning.state import PruningState
 from pocketprune.common.modes import evaluation_mode
 from pocketprune.common.untouched import untouched
 from pocketprune.graph.nodes import tensors_in
@@ -31,8 +32,8 @@ class PruningWarning(UserWarning):
     """A pruned network may not be what its owner expects."""
 
 
-def measured(result: PruneResult, plan: Plan, calibration: Calibration, promised: float | None) -> PruneResult:
-    """Return the result with the measured error of the thinned network's output, and a warning if it is too large.
+def measured(result: PruneResult, plan: Plan, calibration: Calibration, state: PruningState) -> PruneResult:
+    """Return the result with the measured error of the thinned network's output, and what its owner should know.
 
     The error is measured once, end to end, on the calibration's held-out images.
 
@@ -40,13 +41,39 @@ def measured(result: PruneResult, plan: Plan, calibration: Calibration, promised
         result: the pruned network.
         plan: how it was pruned.
         calibration: the images.
-        promised: the error of the layer that writes the output, on the same images; None if no layer does.
+        state: of the finished pruning. It holds the error of the layer that writes the output, on the same images.
     """
     dense, together = plan.structure.traced.net, calibration.world > 1
     error = output_error(result.net, dense, calibration.held_out(), together=together)
-    if math.isnan(error):
-        return replace(result, output_error=error)
     largest = max((layer.error_after for layer in result.layers), default=0.0)
+    warnings = [*_too_few_rows(state.scarce), *_too_large(error, state.promised, largest)]
+    return replace(result, output_error=error, warnings=tuple(warnings))
+
+
+def _too_few_rows(scarce: Mapping[str, tuple[int, int]]) -> list[str]:
+    """Return a warning if layers have fewer rows than unknowns, with the numbers of the layer that lacks most."""
+    if not scarce:
+        return []
+    name, (rows, unknowns) = min(scarce.items(), key=lambda entry: entry[1][0] / entry[1][1])
+    others = f", and {len(scarce) - 1} more layers have too few" if len(scarce) > 1 else ""
+    return [
+        f"layer '{name}' has {unknowns} unknowns to refit, and {rows} patches of the calibration images{others}: more "
+        "images, or more positions of each, bring its output closer"
+    ]
+
+
+def _too_large(error: float, promised: float | None, largest: float) -> list[str]:
+    """Return a warning if the output's error is too large.
+
+    Args:
+        error: of the output.
+        promised: of the layer that writes the output; None if no layer does.
+        largest: of all prunable layers.
+    """
+    if math.isnan(error):
+        return [
+            "the dense network's output is the same for all held-out images: they cannot show what pruning has changed"
+        ]
     warnings = []
     if promised is not None and not abs(error - promised) <= SHARE * promised + LEAST:
         warnings.append(
@@ -63,7 +90,7 @@ def measured(result: PruneResult, plan: Plan, calibration: Calibration, promised
             f"the pruned network's output is off by {error:.3g} of its variance on held-out images: too much was "
             "removed, or the calibration images are not like the ones that the network was trained on"
         )
-    return replace(result, output_error=error, warnings=tuple(warnings))
+    return warnings
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 import platform
 import sys
@@ -51,6 +52,14 @@ def calibration(dataset: datasets.Dataset, images: int, batch: int = 128, seed: 
         if sum(len(f) for f in found) >= images:
             break
     return found
+
+
+def subset(split: datasets.Split, samples: int, seed: int) -> datasets.Split:
+    """A random part of a split that lies in memory; all of it where there are not more samples."""
+    chosen = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))[:samples].to(split.device)
+    part = copy.copy(split)
+    part.images, part.labels = split.images[chosen], split.labels[chosen]
+    return part
 
 
 def machine(device: str = "cpu") -> str:

@@ -1,10 +1,13 @@
-"""Filter pruning while training: each criterion at once and by a schedule, before and after fine-tuning.
+"""Filter pruning while training: criteria, rankings and schedules at one share of the MACs, beside other ways.
 
-python benchmarks/filter_pruning.py --data_dir data --init_checkpoint resnet20.pt
+python benchmarks/filter_pruning.py --data_dir data --init_checkpoint resnet20.pt --results rows.jsonl
+python benchmarks/filter_pruning.py --results rows.jsonl --table
 
-Rows of one network, at the same share of the MACs and with the same epochs. "at once" masks, removes and then trains
-what is left; a schedule trains with masks, adapts batch-norm statistics, and removes. "refit" is the closed form after
-the removal. The rows of --learner channel are pruned by reconstruction, and trained alike.
+All rows of one network train equally long on the same images. "at once" masks, removes and then trains what is left; a
+schedule trains with masks, adapts batch-norm statistics and removes. "refit" is the closed form after the removal.
+Rows "inside" leave residual streams whole, which is all that Torch-Pruning can do on this network, and what
+--learner channel does by default. A row is appended to the file when it is finished; a run that is started again
+leaves out the rows that the file has. The most telling rows come first, each for all seeds.
 """
 
 from __future__ import annotations
@@ -13,175 +16,248 @@ import argparse
 import copy
 import json
 import math
+import statistics
 import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from common import arguments, cifar10, cifar_resnet, machine, table
-from torch import Tensor, nn
+from common import arguments, cifar10, cifar_resnet, machine, subset, table
+from torch import nn
+from torch_pruning_side import is_installed, pruned_by_torch_pruning
 
 import pocketprune
 from pocketprune.compression.callback import callback
-from pocketprune.compression.questions import PARTS
+from pocketprune.compression.learned import Evolution, learn_ranking
 from pocketprune.training.batch_norm import reestimate_batch_norm
 from pocketprune.training.loop import train
 from pocketprune.training.metrics import evaluate
 from pocketprune.training.schedules import Cosine
 from pocketprune.training.state import TrainSettings
 
-HEAD = ["method", "criterion", "ranking", "aggregate", "seed", "MACs", "before fine-tuning", "after", "seconds"]
-RAMP = 0.75  # share of the epochs in which a level rises
+STREAMS = ("conv1", "layer*.conv2")  # what writes the residual streams of a ResNet
+RAMP, INIT = 0.75, 0.2  # share of the epochs in which a level rises, and where it starts
+JUDGED, ADAPTED = 500, 256  # images on which a candidate of the learned ranking is judged, and adapted before
+ONE_RESULT = ("resnet_size", "macs", "epochs", "lrn_rate", "images", "limit_train", "limit_test", "amp")
+HEAD = ["method", "criterion", "ranking", "members", "groups", "seeds", "MACs", "before fine-tuning", "after"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to prune.
+
+    Attributes:
+        method: "at once", "refit" (at once, with the closed form), the name of a schedule, "channel" (by
+            reconstruction), "Torch-Pruning", or "dense" (trained and not pruned).
+        criterion: what scores channels.
+        ranking: of channels, as in a rule.
+        aggregate: how the members of a group count, as in a rule.
+        groups: "all", or "inside" those that are no residual stream.
+    """
+
+    method: str
+    criterion: str = ""
+    ranking: str = ""
+    aggregate: str = ""
+    groups: str = "all"
+
+
+def own(method: str, criterion: str, ranking: str = "group", aggregate: str = "sum", groups: str = "all") -> Row:
+    return Row(method, criterion, ranking, aggregate, groups)
+
+
+def telling(schedule: str) -> list[Row]:
+    """Return the rows beside Torch-Pruning and channel pruning."""
+    named = ("l1", "taylor", "geometric_median")
+    rows = [Row("dense"), Row("channel", "obs", groups="inside")]
+    rows += [own("refit", name, groups="inside") for name in named[:2]]
+    rows += [Row("Torch-Pruning", name, groups="inside") for name in named]
+    rows += [own("at once", name, groups="inside") for name in named]
+    rows += [own(schedule, name, groups="inside") for name in named[:2]]
+    return rows
+
+
+def wider(schedule: str) -> list[Row]:
+    """Return the rows of all groups: criteria, then rankings and members."""
+    rows = [own(schedule, "l1"), own("at once", "l1"), own("refit", "l1"), own("at once", "taylor")]
+    rows += [own(method, "taylor", "global") for method in ("at once", "refit", schedule)]
+    rows += [own("at once", "l1", ranking) for ranking in ("global", "learned")]
+    rows += [own("at once", name, aggregate="leader") for name in ("l1", "taylor")]
+    more = ("geometric_median", "bn_scale", "fisher", "gradient", "apoz", "mean_activation", "l2", "random")
+    rows += [own("at once", name) for name in (*more, "magnitude", "obs", "lasso")]
+    rows += [own("at once", "taylor", "learned"), Row("channel", "obs")]
+    rows += [own(schedule, name) for name in ("taylor", *more)]
+    rows += [own("at once", name, "global") for name in more[:-1]]
+    rows += [own(name, "l1") for name in ("exponential", "exponential_with_bias", "linear") if name != schedule]
+    rows += [own(schedule, "l1", "global"), own(schedule, "l1", aggregate="leader")]
+    return rows
 
 
 class Bench:
-    """One network, its data and the dense accuracy."""
+    """One network, its data and one seed."""
 
     def __init__(self, flags: argparse.Namespace, seed: int) -> None:
         self.flags, self.seed = flags, seed
-        self.data = cifar10(flags.data_dir, flags.device, seed)
+        data = cifar10(flags.data_dir, flags.device, seed)
+        self.train, self.val = subset(data.train, flags.limit_train, seed), subset(data.val, JUDGED, seed)
+        self.test = subset(data.test, flags.limit_test, 0)
         self.dense = cifar_resnet(flags.resnet_size, flags.init_checkpoint, flags.device)
-        self.batches = self._labelled(flags.images)
-        self.example = self.batches[0][0][:2]
+        self.batches = list(subset(self.train, flags.images, seed).batches(128))
+        self.images = [x for x, _ in self.batches]
+        self.example = self.images[0][:2]
         self.macs = pocketprune.count_macs(self.dense, self.example)
 
-    def _labelled(self, images: int) -> list[tuple[Tensor, Tensor]]:
-        found: list[tuple[Tensor, Tensor]] = []
-        for x, labels in self.data.train.batches(128, seed=self.seed, shuffle=True):
-            left = images - sum(len(y) for _, y in found)
-            if left <= 0:
-                break
-            found.append((x[:left], labels[:left]))
-        return found
-
-    @property
-    def images(self) -> list[Tensor]:
-        return [x for x, _ in self.batches]
-
     def accuracy(self, net: nn.Module) -> float:
-        return float(evaluate(net, self.data.test, 500, progress=False).accuracy)
+        return float(evaluate(net, self.test, 500, progress=False).accuracy)
 
     def tune(self, net: nn.Module, **more: Any) -> None:
         flags = self.flags
-        if flags.epochs > 0:
-            settings = TrainSettings(
-                epochs=flags.epochs, optimizer="adam", lrn_rate=flags.lrn_rate, schedule=Cosine(0.1), weight_decay=0.0,
-                seed=self.seed, amp=flags.amp, channels_last=flags.device == "cpu" or flags.amp == "bf16",
-            )  # fmt: skip
-            train(net, self.data.train, settings, progress=False, **more)
+        settings = TrainSettings(
+            epochs=flags.epochs, optimizer="adam", lrn_rate=flags.lrn_rate, schedule=Cosine(0.1), weight_decay=0.0,
+            seed=self.seed, amp=flags.amp, channels_last=True,
+        )  # fmt: skip
+        train(net, self.train, settings, progress=False, **more)
 
-    def controller(self, net: nn.Module, schedule: str, options: dict[str, Any]) -> pocketprune.Controller:
+    def controller(self, net: nn.Module, row: Row, schedule: str) -> pocketprune.Controller:
         steps = max(1, math.ceil(RAMP * math.ceil(self.flags.epochs)))
-        level = {"name": schedule, "target": 1 - self.flags.macs, "steps": steps}
-        policy = {"share_of": "macs", "schedule": level, "seed": self.seed, **options}
-        return pocketprune.compress(net, self.example, policy, self.batches)
+        options = {"criterion": row.criterion, "ranking": row.ranking, "aggregate": row.aggregate}
+        level = {"name": schedule, "init": INIT, "target": 1 - self.flags.macs, "steps": steps}
+        left_alone = {"ignore": STREAMS} if row.groups == "inside" else {}
+        policy = {"share_of": "macs", "schedule": level, "seed": self.seed, **options, **left_alone}
+        controller = pocketprune.compress(net, self.example, policy, self.batches)
+        if row.ranking == "learned":
+            learn_ranking(controller, self._judged, Evolution(generations=self.flags.generations, seed=self.seed))
+        return controller
 
-    def at_once(self, options: dict[str, Any], refit: bool) -> tuple[nn.Module, float]:
-        """Return the network after its training, and its accuracy before."""
+    def _judged(self, net: nn.Module) -> float:
+        reestimate_batch_norm(net, [x[:ADAPTED] for x in self.images[: ADAPTED // 128]])
+        return -float(evaluate(net, self.val, JUDGED, progress=False).loss)
+
+    def at_once(self, row: Row) -> nn.Module:
         net = copy.deepcopy(self.dense)
-        controller = self.controller(net, "one_shot", options)
+        controller = self.controller(net, row, "one_shot")
         controller.set_levels([1 - self.flags.macs])
-        smaller = controller.remove(refit=self.images) if refit else controller.remove(adapt=self.images)
-        before = self.accuracy(smaller)
-        self.tune(smaller)
-        return smaller, before
+        return controller.remove(refit=self.images) if row.method == "refit" else controller.remove(adapt=self.images)
 
-    def by_schedule(self, name: str, options: dict[str, Any]) -> tuple[nn.Module, float]:
-        """Return the network trained with masks, then thinned; there is nothing before the training."""
+    def by_schedule(self, row: Row) -> nn.Module:
         net = copy.deepcopy(self.dense)
-        controller = self.controller(net, name, options)
+        controller = self.controller(net, row, row.method)
         self.tune(net, callbacks=[callback(controller)])
         reestimate_batch_norm(net, self.images)
-        return controller.remove(), math.nan
+        return controller.remove()
 
-    def channel(self, selection: str) -> tuple[nn.Module, float]:
-        """Return the network pruned by reconstruction after its training, and its accuracy before."""
+    def channel(self, row: Row) -> nn.Module:
+        shared = "keep" if row.groups == "inside" else "couple"
         options = pocketprune.PruningOptions(
-            selection=selection, shared_input="keep", points_per_layer=0, seed=self.seed
+            selection=row.criterion, shared_input=shared, points_per_layer=0, seed=self.seed
         )
         target = pocketprune.MacsShare(self.flags.macs)
-        net = pocketprune.prune_channels(self.dense, self.images, target, options=options).net
-        before = self.accuracy(net)
-        self.tune(net)
-        return net, before
+        return pocketprune.prune_channels(self.dense, self.images, target, options=options).net
 
+    def torch_pruning(self, row: Row) -> nn.Module:
+        streams = [module for name, module in self.dense.named_modules() if name == "conv1" or name.endswith(".conv2")]
+        net = pruned_by_torch_pruning(self.dense, streams, self.batches, row.criterion, self.flags.macs * self.macs)
+        reestimate_batch_norm(net, self.images)  # ours: it has none, and is near chance without
+        return net
 
-def measure(bench: Bench, method: str, criterion: str, ranking: str, aggregate: str) -> dict[str, Any]:
-    """Return one row."""
-    began = time.perf_counter()
-    options = {"criterion": criterion, "ranking": ranking, "aggregate": aggregate}
-    if method == "channel":
-        net, before = bench.channel(criterion)
-    elif method in ("at_once", "refit"):
-        net, before = bench.at_once(options, method == "refit")
-    else:
-        net, before = bench.by_schedule(method, options)
-    return {
-        "method": method,
-        **options,
-        "seed": bench.seed,
-        "macs": pocketprune.count_macs(net, bench.example) / bench.macs,
-        "before": before,
-        "after": bench.accuracy(net),
-        "seconds": time.perf_counter() - began,
-        "flags": vars(bench.flags),
-    }
-
-
-def shown(row: dict[str, Any]) -> list[str]:
-    before = "" if math.isnan(row["before"]) else f"{row['before']:.2%}"
-    names = [str(row[name]) for name in ("method", "criterion", "ranking", "aggregate", "seed")]
-    return [*names, f"{row['macs']:.1%}", before, f"{row['after']:.2%}", f"{row['seconds']:.0f}"]
+    def measure(self, row: Row) -> dict[str, Any]:
+        """Return what a row comes to."""
+        began, before = time.process_time(), math.nan
+        ways = {"at once": self.at_once, "refit": self.at_once, "channel": self.channel}
+        ways |= {"Torch-Pruning": self.torch_pruning, "dense": lambda _: copy.deepcopy(self.dense)}
+        if row.method in ways:
+            net = ways[row.method](row)
+            before = self.accuracy(net)
+            self.tune(net)
+        else:
+            net = self.by_schedule(row)
+        macs = pocketprune.count_macs(net, self.example) / self.macs
+        seconds = time.process_time() - began
+        return {"macs": macs, "before": before, "after": self.accuracy(net), "cpu_seconds": seconds}
 
 
 def flags_of() -> argparse.Namespace:
     parser = arguments(__doc__ or "")
-    accepted = [name for name in PARTS if name not in ("lasso", "obs", "magnitude")]
     parser.add_argument("--resnet_size", type=int, default=20)
     parser.add_argument("--macs", type=float, default=0.5, help="share of the MACs that stays")
-    parser.add_argument("--criteria", nargs="*", choices=accepted, default=accepted)
-    parser.add_argument(
-        "--methods",
-        nargs="*",
-        default=["at_once", "refit", "exponential"],
-        help="at_once, refit (at once, with the closed form), or the names of schedules",
-    )
-    parser.add_argument("--rankings", nargs="*", choices=("group", "global"), default=["group", "global"])
-    parser.add_argument("--aggregates", nargs="*", choices=("sum", "leader", "mean", "max"), default=["sum"])
-    parser.add_argument("--channel", nargs="*", default=["obs"], help="selections of --learner channel beside them")
+    parser.add_argument("--rows", choices=("telling", "all"), default="all", help="the first ones, or all")
+    parser.add_argument("--methods", nargs="*", default=[], help="only rows of these methods")
+    parser.add_argument("--schedule", default="agp", help="the schedule of most rows")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="used in place of --seed")
     parser.add_argument("--epochs", type=float, default=4)
     parser.add_argument("--lrn_rate", type=float, default=0.002)
-    parser.add_argument("--images", type=int, default=2000, help="for criteria, statistics and the closed form")
+    parser.add_argument("--images", type=int, default=1024, help="for criteria, statistics and the closed form")
+    parser.add_argument("--limit-train", type=int, default=50000, help="training images of an epoch")
+    parser.add_argument("--limit-test", type=int, default=10000, help="test images")
+    parser.add_argument("--generations", type=int, default=64, help="candidates of the learned ranking")
     parser.add_argument("--amp", default="off", choices=("off", "bf16"))
-    parser.add_argument("--results", type=Path, default=None, help="file that rows are appended to")
+    parser.add_argument("--results", type=Path, required=True, help="file that rows are appended to, and read from")
+    parser.add_argument("--table", action="store_true", help="only show what the file has")
     return parser.parse_args()
 
 
-def wanted(flags: argparse.Namespace) -> list[tuple[str, str, str, str]]:
-    """Return (method, criterion, ranking, aggregate) of every row of one seed."""
-    rows = [
-        (method, criterion, ranking, aggregate)
-        for criterion in flags.criteria
-        for method in flags.methods
-        for ranking in flags.rankings
-        for aggregate in flags.aggregates
-    ]
-    return [*rows, *(("channel", selection, "", "") for selection in flags.channel)]
+def saved_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the finished rows; the last line may be half-written."""
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def identity(found: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what tells one finished row from others, but for the seed."""
+    return tuple(found[name] for name in ("method", "criterion", "ranking", "aggregate", "groups", *ONE_RESULT))
+
+
+def wanted(flags: argparse.Namespace) -> Iterator[tuple[Row, int]]:
+    """Yield rows with seeds that the file does not have, in the order in which they are measured."""
+    rows = telling(flags.schedule) + (wider(flags.schedule) if flags.rows == "all" else [])
+    if not is_installed():
+        print("Torch-Pruning is not installed here; its rows are left out (pip install torch-pruning)")
+        rows = [row for row in rows if row.method != "Torch-Pruning"]
+    done = {(identity(found), found["seed"]) for found in saved_rows(flags.results)}
+    for row in rows:
+        for seed in flags.seeds:
+            known = (identity({**asdict(row), **vars(flags)}), seed) in done
+            if not known and (not flags.methods or row.method in flags.methods):
+                yield row, seed
+
+
+def spread(values: list[float]) -> str:
+    """Return the mean and, of several values, the deviation, in per cent."""
+    if any(map(math.isnan, values)):
+        return ""
+    deviation = f" ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{100 * statistics.mean(values):.2f}{deviation}"
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """Print a table for each network and its settings, the rows with the best end first."""
+    settings: dict[tuple[Any, ...], dict[tuple[Any, ...], list[dict[str, Any]]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
+    for row in rows:
+        settings[identity(row)[5:]][identity(row)[:5]].append(row)
+    for values, found in settings.items():
+        ways = sorted(found.items(), key=lambda way: -statistics.mean(row["after"] for row in way[1]))
+        lines = [
+            [*names, len(each), *(spread([row[key] for row in each]) for key in ("macs", "before", "after"))]
+            for names, each in ways
+        ]
+        told = ", ".join(f"{name} {value}" for name, value in zip(ONE_RESULT, values, strict=True))
+        print(f"{table(HEAD, lines)}\n\n{told}; {next(iter(found.values()))[0]['machine']}\n")
 
 
 def main() -> None:
-    flags, rows = flags_of(), []
-    for seed in flags.seeds:
-        bench = Bench(flags, seed)
-        for names in wanted(flags):
-            rows.append(measure(bench, *names))
-            print(table(HEAD, [shown(rows[-1])]).splitlines()[-1], flush=True)
-            if flags.results is not None:
-                with flags.results.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(rows[-1], default=str) + "\n")
-    print(table(HEAD, [["dense", "", "", "", "", "100 %", "", f"{bench.accuracy(bench.dense):.2%}", ""]]))
-    print("\n".join(table(HEAD, list(map(shown, rows))).splitlines()[2:]))
-    print(f"\nResNet-{flags.resnet_size}, CIFAR-10, {flags.epochs:g} epochs; {machine(flags.device)}")
+    flags, benches = flags_of(), {}
+    for row, seed in [] if flags.table else wanted(flags):
+        bench = benches[seed] = benches.get(seed) or Bench(flags, seed)
+        found = {**asdict(row), "seed": seed, **bench.measure(row), "machine": machine(flags.device)}
+        found |= {name: getattr(flags, name) for name in ONE_RESULT}
+        with flags.results.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(found) + "\n")
+        print(" ".join(map(str, list(found.values())[:10])), flush=True)
+    show(saved_rows(flags.results))
 
 
 if __name__ == "__main__":

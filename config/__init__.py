@@ -13,6 +13,7 @@ from config.help import HELP_FLAGS, help_page
 from config.net import NetConfig
 from config.run import RunConfig
 from config.search import DdpgConfig, SearchConfig
+from config.sparsity import SparsityConfig
 from config.training import TrainConfig
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "NetConfig",
     "RunConfig",
     "SearchConfig",
+    "SparsityConfig",
     "TrainConfig",
     "help_page",
     "short_name",

@@ -63,6 +63,7 @@ class ChannelPruningConfig(Concern):
     )
     cp_block_lrn_rate: float = setting(1e-3, "learning rate of --cp_block_steps", accept=POSITIVE)
     cp_cache_gb: float = flag_of(PruningOptions, "cache_gb")
+    cp_moments_gb: float = flag_of(PruningOptions, "moments_gb")
 
     @property
     def selection(self) -> str:

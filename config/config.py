@@ -15,6 +15,7 @@ from config.net import NetConfig
 from config.run import RunConfig
 from config.search import DdpgConfig, SearchConfig
 from config.settings import Concern, argument_of
+from config.sparsity import SparsityConfig
 from config.training import TrainConfig
 from pocketprune.common.errors import UserError
 
@@ -32,6 +33,7 @@ class Config:
     search: SearchConfig = field(default_factory=SearchConfig)
     ddpg: DdpgConfig = field(default_factory=DdpgConfig)
     filter_pruning: FilterPruningConfig = field(default_factory=FilterPruningConfig)
+    sparsity: SparsityConfig = field(default_factory=SparsityConfig)
 
     @classmethod
     def from_flags(cls, arguments: Sequence[str]) -> "Config":

@@ -13,6 +13,7 @@ from learners.checks import refuse_unfit
 from learners.context import RunContext
 from learners.filter.learner import FilterPruningLearner
 from learners.full_precision import FullPrecisionLearner
+from learners.sparse.learner import SparseLearner
 from pocketprune.common.errors import UserError
 from pocketprune.common.registry import resolve
 
@@ -22,6 +23,7 @@ LEARNERS: dict[str, type[Learner]] = {
     "full-prec": FullPrecisionLearner,
     "channel": ChannelPruningLearner,
     "filter": FilterPruningLearner,
+    "sparse": SparseLearner,
 }
 
 

@@ -25,6 +25,8 @@ ALLOWED = {
     "pocketprune.channel_pruning": MIDDLE,
     # Of channel pruning it uses the closed form.
     "pocketprune.compression": LOWER | {"pocketprune.thinning", "pocketprune.training", "pocketprune.channel_pruning"},
+    # Of compression it uses the schedules, of channel pruning the moments.
+    "pocketprune.sparsity": MIDDLE | {"pocketprune.channel_pruning", "pocketprune.compression"},
     "pocketprune": {"pocketprune"},  # the public API
     "nets": {"pocketprune.common"},
     "datasets": {"pocketprune.common"},

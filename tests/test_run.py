@@ -222,7 +222,9 @@ def test_help_is_printed(tmp_path: Path) -> None:
     assert "--cp_uniform_preserve_ratio (0.6)" in ended.stdout
 
 
-@pytest.mark.parametrize("entry", ["nets/resnet_at_digits_run.py", "resnet_at_digits"])
+@pytest.mark.parametrize(
+    "entry", ["nets/resnet_at_digits_run.py", pytest.param("resnet_at_digits", marks=pytest.mark.slow)]
+)
 def test_the_script_takes_pocketflows_entry(tmp_path: Path, entry: str) -> None:
     script = ROOT / "scripts" / "run_local.sh"
     ended = shell("bash", script, entry, "--exec_mode", "layers", "--resnet_size", "8", cwd=tmp_path)

@@ -16,6 +16,7 @@ def pruning_options(config: Config) -> PruningOptions:
         depthwise=flags.cp_depthwise_refit,
         channel_multiple=flags.channel_multiple,
         cache_gb=flags.cp_cache_gb,
+        moments_gb=flags.cp_moments_gb,
         group_size=flags.cp_list_group,
         together=world_size() > 1,
         seed=config.run.seed,

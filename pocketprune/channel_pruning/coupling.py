@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pocketprune.channel_pruning.affordable import is_affordable
 from pocketprune.channel_pruning.calibration import Calibration, Positions
 from pocketprune.channel_pruning.consumers import Consumer, moments_of
 from pocketprune.channel_pruning.cut import Cut
@@ -39,6 +40,7 @@ def coupled_cut(plan: Plan, calibration: Calibration, positions: Positions, tell
         layer
         for layer in layers_of(structure, plan.options.shared_input, "all")
         if not is_reused(structure, layer.layer)
+        and is_affordable(layer, plan.options.moments_gb)
         and layer.layer.in_ids is not None
         and any(g.name in shares for g in read_groups(structure, layer.layer))
     ]

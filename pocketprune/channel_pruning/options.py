@@ -57,6 +57,9 @@ class PruningOptions:
     )
     channel_multiple: int = option(1, "keep multiples of this many channels", accept=COUNT)
     cache_gb: float = option(4.0, "memory for cached activations, in GB; the rest goes to disk", accept=NOT_NEGATIVE)
+    moments_gb: float = option(
+        2.0, "layers whose statistics need more memory than this, in GB, are left alone", accept=NOT_NEGATIVE
+    )
     layers: str = option(
         "conv2d",
         "conv2d (with groups=1, as PocketFlow) or all (other convolutions and linear layers too)",

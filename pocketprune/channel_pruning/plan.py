@@ -8,6 +8,7 @@ from functools import cached_property
 
 from torch import Tensor, fx
 
+from pocketprune.channel_pruning.affordable import affordable, is_affordable, left_alone
 from pocketprune.channel_pruning.consumers import Consumer
 from pocketprune.channel_pruning.options import PruningOptions
 from pocketprune.channel_pruning.targets import Target, target_counts
@@ -50,7 +51,7 @@ class Plan:
         Raises:
             UserError: a target that is not accepted; see `target_counts`.
         """
-        layers = tuple(layers_of(structure, options.shared_input, options.layers))
+        layers = tuple(affordable(layers_of(structure, options.shared_input, options.layers), options.moments_gb))
         counts = target_counts(structure, layers, target, options.channel_multiple)
         nodes = [layer.layer.node for layer in layers]
         return cls(structure, layers, dict(zip(nodes, counts, strict=True)), options, metric or {})
@@ -58,15 +59,23 @@ class Plan:
     @cached_property
     def consumers(self) -> dict[fx.Node, Consumer]:
         """The layers at which to stop: those that lose channels and, with refit="all", all that can be refitted."""
-        every = layers_of(self.structure, self.options.shared_input, "all")
-        chosen = [
+        chosen = [layer for layer in self._to_solve() if is_affordable(layer, self.options.moments_gb)]
+        return {layer.layer.node: self._consumer(layer) for layer in chosen}
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """A line for each layer that is not refitted, because its statistics are too large."""
+        limit = self.options.moments_gb
+        return tuple(left_alone(layer, limit) for layer in self._to_solve() if not is_affordable(layer, limit))
+
+    def _to_solve(self) -> list[PrunableLayer]:
+        return [
             layer
-            for layer in every
+            for layer in layers_of(self.structure, self.options.shared_input, "all")
             if not is_reused(self.structure, layer.layer)
             and not is_named(layer.name, self.structure.ignore)
             and (self.options.refit == "all" or layer.way == "couple" or self.loses(layer))
         ]
-        return {layer.layer.node: self._consumer(layer) for layer in chosen}
 
     @cached_property
     def depthwise(self) -> dict[fx.Node, Consumer]:

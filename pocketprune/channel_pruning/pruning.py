@@ -82,6 +82,7 @@ def prune_channels(
         run = PruningRun(plan, calibration, hooks)
         result = measured(run.prune(), plan, calibration, run.state)
     _restore_modes(dense, result.net)
+    result.warnings = (*plan.warnings, *result.warnings)
     result.seconds = {"trace": traced - start, "prune": time.perf_counter() - traced}
     for warning in result.warnings:
         warnings.warn(warning, PruningWarning, stacklevel=2)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import copy
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ def reestimate_batch_norm(net: nn.Module, batches: Iterable[Tensor], *, together
     Returns:
         The number of batch norms. If it is 0, nothing has changed.
     """
-    norms = [m for m in net.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    norms = list(_norms(net).values())
     if not norms:
         return 0
     momenta = [norm.momentum for norm in norms]
@@ -47,6 +48,61 @@ def reestimate_batch_norm(net: nn.Module, batches: Iterable[Tensor], *, together
     if together:
         _average_over_processes(norms, count)
     return len(norms)
+
+
+@torch.no_grad()
+def shift_batch_norm(
+    net: nn.Module,
+    dense: nn.Module,
+    batches: Iterable[Tensor],
+    kept: Mapping[str, Sequence[int]] | None = None,
+    *,
+    together: bool = True,
+) -> int:
+    """Replace the running statistics of a pruned network by the dense one's, shifted by what pruning changed, in place.
+
+    Both networks are measured on the same images. A mean is shifted by the difference of the two measured ones, a
+    variance by their ratio, so that it stays positive. What the images have in particular cancels out, and what the
+    dense network knows from its whole training stays. The dense statistics must be those of its weights.
+
+    Args:
+        net: the pruned network.
+        dense: the network that it was made of; it is not changed.
+        batches: inputs. Under several processes each brings its own.
+        kept: name of a batch norm in `net` -> the channels of the dense network's one of that name that it has left.
+            One that is not named has all of them. One without a counterpart is measured anew and not shifted.
+        together: as in `reestimate_batch_norm`.
+
+    Returns:
+        The number of batch norms. If it is 0, nothing has changed.
+    """
+    batches, known = list(batches), _statistics(dense)
+    measured = copy.deepcopy(dense)
+    reestimate_batch_norm(measured, batches, together=together)
+    count, of_images = reestimate_batch_norm(net, batches, together=together), _statistics(measured)
+    for name, (mean, var) in _statistics(net).items():
+        if name in known:
+            chosen = slice(None) if kept is None or name not in kept else list(kept[name])
+            (old_mean, old_var), (its_mean, its_var) = known[name], of_images[name]
+            mean += (old_mean - its_mean)[chosen]
+            var *= (old_var / its_var.clamp_min(torch.finfo(its_var.dtype).tiny))[chosen]
+    return count
+
+
+def _norms(net: nn.Module) -> dict[str, _BatchNorm]:
+    """Return the batch norms that track their statistics, by name."""
+    return {name: m for name, m in net.named_modules() if isinstance(m, _BatchNorm) and m.track_running_stats}
+
+
+def _statistics(net: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return the running mean and variance of each batch norm, by name."""
+    found = {}
+    for name, norm in _norms(net).items():
+        mean, var = norm.running_mean, norm.running_var
+        assert mean is not None, "it tracks its statistics"
+        assert var is not None, "likewise"
+        found[name] = (mean, var)
+    return found
 
 
 def _average_over_processes(norms: list[_BatchNorm], count: Tensor) -> None:

@@ -87,7 +87,7 @@ def test_refitting_lowers_every_layers_error() -> None:
         assert layer.error_after < layer.error_before
 
 
-@pytest.mark.parametrize("shared_input", ["sample", "keep"])
+@pytest.mark.parametrize("shared_input", ["sample", pytest.param("keep", marks=pytest.mark.slow)])
 def test_reconstruction_and_drift_bring_the_output_closer(shared_input: str) -> None:
     """Against refitting the pruned layers only, without drift compensation, on images not seen."""
     net, batches = resnet(1), images(256)

@@ -118,7 +118,7 @@ def test_sigterm_while_pruning_saves_and_the_run_continues(
     assert str(models[0]) == str(models[1])
 
 
-@pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EROFS])
+@pytest.mark.parametrize("fault", [errno.ENOSPC, pytest.param(errno.EROFS, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("at", "good"), [(2, "prune-00000001"), (14, "finetune-00000008")])
 def test_a_full_or_read_only_disk_in_mid_run_leaves_the_last_good_checkpoint(
     tmp_path: Path,

@@ -36,7 +36,7 @@ def reach_targets(settings: DdpgSettings, *, seed: int, rollouts: int = 150, war
     return float((reached - target_of(tests)).abs().mean())
 
 
-@pytest.mark.parametrize("noise", ["param", "action"])
+@pytest.mark.parametrize("noise", ["param", pytest.param("action", marks=pytest.mark.slow)])
 def test_the_agent_learns_to_reach_targets(noise: str) -> None:
     """A constant action is 0.12 away at best, a random one 0.27."""
     settings = DdpgSettings(noise_type=noise, gamma=0.0, noise_std_init=0.3, noise_std_finl=0.02)

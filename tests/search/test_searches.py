@@ -43,6 +43,7 @@ def test_the_agent_finds_the_best_network() -> None:
     assert min(result.score.accuracy for result in results) >= brute_force(problem) - 0.01
 
 
+@pytest.mark.slow
 def test_the_agent_learns_where_random_vectors_do_not() -> None:
     settings = SearchSettings(nb_rlouts=100, nb_rlouts_min=30)
     history = search(deep(0), Budget(share=0.4), method="ddpg", settings=settings, seed=1).history
@@ -81,7 +82,9 @@ def test_seeds_matter(method: str) -> None:
     assert histories[0] != histories[1]
 
 
-@pytest.mark.parametrize("stop", [1, 11, 20])
+@pytest.mark.parametrize(
+    "stop", [11, pytest.param(1, marks=pytest.mark.slow), pytest.param(20, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("method", SEARCHES)
 def test_a_killed_search_continues_to_the_same_result(method: str, stop: int) -> None:
     class KilledError(Exception):

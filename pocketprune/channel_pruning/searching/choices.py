@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor, fx
 
+from pocketprune.channel_pruning.affordable import affordable, is_affordable
 from pocketprune.channel_pruning.consumers import Consumer
 from pocketprune.channel_pruning.geometry import geometry_of
+from pocketprune.channel_pruning.options import PruningOptions
 from pocketprune.graph.tracing import node_shape, operator_name
 from pocketprune.numerics.ratios import kept_count, unit_count
 from pocketprune.search.interface import Values, Variable
@@ -65,15 +67,15 @@ class Choice:
 Metric = Mapping[fx.Node, Tensor]
 
 
-def choices_of(structure: Structure, shared_input: str, multiple: int, metric: Metric | None = None) -> list[Choice]:
+def choices_of(structure: Structure, options: PruningOptions, metric: Metric | None = None) -> list[Choice]:
     """Return the choices of an analysed network in forward order, with fixed layers."""
-    metric = metric or {}
-    listed = layers_of(structure, shared_input)
+    multiple, metric = options.channel_multiple, metric or {}
+    listed = affordable(layers_of(structure, options.shared_input, options.layers), options.moments_gb)
     coupled = {index: entries for entries in _coupled(structure, listed) for index in [entries[0].index]}
     choices = []
     for entry in listed:
         if entry.way == "couple" and entry.index in coupled:
-            choices.append(_joint_choice(structure, coupled[entry.index], multiple, metric))
+            choices.append(_joint_choice(structure, coupled[entry.index], options, metric))
         elif entry.way in ("private", "sample"):
             choices.append(_own_choice(structure, entry, multiple, metric))
         elif entry.way == "fixed":
@@ -102,7 +104,9 @@ def _allowed(units: Callable[[int], int], channels: int, multiple: int) -> Value
     return tuple(sorted(by_units.values()))
 
 
-def _joint_choice(structure: Structure, entries: Sequence[PrunableLayer], multiple: int, metric: Metric) -> Choice:
+def _joint_choice(
+    structure: Structure, entries: Sequence[PrunableLayer], options: PruningOptions, metric: Metric
+) -> Choice:
     """Return the choice of layers that read, directly or through one another, the same channel groups."""
     names = {g.name for entry in entries for g in read_groups(structure, entry.layer) if g.prunable}
     groups = tuple(g for g in structure.groups if g.name in names)
@@ -117,8 +121,10 @@ def _joint_choice(structure: Structure, entries: Sequence[PrunableLayer], multip
         for reader in layers_of(structure, "couple", "all")
         if reader.layer.in_ids is not None
         and not is_reused(structure, reader.layer)
+        and is_affordable(reader, options.moments_gb)
         and names & {g.name for g in read_groups(structure, reader.layer)}
     )
+    multiple = options.channel_multiple
     allowed = _allowed(lambda count: count, widest.channels, multiple)
     layer = _variable(widest, allowed, "no smaller multiple of channels", macs=sum(e.macs for e in entries))
     return Choice(layer, tuple(entries), decisions, groups, consumers, multiple, readers)

@@ -52,7 +52,7 @@ class Widths:
         metric: Mapping[fx.Node, Tensor],
     ) -> None:
         self.structure = structure
-        self.choices: list[Choice] = choices_of(structure, options.shared_input, options.channel_multiple, metric)
+        self.choices: list[Choice] = choices_of(structure, options, metric)
         self._statistics = collect(structure, self.choices, calibration, options, progress)
         self.variables: Sequence[Variable] = tuple(choice.layer for choice in self.choices)
         self._curves = {index: statistics.error_curve() for index, statistics in self._statistics.items()}

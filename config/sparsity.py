@@ -1,0 +1,110 @@
+"""The settings of --learner sparse: masks on single weights.
+
+Defaults and accepted values are those of the engine's rules, schedules and policies, but for the criterion: the closed
+form is the default start.
+"""
+
+from dataclasses import dataclass
+
+from config.settings import Concern, flag_of, setting
+from pocketprune.common.options import COUNT, COUNT_OR_ZERO, FRACTION, POSITIVE, Interval
+from pocketprune.compression.schedules import SCHEDULES, Schedule
+from pocketprune.numerics.projections import SETS
+from pocketprune.numerics.weight_patterns import UNSTRUCTURED
+from pocketprune.sparsity.admm import AdmmSettings
+from pocketprune.sparsity.policy import CRITERIA, KINDS, RANKINGS, SparsityPolicy, WeightRule
+
+METHODS = ("level", "admm", "lottery")
+BY_NAME = tuple(name for name in SCHEDULES if name != "multi_step")
+
+
+@dataclass(frozen=True)
+class SparsityConfig(Concern):
+    """The settings of fine-grained pruning."""
+
+    title = "Sparsity (--learner sparse)"
+
+    sp_method: str = setting(
+        "level",
+        "level (masks by the schedule), admm (trained towards sparse weights, then masked) or lottery (rounds of "
+        "pruning, each from the rewound weights)",
+        accept=METHODS,
+    )
+    sp_level: float = setting(
+        Schedule.target, "share of weights that is masked in the end", accept=FRACTION, argument="weights.target"
+    )
+    sp_pattern: str = setting(
+        UNSTRUCTURED,
+        "what is masked together: unstructured, blocks of outputs x inputs such as 4x1, or n:m such as 2:4 (of 4 "
+        "neighbouring inputs 2 stay)",
+        argument="weights.pattern",
+    )
+    sp_criterion: str = setting(
+        "obs",
+        "what is masked first: the least magnitude; obs, what costs a layer's output least once the others are "
+        "refitted in closed form (lottery: magnitude); or random",
+        accept=CRITERIA,
+        argument="weights.criterion",
+    )
+    sp_ranking: str = setting(
+        WeightRule.ranking,
+        "local (every layer loses the same share), global (the least of all layers) or sensitivity (weights below "
+        "--sp_sensitivity standard deviations of their layer)",
+        accept=RANKINGS,
+        argument="weights.ranking",
+    )
+    sp_sensitivity: float = setting(
+        WeightRule.sensitivity, "standard deviations below which weights are masked", accept=POSITIVE,
+        argument="weights.sensitivity",
+    )  # fmt: skip
+    sp_schedule: str = setting(
+        "one_shot",
+        f"how the level rises over the epochs: {', '.join(BY_NAME)}",
+        accept=BY_NAME,
+        argument="weights.schedule",
+    )
+    sp_level_init: float = setting(
+        Schedule.init, "level when the schedule starts", accept=FRACTION, argument="weights.init"
+    )
+    sp_warmup_epochs: int = setting(
+        Schedule.start, "epochs before the schedule starts", accept=COUNT_OR_ZERO, argument="weights.start"
+    )
+    sp_ramp_epochs: int | None = setting(
+        None, "epochs in which the level rises; its own: three quarters of those after the warm-up", accept=COUNT,
+        argument="weights.steps",
+    )  # fmt: skip
+    sp_mask: str = setting(
+        SparsityPolicy.mask,
+        "hard (masked weights are erased), soft (they keep their numbers and may come back) or live (they are also "
+        "trained on)",
+        accept=KINDS,
+        argument="weights.mask",
+    )
+    sp_ignore: str = setting(
+        "",
+        "layers to be left alone: names, with wildcards, or types of modules, separated by commas",
+        argument="weights.ignore",
+    )
+    sp_nb_batches: int = setting(
+        16, "batches of training images that the closed form looks at (at most one epoch)", accept=COUNT
+    )
+    sp_admm_set: str = setting(
+        "weights",
+        "admm: what is to become zero: weights (in --sp_pattern), whole filters or whole input channels",
+        accept=tuple(SETS),
+    )
+    sp_admm_share: float = setting(
+        0.6, "admm: share of the epochs before the weights are masked", accept=Interval(0, 1, True, True)
+    )
+    sp_admm_rounds: int = flag_of(AdmmSettings, "rounds", argument="admm.rounds")
+    sp_rho: float = flag_of(AdmmSettings, "rho", argument="admm.rho")
+    sp_rho_growth: float = flag_of(AdmmSettings, "rho_growth", argument="admm.rho_growth")
+    sp_rounds: int = setting(
+        5, "lottery: rounds, each of a whole training; round k masks 1 - (1 - level)^(k/rounds)", accept=COUNT
+    )
+    sp_rewind_epoch: int = setting(
+        0, "lottery: epoch of the dense training to whose weights tickets return; 0: those before it",
+        accept=COUNT_OR_ZERO, argument="rewind_epoch",
+    )  # fmt: skip
+    sp_rewind: bool = setting(True, "lottery: whether weights return; false goes on from the trained ones")
+    sp_random_ticket: bool = setting(False, "lottery: also train a random ticket in the last round, as a control")

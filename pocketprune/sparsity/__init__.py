@@ -1,0 +1,1 @@
+"""Masks on single weights of a network, chosen at once or while it is trained."""

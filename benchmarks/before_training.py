@@ -102,16 +102,22 @@ def judged(net: nn.Module, subject: Subject, dense: Tensor) -> dict[str, float]:
 def pruned(subject: Subject, share: float, flags: argparse.Namespace, **options: object) -> nn.Module:
     options = {"selection": "obs", "shared_input": "keep", "points_per_layer": 0, "seed": flags.seed} | options
     target = pocketprune.MacsShare(share)
-    return pocketprune.prune_channels(
-        subject.net, subject.batches, target, options=pocketprune.PruningOptions(**options)
-    ).net
+    pruning = pocketprune.PruningOptions(**options)
+    return pocketprune.prune_channels(subject.net, subject.batches, target, options=pruning).net
 
 
 METHODS: dict[str, dict[str, object]] = {
-    "uniform": {},
+    "default": {},
+    "before": {"allocation": "uniform", "metric": "norm", "depthwise": False},
+    "allocation": {"metric": "norm", "depthwise": False},
+    "metric": {"allocation": "uniform", "depthwise": False},
+    "depthwise": {"allocation": "uniform", "metric": "norm"},
+    "lasso": {"selection": "lasso"},
+    "couple": {"shared_input": "couple"},
     "points10": {"points_per_layer": 10},
 }
-"""Rows by PocketPrune: what differs from one ratio for all layers, all positions, `obs`, streams kept."""
+"""Rows by PocketPrune: what differs from the default options with `obs`, all positions and streams kept. `before` has
+none of the mechanisms, the three rows after it have one each."""
 
 
 def torch_pruning(subject: Subject, share: float, method: str) -> nn.Module:
@@ -171,7 +177,7 @@ def flags_of() -> argparse.Namespace:
     parser.add_argument("--calibration", type=int, default=0, help="images; 0: 2,000 of CIFAR-10, 500 of ImageNet")
     parser.add_argument("--test", type=int, default=0, help="test images of CIFAR-10; 0: all 10,000")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.5], help="shares of the MACs")
-    parser.add_argument("--methods", nargs="*", default=["uniform"], choices=(*METHODS, *TORCH_PRUNING))
+    parser.add_argument("--methods", nargs="*", default=["default"], choices=(*METHODS, *TORCH_PRUNING))
     parser.add_argument("--results", type=Path, default=None, help="file that rows are appended to")
     return parser.parse_args()
 

@@ -73,6 +73,13 @@ class Environment(Protocol):
         """Return the relative error (full + 1,) that one variable causes at each value from 0 to `full`."""
         ...
 
+    def divergences(self, trials: Sequence[tuple[int, int]]) -> Sequence[float]:
+        """Return the divergence from the full network for each (index, value), expected without scoring any network.
+
+        All other variables have their full values.
+        """
+        ...
+
     def score(self, values: Sequence[int]) -> Score:
         """Score the network that follows from these values. The same values have the same score."""
         ...

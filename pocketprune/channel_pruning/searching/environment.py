@@ -29,6 +29,7 @@ from pocketprune.training.distributed import gather_objects, world_size
 
 NORM_IMAGES = 512  # calibration images that the batch norms' statistics are estimated on
 NORM_BATCH = 128
+PRICED_IMAGES = 256  # held-out images on which `divergences` prices counts
 
 
 class PruningEnvironment(Widths):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from pocketprune.channel_pruning.options import Progress, PruningOptions
 from pocketprune.channel_pruning.searching.choices import Choice, choices_of
 from pocketprune.channel_pruning.searching.layer_latency import LatencyCost
 from pocketprune.channel_pruning.searching.statistics import collect
-from pocketprune.channel_pruning.second_order import Change
+from pocketprune.channel_pruning.second_order import Change, second_order_costs
 from pocketprune.common.errors import UserError
 from pocketprune.common.modes import evaluation_mode
 from pocketprune.graph.tracing import ExampleInputs
@@ -33,6 +34,8 @@ class Widths:
     Args:
         structure: the analysed dense network, in evaluation mode.
         calibration: batches of inputs, for the moments.
+        priced: batches of inputs on which `divergences` prices counts, best none of the calibration's.
+        gather: returns the values of all processes that have priced images of their own.
         budget: "macs" | "params" | "latency", the unit of `cost`.
         options: as for `prune_channels`.
         latency: gives the milliseconds of counts, for budget="latency".
@@ -45,13 +48,16 @@ class Widths:
         structure: Structure,
         calibration: Sequence[ExampleInputs],
         *,
+        priced: Sequence[ExampleInputs],
+        gather: Callable[[Any], list[Any]],
         budget: str,
         options: PruningOptions,
         latency: LatencyCost | None,
         progress: Progress,
         metric: Mapping[fx.Node, Tensor],
     ) -> None:
-        self.structure = structure
+        self.structure, self._seed = structure, options.seed
+        self._priced, self._gather = priced, gather
         self.choices: list[Choice] = choices_of(structure, options, metric)
         self._statistics = collect(structure, self.choices, calibration, options, progress)
         self.variables: Sequence[Variable] = tuple(choice.layer for choice in self.choices)
@@ -109,6 +115,13 @@ class Widths:
                 cut = cut.merged(self._cut(index, counts[index]))
         with evaluation_mode(self.structure.traced.net):
             return cut.thinned(self.structure)[0].eval()
+
+    def divergences(self, trials: Sequence[tuple[int, int]]) -> list[float]:
+        """Return the divergence from the dense network that each (index, count) alone causes, to second order."""
+        cuts = [self.changes(index, count) for index, count in trials]
+        found = self._gather(second_order_costs(self.structure.traced, cuts, self._priced, seed=self._seed))
+        costs: Tensor = sum(total for total, _ in found) / sum(count for _, count in found)
+        return [float(cost) for cost in costs]
 
     def changes(self, index: int, count: int) -> list[Change]:
         """Return what one layer's count changes in the layers that it refits."""

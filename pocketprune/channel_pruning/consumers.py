@@ -56,7 +56,7 @@ class Consumer:
         self.bias_place = self._find_bias_place()
         self._own = traced.named_tensors()
         taps = self.weight_tensor.shape[2:].numel()
-        self.block = decision.units.shape[1] * taps
+        self.block: int = decision.units.shape[1] * taps
         rows = torch.from_numpy(decision.units)[:, :, None] * taps + torch.arange(taps)
         self._rows = rows.reshape(-1).to(self.weight_tensor.device)
 

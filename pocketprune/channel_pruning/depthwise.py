@@ -32,7 +32,7 @@ def depthwise_cut(consumer: Consumer, sweep: Sweep, calibration: Calibration, st
         structure: the dense network.
     """
     weight = consumer.weight_tensor.flatten(1)
-    fit = held = TapMoments.zeros(*weight.shape, weight.device)
+    fit = held = TapMoments.zeros(weight.shape[0], weight.shape[1], weight.device)
     for number, (x, target) in enumerate(sweep.rows()):
         fitted = calibration.fitted_rows(number, len(x))
         generator = torch.Generator().manual_seed(number)

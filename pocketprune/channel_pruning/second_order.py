@@ -160,7 +160,8 @@ def _moved(change: Change, inputs: Mapping[fx.Node, Any]) -> Tensor:
     local = {**inputs, weight: change.weight}
     bias = rest[0] if rest else None
     if isinstance(bias, fx.Node):
-        return evaluate_node(change.node, {**local, bias: change.bias.to(change.weight.dtype)})
+        biased: Tensor = evaluate_node(change.node, {**local, bias: change.bias.to(change.weight.dtype)})
+        return biased
     value: Tensor = evaluate_node(change.node, local)
     shape = (-1,) if operator_name(change.node) == "linear" else (-1, *[1] * (value.dim() - 2))
     return value + change.bias.to(value.dtype).view(shape)

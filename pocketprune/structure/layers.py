@@ -106,7 +106,7 @@ def layers_of(structure: Structure, shared_input: str, layers: str = "conv2d") -
 
 def depthwise_layers(structure: Structure) -> list[PrunableLayer]:
     """The convolutions with one input channel in each group, which lose the channels that their readers do."""
-    found = []
+    found: list[PrunableLayer] = []
     for layer in structure.contractions:
         if layer.carrier and layer.kind == "conv" and layer.plain and layer.weight is not None:
             weight = node_shape(arguments(layer.node)[1])

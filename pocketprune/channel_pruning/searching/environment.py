@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from pocketprune.channel_pruning.analysis import analysed
+from pocketprune.channel_pruning.calibration import Calibration
+from pocketprune.channel_pruning.metric import metric_of
 from pocketprune.channel_pruning.options import Progress, PruningOptions
 from pocketprune.channel_pruning.searching.layer_latency import LatencyCost
 from pocketprune.channel_pruning.searching.scoring import judge_of
@@ -70,7 +72,18 @@ class PruningEnvironment(Widths):
         with torch.no_grad(), untouched(dense), evaluation_mode(dense):
             self._judge = judge_of(dense, held_out)
             structure = analysed(net, calibration[0], options)
-            super().__init__(structure, calibration, budget=budget, options=options, latency=latency, progress=progress)
+            calibrated = Calibration.of(calibration, together=options.together)
+            super().__init__(
+                structure,
+                calibration,
+                priced=_first(self._judge.images() or calibration, PRICED_IMAGES, False).split(NORM_BATCH),
+                gather=lambda value: [value],
+                budget=budget,
+                options=options,
+                latency=latency,
+                progress=progress,
+                metric=metric_of(structure, calibrated, options),
+            )
 
     def score(self, counts: Sequence[int]) -> Score:
         """Return the score of the thinned network, after its batch norms' statistics were estimated again.

@@ -21,7 +21,7 @@ from pocketprune.channel_pruning.second_order import Change, second_order_costs
 from pocketprune.common.errors import UserError
 from pocketprune.common.modes import evaluation_mode
 from pocketprune.graph.tracing import ExampleInputs
-from pocketprune.search.interface import Variable
+from pocketprune.search.interface import Score, Variable
 from pocketprune.structure.channel_groups import Structure
 from pocketprune.structure.cost_model import CostModel
 
@@ -122,6 +122,10 @@ class Widths:
         found = self._gather(second_order_costs(self.structure.traced, cuts, self._priced, seed=self._seed))
         costs: Tensor = sum(total for total, _ in found) / sum(count for _, count in found)
         return [float(cost) for cost in costs]
+
+    def score(self, counts: Sequence[int]) -> Score:
+        """Raise NotImplementedError: without held-out images no network is scored."""
+        raise NotImplementedError
 
     def changes(self, index: int, count: int) -> list[Change]:
         """Return what one layer's count changes in the layers that it refits."""

@@ -24,6 +24,8 @@ FACTOR, SLACK = 4.0, 0.1
 """An output error above FACTOR times the largest error of a layer, plus SLACK, contradicts the layers' errors."""
 SHARE, LEAST = 0.5, 0.02
 """If a layer writes the output, its error and that of the output should agree. They may differ by SHARE or LEAST."""
+ROUNDING = 1e-12
+"""Equal outputs have a variance of up to this share of their squares, by rounding."""
 FALLEN = 1.0
 """At this output error the network is no better than a constant, the mean output."""
 
@@ -144,7 +146,8 @@ def _keys(parts: list[tuple[float, dict[tuple[int, ...], Tensor]]]) -> set[tuple
 def _variance(parts: list[Tensor]) -> float:
     """Return the sum of squared distances from the means, from the sums of several processes."""
     total, squares, count = torch.stack(parts).sum(0)
-    return float((squares - total.square() / count).sum())
+    variance = float((squares - total.square() / count).sum())
+    return variance if variance > ROUNDING * float(squares.sum()) else 0.0
 
 
 def _outputs(net: nn.Module, batch: Any) -> list[Tensor]:

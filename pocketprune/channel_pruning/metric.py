@@ -35,9 +35,7 @@ def metric_of(structure: Structure, calibration: Calibration, options: PruningOp
         for layer in layers_of(structure, options.shared_input, "all")
         if not is_reused(structure, layer.layer)
     ]
-    mine = output_metric(
-        traced, nodes, calibration.first(IMAGES // calibration.world), seed=options.seed + calibration.rank
-    )
+    mine = output_metric(traced, nodes, calibration.first(IMAGES // calibration.world), seed=options.seed)
     parts = calibration.gather([mine[node].cpu() if node in mine else None for node in nodes])
     sums = {
         node: reduce(torch.add, found)

@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 
 from pocketprune.graph.execution import evaluate_node
 from pocketprune.graph.nodes import Env, arguments, operator_name, tensors_in
-from pocketprune.graph.tracing import ExampleInputs, TracedNet, batch_of
+from pocketprune.graph.tracing import ExampleInputs, TracedNet
 from pocketprune.numerics.curvature import divergence_probe
 
 IMAGES = 8
@@ -35,29 +35,31 @@ class Change:
     bias: Tensor
 
 
+Numbered = tuple[Any, Sequence[int]]
+"""Inputs of the network, and a number for each of their images, from which its random draws follow."""
+
 Cuts = Sequence[Sequence[Change]]
 """The changed layers of several cuts."""
 
 
 def second_order_costs(
-    traced: TracedNet, cuts: Cuts, batches: Iterable[ExampleInputs], *, probes: int = 2, seed: int = 0
+    traced: TracedNet, cuts: Cuts, batches: Iterable[Numbered], *, probes: int = 2, seed: int = 0
 ) -> tuple[Tensor, int]:
     """Return the sum over images of each cut's divergence to second order (cuts,), and the number of images.
 
     Args:
         traced: the dense network.
         cuts: the changes to compare. Each layer of a cut reads the dense network's values.
-        batches: inputs.
+        batches: inputs, with numbers of their own for the images.
         probes: backward passes for each image.
         seed: of the probes.
     """
-    generator = torch.Generator().manual_seed(seed)
     nodes = {change.node for cut in cuts for change in cut}
     total, images = torch.zeros(len(cuts), dtype=torch.float64), 0
     for batch in batches:
-        for part in _parts(batch):
-            count = batch_of(part)
-            inputs, gradients = _differentiated(traced, part, nodes, probes, generator)
+        for part, numbers in _parts(batch):
+            count = len(numbers)
+            inputs, gradients = _differentiated(traced, part, nodes, _seeds(numbers, probes, seed))
             effects = torch.zeros(len(cuts), probes, count, dtype=torch.float64)
             for number, cut in enumerate(cuts):
                 for change in cut:
@@ -70,22 +72,21 @@ def second_order_costs(
 
 
 def output_metric(
-    traced: TracedNet, nodes: Iterable[fx.Node], batches: Iterable[ExampleInputs], *, probes: int = 1, seed: int = 0
+    traced: TracedNet, nodes: Iterable[fx.Node], batches: Iterable[Numbered], *, probes: int = 1, seed: int = 0
 ) -> dict[fx.Node, Tensor]:
     """Return for each layer the sum (n,) of g^2 over images, positions and probes, for each output channel.
 
     Args:
         traced: the dense network.
         nodes: the layers.
-        batches: inputs.
+        batches: inputs, with numbers of their own for the images.
         probes: backward passes for each image.
         seed: of the probes.
     """
-    generator = torch.Generator().manual_seed(seed)
     found: dict[fx.Node, Tensor] = {}
     for batch in batches:
-        for part in _parts(batch):
-            _, gradients = _differentiated(traced, part, set(nodes), probes, generator)
+        for part, numbers in _parts(batch):
+            _, gradients = _differentiated(traced, part, set(nodes), _seeds(numbers, probes, seed))
             for node, each in gradients.items():
                 axis = -1 if operator_name(node) == "linear" else 1
                 squares = sum(g.movedim(axis, 0).flatten(1).double().square().sum(1) for g in each)
@@ -99,19 +100,24 @@ def _products(gradient: Tensor, moved: Tensor) -> Tensor:
     return (gradient.reshape(moved.shape) * moved).sum(1).double().cpu()
 
 
-def _parts(batch: ExampleInputs) -> Iterator[Any]:
+def _parts(batch: Numbered) -> Iterator[Numbered]:
     """Yield a batch in pieces of a few images."""
-    size = batch_of(batch)
-    for start in range(0, size, IMAGES):
+    inputs, numbers = batch
+    for start in range(0, len(numbers), IMAGES):
 
         def rows(tensor: Tensor, start: int = start) -> Tensor:
-            return tensor[start : start + IMAGES] if tensor.dim() and len(tensor) == size else tensor
+            return tensor[start : start + IMAGES] if tensor.dim() and len(tensor) == len(numbers) else tensor
 
-        yield pytree.tree_map_only(Tensor, rows, batch)
+        yield pytree.tree_map_only(Tensor, rows, inputs), numbers[start : start + IMAGES]
+
+
+def _seeds(numbers: Sequence[int], probes: int, seed: int) -> list[list[int]]:
+    """Return the seeds of each probe, one for each image."""
+    return [[hash((seed, probe, number)) & 0x7FFFFFFFFFFFFFFF for number in numbers] for probe in range(probes)]
 
 
 def _differentiated(
-    traced: TracedNet, batch: ExampleInputs, nodes: set[fx.Node], probes: int, generator: torch.Generator
+    traced: TracedNet, batch: ExampleInputs, nodes: set[fx.Node], seeds: Sequence[Sequence[int]]
 ) -> tuple[dict[fx.Node, Env], dict[fx.Node, list[Tensor]]]:
     """Return the values that each of the nodes reads, and for each the gradients of the probes at its output."""
     env: Env = {n: v.detach() if isinstance(v, Tensor) else v for n, v in traced.bind(batch).items()}
@@ -128,28 +134,28 @@ def _differentiated(
                 reached[node] = env[node]
         outputs = [t for t in tensors_in([env[n] for n in traced.output_node.all_input_nodes]) if t.requires_grad]
     gradients: dict[fx.Node, list[Tensor]] = {node: [] for node in reached}
-    for number in range(probes):
-        found = _gradients(outputs, list(reached.values()), generator, again=number + 1 < probes)
+    for number, drawn in enumerate(seeds):
+        found = _gradients(outputs, list(reached.values()), drawn, again=number + 1 < len(seeds))
         for node, gradient in zip(reached, found, strict=True):
             gradients[node].append(gradient)
     return inputs, gradients
 
 
 def _gradients(
-    outputs: Sequence[Tensor], values: Sequence[Tensor], generator: torch.Generator, *, again: bool
+    outputs: Sequence[Tensor], values: Sequence[Tensor], seeds: Sequence[int], *, again: bool
 ) -> list[Tensor]:
     """Return the gradients of one probe of the outputs at some values: zeros where the outputs do not depend on them.
 
     Args:
         outputs: those of the network that can be differentiated.
         values: of layers.
-        generator: source of the probe.
+        seeds: of the probe, one for each image.
         again: whether another probe of the same outputs follows.
     """
     if not outputs:
         return [torch.zeros_like(value) for value in values]
     with torch.enable_grad():
-        probe = divergence_probe(outputs, generator)
+        probe = divergence_probe(outputs, seeds)
     found = torch.autograd.grad(probe, values, retain_graph=again, allow_unused=True)
     return [torch.zeros_like(v) if g is None else g for v, g in zip(values, found, strict=True)]
 

@@ -49,7 +49,7 @@ def allocated_ratios(
     widths = Widths(
         structure,
         calibration.fitted(),
-        priced=calibration.held_out(),
+        priced=calibration.held_out_numbered(),
         gather=calibration.gather,
         budget="macs",
         options=options,

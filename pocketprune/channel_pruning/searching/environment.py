@@ -72,11 +72,12 @@ class PruningEnvironment(Widths):
         with torch.no_grad(), untouched(dense), evaluation_mode(dense):
             self._judge = judge_of(dense, held_out)
             structure = analysed(net, calibration[0], options)
+            priced = _first(self._judge.images() or calibration, PRICED_IMAGES, False)
             calibrated = Calibration.of(calibration, together=options.together)
             super().__init__(
                 structure,
                 calibration,
-                priced=_first(self._judge.images() or calibration, PRICED_IMAGES, False).split(NORM_BATCH),
+                priced=[(priced, range(len(priced)))],
                 gather=lambda value: [value],
                 budget=budget,
                 options=options,

@@ -17,7 +17,7 @@ from pocketprune.channel_pruning.options import Progress, PruningOptions
 from pocketprune.channel_pruning.searching.choices import Choice, choices_of
 from pocketprune.channel_pruning.searching.layer_latency import LatencyCost
 from pocketprune.channel_pruning.searching.statistics import collect
-from pocketprune.channel_pruning.second_order import Change, second_order_costs
+from pocketprune.channel_pruning.second_order import Change, Numbered, second_order_costs
 from pocketprune.common.errors import UserError
 from pocketprune.common.modes import evaluation_mode
 from pocketprune.graph.tracing import ExampleInputs
@@ -48,7 +48,7 @@ class Widths:
         structure: Structure,
         calibration: Sequence[ExampleInputs],
         *,
-        priced: Sequence[ExampleInputs],
+        priced: Sequence[Numbered],
         gather: Callable[[Any], list[Any]],
         budget: str,
         options: PruningOptions,

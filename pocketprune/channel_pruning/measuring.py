@@ -74,7 +74,8 @@ def _too_large(error: float, promised: float | None, largest: float) -> list[str
     """
     if math.isnan(error):
         return [
-            "the dense network's output is the same for all held-out images: they cannot show what pruning has changed"
+            "the dense network's output does not vary over the held-out images: they are too few, or too much alike, "
+            "to show what pruning has changed"
         ]
     warnings = []
     if promised is not None and not abs(error - promised) <= SHARE * promised + LEAST:

@@ -11,9 +11,10 @@ from config.distillation import DistillationConfig
 from config.filter_pruning import FilterPruningConfig
 from config.help import HELP_FLAGS, help_page
 from config.net import NetConfig
+from config.quantization import QuantizationConfig
 from config.run import RunConfig
 from config.search import DdpgConfig, SearchConfig
-from config.sparsity import SparsityConfig
+from config.sparsity import SparsityConfig, WeightSparseConfig
 from config.training import TrainConfig
 
 __all__ = [
@@ -27,10 +28,12 @@ __all__ = [
     "DistillationConfig",
     "FilterPruningConfig",
     "NetConfig",
+    "QuantizationConfig",
     "RunConfig",
     "SearchConfig",
     "SparsityConfig",
     "TrainConfig",
+    "WeightSparseConfig",
     "help_page",
     "short_name",
 ]

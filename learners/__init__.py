@@ -13,7 +13,9 @@ from learners.checks import refuse_unfit
 from learners.context import RunContext
 from learners.filter.learner import FilterPruningLearner
 from learners.full_precision import FullPrecisionLearner
+from learners.quantized.learner import QuantizationLearner, quantized_after
 from learners.sparse.learner import SparseLearner
+from learners.sparse.weight_sparse import WeightSparseLearner
 from pocketprune.common.errors import UserError
 from pocketprune.common.registry import resolve
 
@@ -24,6 +26,8 @@ LEARNERS: dict[str, type[Learner]] = {
     "channel": ChannelPruningLearner,
     "filter": FilterPruningLearner,
     "sparse": SparseLearner,
+    "weight-sparse": WeightSparseLearner,
+    "quant": QuantizationLearner,
 }
 
 
@@ -49,4 +53,7 @@ def create_learner(name: str, *, config: Config, dataset: Dataset, net: nn.Modul
         UserError: the name is unknown, the network does not fit the data, or a batch is larger than the memory.
     """
     refuse_unfit(config, dataset, net.to(device), device)
-    return find_learner(name)(RunContext(config, dataset, net, device))
+    kind, run = find_learner(name), RunContext(config, dataset, net, device)
+    if config.quantization.enbl_quant and not issubclass(kind, QuantizationLearner):
+        kind = quantized_after(name, kind)
+    return kind(run)

@@ -4,12 +4,14 @@ from pathlib import Path
 
 from torch import nn
 
-from learners import state_dict
 from learners.context import RunContext
 from learners.fitting import fit
 from learners.train_settings import train_settings
 from learners.workdir import dense_path, has_dense
+from pocketprune.common.errors import UserError
 from pocketprune.common.steps import steps_of
+from pocketprune.deploy import state_dict
+from pocketprune.quantization.prepared import in_integers
 from pocketprune.training.distributed import is_main
 
 DENSE = "dense"  # the phase of the dense network's training
@@ -31,6 +33,8 @@ def load_start(run: RunContext) -> nn.Module | None:
         return None
     source = f"--init_checkpoint={path}" if given else f"--workdir={run.workdir}: {path.name}"
     net = state_dict.load_net(run.net, path, source=source)
+    if in_integers(net):
+        raise UserError(f"{source}: a network in integers; a learner starts with one in floats")
     run.say(f"{'Pruned' if steps_of(net) else 'Dense'} network: weights of {path}")
     return net
 

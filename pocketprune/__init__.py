@@ -6,6 +6,7 @@ from pocketprune.channel_pruning.pruning import prune_channels
 from pocketprune.channel_pruning.results import LayerResult, PruneResult
 from pocketprune.channel_pruning.searching.ratios import FoundRatios, search_ratios
 from pocketprune.channel_pruning.targets import MacsShare
+from pocketprune.channel_pruning.tasks import Task, classification
 from pocketprune.common.errors import UserError
 from pocketprune.compression.controller import Controller, compress
 from pocketprune.compression.policy import Policy
@@ -13,6 +14,9 @@ from pocketprune.deploy.artifacts import load, save
 from pocketprune.deploy.drawing import draw_groups
 from pocketprune.deploy.export import Exported, export_onnx, export_openvino, export_pt2
 from pocketprune.deploy.latency import measure_latency
+from pocketprune.quantization.options import QuantizationOptions
+from pocketprune.quantization.quantizing import quantize
+from pocketprune.quantization.steps import register
 from pocketprune.search import Budget, SearchSettings
 from pocketprune.structure.channel_groups import Structure, analyse, find_channel_groups
 from pocketprune.structure.cost import count_macs, count_params
@@ -34,10 +38,13 @@ __all__ = [
     "PruneResult",
     "PruningOptions",
     "PruningWarning",
+    "QuantizationOptions",
     "SearchSettings",
     "Structure",
+    "Task",
     "UserError",
     "analyse",
+    "classification",
     "compress",
     "count_macs",
     "count_params",
@@ -50,7 +57,10 @@ __all__ = [
     "load",
     "measure_latency",
     "prune_channels",
+    "quantize",
     "remove_channels",
     "save",
     "search_ratios",
 ]
+
+register()  # the kind of steps that networks in integers carry

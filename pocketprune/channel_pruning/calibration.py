@@ -66,12 +66,9 @@ class Calibration:
         return found
 
     def fitted(self) -> list[Any]:
-        """Return the images of this process that are not held out, batch by batch, as inputs of the network."""
-        found = []
-        for batch, size, fitted in zip(self.batches, self._sizes, self._fitted, strict=False):
-            if fitted:
-                found.append(pytree.tree_map_only(Tensor, _Rows(size, 0, fitted), batch))
-        return found
+        """Return the images of this process that the fit uses, batch by batch, as inputs of the network."""
+        pairs = zip(self.batches, self._sizes, self._fitted, strict=False)
+        return [pytree.tree_map_only(Tensor, _Rows(size, 0, last), batch) for batch, size, last in pairs if last]
 
     def first(self, count: int) -> list[tuple[Any, list[int]]]:
         """Return the first images of this process, up to `count`, with their numbers."""
@@ -104,13 +101,13 @@ class Calibration:
 
 
 class _Rows:
-    """A function that returns the rows from `first` to `end` of a tensor that has the batch axis."""
+    """A function that returns the rows from `first` to before `last` of a tensor that has the batch axis."""
 
-    def __init__(self, size: int, first: int, end: int | None = None) -> None:
-        self.size, self.first, self.end = size, first, end
+    def __init__(self, size: int, first: int, last: int | None = None) -> None:
+        self.size, self.first, self.last = size, first, last
 
     def __call__(self, tensor: Tensor) -> Tensor:
-        return tensor[self.first : self.end] if tensor.dim() and len(tensor) == self.size else tensor
+        return tensor[self.first : self.last] if tensor.dim() and len(tensor) == self.size else tensor
 
 
 class Positions:

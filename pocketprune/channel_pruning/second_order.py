@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from pocketprune.common.inputs import ExampleInputs
 from pocketprune.graph.execution import evaluate_node
 from pocketprune.graph.nodes import Env, arguments, operator_name, tensors_in
-from pocketprune.graph.tracing import ExampleInputs, TracedNet
+from pocketprune.graph.tracing import TracedNet
 from pocketprune.numerics.curvature import divergence_probe
 
 IMAGES = 8

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from pocketprune.deploy.programs import exported_program, onnx_model
+from pocketprune.deploy.programs import exported_program, in_plain_operators, onnx_model
 from pocketprune.deploy.runtimes import Runner, open_onnx, open_openvino, open_pt2
 from pocketprune.graph.tracing import ExampleInputs
 
@@ -28,7 +28,7 @@ def _write_onnx(net: nn.Module, inputs: ExampleInputs, path: Path) -> bool:
 
 def _write_pt2(net: nn.Module, inputs: ExampleInputs, path: Path) -> bool:
     program, shapes = exported_program(net, inputs)
-    torch.export.save(program, os.fspath(path))
+    torch.export.save(in_plain_operators(program), os.fspath(path))
     return shapes is not None
 
 

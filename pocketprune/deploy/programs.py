@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from pocketprune.common.errors import UserError
+from pocketprune.deploy.integer_operators import onnx_operators, plain_operators
 from pocketprune.graph.admission import first_line
 from pocketprune.graph.exporting import named_keywords, silenced
 from pocketprune.graph.tracing import ExampleInputs, batch_of, split_inputs
@@ -45,10 +46,18 @@ def onnx_model(net: nn.Module, inputs: ExampleInputs) -> tuple[torch.onnx.ONNXPr
         UserError: the network returns something besides tensors.
     """
     program, shapes = exported_program(net, inputs)
-    options = {} if shapes is None else {"dynamic_shapes": shapes}
-    model = torch.onnx.export(program, dynamo=True, verbose=False, output_names=_output_names(program), **options)
+    options: dict[str, Any] = {} if shapes is None else {"dynamic_shapes": shapes}
+    options |= {"output_names": _output_names(program), "custom_translation_table": onnx_operators()}
+    model = torch.onnx.export(program, dynamo=True, verbose=False, **options)
     assert model is not None, "torch.onnx.export returns a program when dynamo is True"
     return model, shapes is not None
+
+
+def in_plain_operators(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """Return a program without operators of this project's own, so that PyTorch alone runs it."""
+    own = plain_operators()
+    used = {node.target for node in program.graph.nodes}
+    return program.run_decompositions(own) if used & set(own) else program
 
 
 def _output_names(program: torch.export.ExportedProgram) -> list[str] | None:

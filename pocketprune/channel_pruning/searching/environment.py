@@ -19,11 +19,13 @@ from pocketprune.channel_pruning.calibration import Calibration
 from pocketprune.channel_pruning.metric import metric_of
 from pocketprune.channel_pruning.options import Progress, PruningOptions
 from pocketprune.channel_pruning.searching.layer_latency import LatencyCost
-from pocketprune.channel_pruning.searching.scoring import judge_of
+from pocketprune.channel_pruning.searching.scoring import TaskInputs, judge_of
 from pocketprune.channel_pruning.searching.widths import Widths
 from pocketprune.common.errors import UserError
+from pocketprune.common.inputs import ExampleInputs
 from pocketprune.common.modes import evaluation_mode
 from pocketprune.common.untouched import untouched
+from pocketprune.graph.tracing import batch_of
 from pocketprune.search.interface import Score
 from pocketprune.structure.channel_groups import Structure
 from pocketprune.training.batch_norm import reestimate_batch_norm
@@ -39,9 +41,9 @@ class PruningEnvironment(Widths):
 
     Args:
         net: the dense network, or what `analyse` returned for it. It stays as it is.
-        calibration: batches of training images (m, C, H, W), for the moments.
-        held_out: batches without any calibration image, for the scores, or a function that measures a network. See
-            `HeldOut` and `Measure`.
+        calibration: batches of training inputs, for the moments.
+        held_out: batches without any calibration image, for the scores, or a function that measures a network, or a
+            task with its inputs. See `HeldOut`, `Measure` and `OnTask`.
         budget: "macs" | "params" | "latency", the unit of `cost`.
         options: as for `prune_channels`. With `together`, each process of torch.distributed brings its own share of
             the calibration images and all of the held-out ones.
@@ -55,8 +57,8 @@ class PruningEnvironment(Widths):
     def __init__(
         self,
         net: nn.Module | Structure,
-        calibration: Sequence[Tensor],
-        held_out: Iterable[Tensor | tuple[Tensor, Tensor]] | Callable[[nn.Module], float],
+        calibration: Sequence[ExampleInputs],
+        held_out: Iterable[Tensor | tuple[Tensor, Tensor]] | Callable[[nn.Module], float] | TaskInputs,
         *,
         budget: str = "macs",
         options: PruningOptions | None = None,
@@ -65,20 +67,20 @@ class PruningEnvironment(Widths):
     ) -> None:
         options, progress = options or PruningOptions(), progress or (lambda *_: None)
         dense = net.traced.net if isinstance(net, Structure) else net
-        if not len(calibration) or not len(calibration[0]):
+        if not len(calibration) or not batch_of(calibration[0]):
             raise UserError("empty; at least one batch of images is needed", argument="calibration")
-        self._norm_images = _first(calibration, NORM_IMAGES, options.together).split(NORM_BATCH)
+        self._norm_inputs = _for_norms(calibration, options.together)
         progress("tracing", 0, 1)
         with torch.no_grad(), untouched(dense), evaluation_mode(dense):
             self._judge = judge_of(dense, held_out)
             structure = analysed(net, calibration[0], options)
-            priced = _first(self._judge.images() or calibration, PRICED_IMAGES, False)
             calibrated = Calibration.of(calibration, together=options.together)
+            priced = Calibration(images) if (images := self._judge.images()) else calibrated
             super().__init__(
                 structure,
                 calibration,
-                priced=[(priced, range(len(priced)))],
-                gather=lambda value: [value],
+                priced=priced.first(PRICED_IMAGES // priced.world),
+                gather=priced.gather,
                 budget=budget,
                 options=options,
                 latency=latency,
@@ -94,12 +96,29 @@ class PruningEnvironment(Widths):
         """
         net = self.thinned(counts)
         if sum(count < layer.full for count, layer in zip(counts, self.variables, strict=True)) > 1:
-            reestimate_batch_norm(net, self._norm_images, together=False)
+            reestimate_batch_norm(net, self._norm_inputs, together=False)
         return self.judge(net)
 
     def judge(self, net: nn.Module) -> Score:
         """Return the score of a network in evaluation mode on the held-out images."""
         return self._judge.judge(net)
+
+
+def _for_norms(batches: Sequence[ExampleInputs], together: bool) -> Sequence[ExampleInputs]:
+    """Return the calibration inputs that batch norms' statistics are estimated on.
+
+    Images of one size are split into batches of their own; other inputs stay in the batches they come in.
+    """
+    images = [batch for batch in batches if isinstance(batch, Tensor)]
+    if len({batch.shape[1:] for batch in images}) == 1 and len(images) == len(batches):
+        return list(_first(images, NORM_IMAGES, together).split(NORM_BATCH))
+    found, count = [], 0
+    for batch in batches:
+        found.append(batch)
+        count += batch_of(batch)
+        if count >= NORM_IMAGES:
+            break
+    return found
 
 
 def _first(batches: Sequence[Tensor], count: int, together: bool) -> Tensor:

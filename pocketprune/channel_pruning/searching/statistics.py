@@ -16,8 +16,8 @@ from pocketprune.channel_pruning.consumers import Consumer, Fit, moments_of
 from pocketprune.channel_pruning.coupling import slices_of
 from pocketprune.channel_pruning.options import PruningOptions
 from pocketprune.channel_pruning.searching.choices import Choice
+from pocketprune.common.inputs import ExampleInputs
 from pocketprune.graph.sweep import Route, Sweep
-from pocketprune.graph.tracing import ExampleInputs
 from pocketprune.numerics.criteria import path
 from pocketprune.numerics.evidence import Evidence
 from pocketprune.numerics.moments import Moments, all_reduce

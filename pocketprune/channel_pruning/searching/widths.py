@@ -19,8 +19,8 @@ from pocketprune.channel_pruning.searching.layer_latency import LatencyCost
 from pocketprune.channel_pruning.searching.statistics import collect
 from pocketprune.channel_pruning.second_order import Change, Numbered, second_order_costs
 from pocketprune.common.errors import UserError
+from pocketprune.common.inputs import ExampleInputs
 from pocketprune.common.modes import evaluation_mode
-from pocketprune.graph.tracing import ExampleInputs
 from pocketprune.search.interface import Score, Variable
 from pocketprune.structure.channel_groups import Structure
 from pocketprune.structure.cost_model import CostModel

@@ -1,0 +1,1 @@
+"""Quantisation to integers as a learner, alone or after another one."""

@@ -1,0 +1,26 @@
+"""What integers change in a row of the report: bits and bytes."""
+
+import tempfile
+from pathlib import Path
+
+from torch import nn
+
+import pocketprune
+from learners.context import RunContext
+from learners.measuring import Row
+from learners.reporting import stages
+from learners.reporting.stages import Column, percent
+from pocketprune.quantization.conversion import bits_of
+
+COLUMNS = stages.COLUMNS | {
+    "bits": Column("bits", "{:.3g}".format),
+    "file_mb": Column("file", "{:.3f} MB".format, percent),
+}
+
+
+def sizes(run: RunContext, net: nn.Module) -> Row:
+    """Return the mean bits of a network's weights and the megabytes of its file."""
+    with tempfile.TemporaryDirectory(dir=run.workdir, prefix=".") as folder:
+        path = Path(folder, "net.pt")
+        pocketprune.save(path, net)
+        return {"bits": bits_of(net)[0], "file_mb": path.stat().st_size / 1e6}

@@ -1,0 +1,130 @@
+"""Integers in place of real numbers: scales, ranges, codes, and the round trip that training sees.
+
+A weight of b bits has symmetric codes from -(2^(b-1) - 1) to 2^(b-1) - 1 and one scale for each output channel. An
+activation has codes from 0 to 2^b - 1, one scale and one zero point, so that the real number 0 is exactly one of its
+codes. Both are what the integer kernels of ONNX Runtime and OpenVINO compute with.
+
+In training, rounding passes its gradient on unchanged, and the gradients of scales and ranges are those of Esser et
+al., "Learned Step Size Quantization" (arXiv 1902.08153).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+TINY = 1e-8
+"""The least scale: of channels whose weights are all zero."""
+SHRINKINGS = 24
+"""Clipped ranges that are tried, between the whole range and a share of it."""
+
+_OPERATORS = torch.library.Library("pocketprune", "DEF")
+_OPERATORS.define("dequantize(Tensor codes, Tensor scale) -> Tensor")
+_OPERATORS.define("requantize(Tensor x, Tensor scale, Tensor zero, int top) -> Tensor")
+
+
+def dequantize(codes: Tensor, scale: Tensor) -> Tensor:
+    """Return codes (n, ...) times the scale (n,) of their row."""
+    return codes.to(scale.dtype) * scale.view(-1, *[1] * (codes.dim() - 1))
+
+
+def requantize(x: Tensor, scale: Tensor, zero: Tensor, top: int) -> Tensor:
+    """Return `x` rounded to the nearest of the codes 0 to `top` with this scale and zero point, both (1,)."""
+    return torch.fake_quantize_per_tensor_affine(x, scale, zero, 0, top)
+
+
+# As operators, they stay whole in an exported graph, where each has a counterpart in ONNX.
+_OPERATORS.impl("dequantize", dequantize, "CompositeExplicitAutograd")
+_OPERATORS.impl("requantize", requantize, "CompositeExplicitAutograd")
+torch.library.register_fake("pocketprune::dequantize", dequantize, lib=_OPERATORS)
+torch.library.register_fake("pocketprune::requantize", lambda x, *_: torch.empty_like(x), lib=_OPERATORS)
+
+
+def largest_code(bits: int) -> int:
+    """Return the largest code of a weight."""
+    return int(2 ** (bits - 1) - 1)
+
+
+def top_code(bits: int) -> int:
+    """Return the largest code of an activation."""
+    return int(2**bits - 1)
+
+
+def rounded(x: Tensor) -> Tensor:
+    """Return the nearest whole numbers. Their gradient is taken for that of `x`."""
+    return x.detach().round() + (x - x.detach())
+
+
+def with_gradient_share(x: Tensor, share: float) -> Tensor:
+    """Return `x`, its gradient multiplied by `share`."""
+    return x.detach() + (x - x.detach()) * share
+
+
+def weight_scales(weight: Tensor, bits: int) -> Tensor:
+    """Return the scale of each output channel (n,) whose codes lie nearest to the weight (n, ...), in least squares.
+
+    Clipping the largest weights is tried; it is of use below 8 bits.
+    """
+    rows = weight.detach().flatten(1)
+    whole = rows.abs().amax(1)
+    best, least = whole, torch.full_like(whole, torch.inf)
+    for shrinking in torch.linspace(1, 0.3, SHRINKINGS).tolist():
+        limit = whole * shrinking
+        error = (_weight_round_trip(rows, _scale(limit, bits), bits) - rows).square().sum(1)
+        best, least = torch.where(error < least, limit, best), torch.minimum(error, least)
+    return _scale(best, bits)
+
+
+def _scale(limit: Tensor, bits: int) -> Tensor:
+    return (limit / largest_code(bits)).clamp_min(TINY)
+
+
+def _weight_round_trip(rows: Tensor, scale: Tensor, bits: int) -> Tensor:
+    return dequantize(weight_codes(rows, scale, bits), scale)
+
+
+def weight_codes(weight: Tensor, scale: Tensor, bits: int) -> Tensor:
+    """Return the codes of a weight (n, ...) with a scale for each row (n,), as int8."""
+    top = largest_code(bits)
+    return (
+        (weight.detach() / scale.detach().view(-1, *[1] * (weight.dim() - 1))).clamp(-top, top).round().to(torch.int8)
+    )
+
+
+def quantized_weight(weight: Tensor, scale: Tensor, bits: int) -> Tensor:
+    """Return a weight (n, ...) after the round trip through its codes, differentiable in weight and scale (n,)."""
+    top = largest_code(bits)
+    share = (top * weight[0].numel()) ** -0.5
+    step = with_gradient_share(scale.clamp_min(TINY), share).view(-1, *[1] * (weight.dim() - 1))
+    return rounded((weight / step).clamp(-top, top)) * step
+
+
+def scale_and_zero(low: Tensor, high: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """Return the scale and the zero point, whole but real-valued, of a range that 0 lies in; all are of shape (1,)."""
+    scale = ((high - low) / top_code(bits)).clamp_min(TINY)
+    return scale, rounded(-low / scale).clamp(0, top_code(bits))
+
+
+def quantized_activation(x: Tensor, low: Tensor, high: Tensor, bits: int) -> Tensor:
+    """Return `x` after the round trip through its codes, differentiable in `x` and its range, `low` and `high` (1,)."""
+    top = top_code(bits)
+    share = (top * x[0].numel()) ** -0.5
+    scale, zero = scale_and_zero(with_gradient_share(low, share), with_gradient_share(high, share), bits)
+    return (rounded((x / scale + zero).clamp(0, top)) - zero) * scale
+
+
+def clipped_range(samples: Tensor, bits: int) -> tuple[float, float]:
+    """Return the range (low, high) whose codes lie nearest to the samples (n,), in least squares; 0 lies in it.
+
+    The whole range is shrunk step by step. At 8 bits that leaves out rare large values, where there are any.
+    """
+    samples = samples.detach().float()
+    low, high = samples.min().clamp_max(0), samples.max().clamp_min(0)
+    best, least = (float(low), float(high)), torch.inf
+    for shrinking in torch.linspace(1, 0.3, SHRINKINGS).tolist():
+        scale, zero = scale_and_zero(low * shrinking, high * shrinking, bits)
+        codes = (samples / scale + zero).clamp(0, top_code(bits)).round()
+        error = float(((codes - zero) * scale - samples).double().square().sum())
+        if error < least:
+            best, least = (float(low) * shrinking, float(high) * shrinking), error
+    return best

@@ -1,0 +1,169 @@
+"""A network with quantisers in its graph, its numbers still real and its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.utils import _pytree as pytree
+
+from pocketprune.common.devices import device_of
+from pocketprune.common.errors import UserError
+from pocketprune.common.names import suggestion
+from pocketprune.common.steps import steps_of
+from pocketprune.graph.tracing import ExampleInputs
+from pocketprune.quantization.insertion import (
+    Layer,
+    functional,
+    layers_of,
+    left_in_float,
+    places,
+    tensor_of,
+    value_names,
+)
+from pocketprune.quantization.options import Quantization, QuantizationOptions
+from pocketprune.quantization.quantizers import ActivationQuantizer, Quantizers, WeightQuantizer
+from pocketprune.structure.channel_groups import analyse
+from pocketprune.thinning.recipes import Recipe
+from pocketprune.thinning.removal import describe_example
+from pocketprune.thinning.rewriting.graphs import thin_graph
+
+INTEGERS = "integers"
+"""The kind of the steps whose data is a Quantization."""
+FLOAT_BITS = 32
+
+
+class PreparedNet:
+    """A network, and its graph with quantisers in it. Both have the same tensors.
+
+    Attributes:
+        net: the network in floats; it stays as it is.
+        graph: its graph; what it calls and reads lies in `root`.
+        layers: the quantised layers, in forward order.
+        quantizers: their quantisers, and those of values.
+        readers: name of a layer -> name of the value that it reads.
+        in_float: what multiplies in floats, and why.
+        step: what doing this again takes.
+    """
+
+    def __init__(self, net: nn.Module, example_inputs: ExampleInputs, options: QuantizationOptions) -> None:
+        structure = analyse(net, example_inputs)
+        whole = thin_graph(structure, Recipe())
+        assert isinstance(whole, fx.GraphModule)
+        self.net, self._whole, self.graph = net, whole, whole.graph
+        functional(self.graph, whole)
+        every = layers_of(self.graph)
+        ignored = _ignored([layer.name for layer in every], options)
+        self.layers: list[Layer] = [layer for layer in every if layer.name not in ignored]
+        if not self.layers:
+            raise UserError("it has no convolution or linear layer that can be quantised", argument="net")
+        self.in_float = left_in_float(self.graph, whole) + [f"{name} (asked for)" for name in ignored]
+        self.quantizers = Quantizers()
+        whole.add_module("quantizers", self.quantizers)
+        self.readers: dict[str, str] = {}
+        self._insert_activations(options, device_of(net))
+        self._insert_weights(options)
+        _drop_unused(self.graph)
+        self.graph.lint()
+        self.step = Quantization(
+            {layer.name: self.quantizers.weight(layer.key).bits for layer in self.layers},
+            {name: part.bits for name, part in self.quantizers.all_activations().items()},
+            describe_example(structure.traced.example),
+        )
+
+    def _insert_activations(self, options: QuantizationOptions, device: torch.device) -> None:
+        values = places(self.layers, self.graph, self._whole)
+        for node, name in zip(values, value_names(values), strict=True):
+            self.quantizers.activations[name] = ActivationQuantizer(options.activation_bits, device)
+            with self.graph.inserting_after(node):
+                made = self.graph.call_module(f"quantizers.activations.{name}", (node,))
+            node.replace_all_uses_with(made)
+            made.update_arg(0, node)
+        for layer in self.layers:
+            self.readers[layer.name] = _quantizer_before(layer.node.args[0])
+
+    def _insert_weights(self, options: QuantizationOptions) -> None:
+        for layer in self.layers:
+            if layer.key not in self.quantizers.weights:
+                bits = options.bits.get(layer.name, options.weight_bits)
+                self.quantizers.weights[layer.key] = WeightQuantizer(tensor_of(self.net, layer.weight), bits)
+            weight = layer.node.args[1]
+            with self.graph.inserting_before(layer.node):
+                made = self.graph.call_module(f"quantizers.weights.{layer.key}", (weight,))
+            layer.node.update_arg(1, made)
+
+    def root(self, net: nn.Module | None = None) -> nn.Module:
+        """Return a module with all that the graph calls and reads, the very modules and tensors of `net` among it."""
+        net, root = net or self.net, nn.Module()
+        for kind in ("_modules", "_parameters", "_buffers"):
+            getattr(root, kind).update(getattr(self._whole, kind) | getattr(net, kind))
+        root._non_persistent_buffers_set = set(self._whole._non_persistent_buffers_set)
+        root.training = net.training
+        return root
+
+    def module(self) -> fx.GraphModule:
+        """Return the network with quantisers as a module, in the network's mode. It has the network's own tensors."""
+        made = fx.GraphModule(self.root(), self.graph, class_name=type(self.net).__name__)
+        made.training = self.net.training
+        return made
+
+    def quantise_only(self, names: Sequence[str] | None) -> None:
+        """Quantise these layers alone, each with what it reads; None: all of them, and all other values."""
+        for layer in self.layers:
+            self.quantizers.weight(layer.key).enabled = names is None or layer.name in names
+        read = {self.readers[name] for name in names or ()}
+        for name, part in self.quantizers.all_activations().items():
+            part.enabled = names is None or name in read
+
+
+def _ignored(names: list[str], options: QuantizationOptions) -> list[str]:
+    """Return the layers that stay in float. Raises UserError for a pattern that means none."""
+    for pattern in options.ignore:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise UserError(f"no layer '{pattern}'{suggestion(pattern, names)}", argument="ignore")
+    return [
+        name
+        for name in names
+        if any(fnmatchcase(name, pattern) for pattern in options.ignore)
+        or (options.only_bits and name not in options.bits)
+    ]
+
+
+def _quantizer_before(value: Any) -> str:
+    while not (value.op == "call_module" and str(value.target).startswith("quantizers.")):
+        value = value.args[0]
+    return str(value.target).rpartition(".")[2]
+
+
+def _drop_unused(graph: fx.Graph) -> None:
+    for node in reversed(list(graph.nodes)):
+        if node.op not in ("placeholder", "output") and not node.users:
+            graph.erase_node(node)
+
+
+def refuse_integers(net: nn.Module, argument: str = "net") -> None:
+    """Raise UserError for a network that is in integers already."""
+    if in_integers(net):
+        raise UserError("it is in integers already; a network in floats is accepted", argument=argument)
+
+
+def in_integers(net: nn.Module) -> bool:
+    """Return whether a network was converted to integers."""
+    return any(step.kind == INTEGERS for step in steps_of(net))
+
+
+def example_of(described: Any, device: torch.device) -> Any:
+    """Return example inputs of the shapes and dtypes recorded."""
+
+    def is_tensor(value: Any) -> bool:
+        return isinstance(value, dict) and set(value) == {"shape", "dtype"}
+
+    def made(value: Any) -> Any:
+        if not is_tensor(value):
+            return value
+        return torch.zeros(value["shape"], dtype=getattr(torch, value["dtype"]), device=device)
+
+    return pytree.tree_map(made, described, is_leaf=is_tensor)

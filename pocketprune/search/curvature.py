@@ -1,6 +1,6 @@
 """`curvature`: allocation along curves that take no roll-out, because the environment computes them to second order.
 
-A few values of every variable are priced at once by `Environment.divergences`. Between them, the divergence is
+A few values of every variable are priced at once by `PricedEnvironment.divergences`. Between them, the divergence is
 interpolated as a function of the variable's error, as in `dp`.
 """
 
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from pocketprune.common.errors import UserError
 from pocketprune.search.allocation import allocate
 from pocketprune.search.budget import Problem
 from pocketprune.search.curves import loss_curve, monotone, probe_values
+from pocketprune.search.interface import PricedEnvironment
 from pocketprune.search.journal import Journal
 from pocketprune.search.settings import SearchSettings
 
@@ -26,7 +28,13 @@ def search(problem: Problem, settings: SearchSettings, journal: Journal, seed: i
 
 
 def divergence_curves(problem: Problem) -> list[np.ndarray]:
-    """Return for each variable the expected divergence from the full network at each allowed value."""
+    """Return for each variable the expected divergence from the full network at each allowed value.
+
+    Raises:
+        UserError: the environment cannot price its variables.
+    """
+    if not isinstance(problem.env, PricedEnvironment):
+        raise UserError("'curvature' given; these variables cannot be priced without roll-outs", argument="method")
     trials = [(index, value) for index in problem.free for value in probe_values(problem, index, PROBED)]
     divergences = problem.env.divergences(trials)
     curves = [np.zeros(len(variable.allowed)) for variable in problem.variables]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -73,15 +73,20 @@ class Environment(Protocol):
         """Return the relative error (full + 1,) that one variable causes at each value from 0 to `full`."""
         ...
 
+    def score(self, values: Sequence[int]) -> Score:
+        """Score the network that follows from these values. The same values have the same score."""
+        ...
+
+
+@runtime_checkable
+class PricedEnvironment(Environment, Protocol):
+    """An environment that knows what single variables cost without scoring a network."""
+
     def divergences(self, trials: Sequence[tuple[int, int]]) -> Sequence[float]:
         """Return the divergence from the full network for each (index, value), expected without scoring any network.
 
         All other variables have their full values.
         """
-        ...
-
-    def score(self, values: Sequence[int]) -> Score:
-        """Score the network that follows from these values. The same values have the same score."""
         ...
 
 

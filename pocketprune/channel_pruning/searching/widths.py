@@ -62,6 +62,7 @@ class Widths:
         self._statistics = collect(structure, self.choices, calibration, options, progress)
         self.variables: Sequence[Variable] = tuple(choice.layer for choice in self.choices)
         self._curves = {index: statistics.error_curve() for index, statistics in self._statistics.items()}
+        self._forms: dict[tuple[int, ...], str] = {}  # proved once for these layers: a roll-out is only a score
         self._cuts: OrderedDict[tuple[int, int], Cut] = OrderedDict()
         self._set_costs(budget, latency)
 
@@ -110,11 +111,13 @@ class Widths:
     def thinned(self, counts: Sequence[int]) -> nn.Module:
         """Return the network thinned to these counts, with its refitted weights, in evaluation mode."""
         cut = Cut.nothing(self.structure)
-        for index in self._statistics:
-            if counts[index] < self.variables[index].full:
-                cut = cut.merged(self._cut(index, counts[index]))
+        layers = [index for index in self._statistics if counts[index] < self.variables[index].full]
+        for index in layers:
+            cut = cut.merged(self._cut(index, counts[index]))
         with evaluation_mode(self.structure.traced.net):
-            return cut.thinned(self.structure)[0].eval()
+            net, recipe = cut.thinned(self.structure, form=self._forms.get(tuple(layers), ""))
+        self._forms[tuple(layers)] = recipe.form
+        return net.eval()
 
     def divergences(self, trials: Sequence[tuple[int, int]]) -> list[float]:
         """Return the divergence from the dense network that each (index, count) alone causes, to second order."""

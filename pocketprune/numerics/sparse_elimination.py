@@ -252,7 +252,8 @@ def _directions(P: Tensor, taken: Tensor, i: Tensor, live: Tensor) -> Tensor:
     block = block + torch.diag_embed(1e-10 * block.diagonal(dim1=1, dim2=2))  # room for rounding
     # A triangular solve of all columns takes 20 times as long as this product.
     inverse = torch.linalg.solve_triangular(torch.linalg.cholesky_ex(block).L, eye.expand_as(block), upper=False)
-    return inverse @ (rows * live[..., None])
+    found: Tensor = inverse @ (rows * live[..., None])
+    return found
 
 
 def _amounts(u: Tensor, w: Tensor, i: Tensor, live: Tensor) -> Tensor:

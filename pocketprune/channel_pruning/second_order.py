@@ -44,7 +44,7 @@ Cuts = Sequence[Sequence[Change]]
 
 
 def second_order_costs(
-    traced: TracedNet, cuts: Cuts, batches: Iterable[Numbered], *, probes: int = 2, seed: int = 0
+    traced: TracedNet, cuts: Cuts, batches: Iterable[Numbered], *, probes: int = 4, seed: int = 0
 ) -> tuple[Tensor, int]:
     """Return the sum over images of each cut's divergence to second order (cuts,), and the number of images.
 

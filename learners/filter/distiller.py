@@ -28,6 +28,12 @@ def asked_schedule(run: RunContext, net: nn.Module) -> tuple[TrainSettings | Non
     if flags.fp_policy:
         raise UserError("given beside --compress, whose file says that", argument="policy")
     plan = plan_for(read_document(Path(flags.compress)), analyse(net, run.example))
+    if plan.weights is not None:
+        raise UserError(
+            "it masks single weights too; --learner sparse does that in a run of its own, "
+            "pocketprune.compat.distiller.file_config both in one's own loop",
+            argument="compress",
+        )
     if plan.policy is None:
         raise UserError("no pruner and no regularizer acts in it", argument="compress")
     full = train_settings(config, config.train.nb_epochs_rat, run.device.type)

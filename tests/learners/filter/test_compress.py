@@ -68,6 +68,13 @@ def test_a_schedule_is_carried_out_and_the_network_looked_at(
             [],
             "line 6: pruners.once.weights[0]: '33.weight' given; did you mean '3.weight'",
         ),
+        (
+            SCHEDULE,
+            "pruners: {p: {class: SparsityLevelParameterPruner, levels: {3.weight: 0.5}}}\n"
+            "policies: [{pruner: {instance_name: p}, epochs: [0]}]\n",
+            [],
+            "it masks single weights too; --learner sparse does that",
+        ),
         ("epochs: [2]", "epochs: [9]", [], "channels are removed at epoch 9, and the training has 3"),
         ("ending_epoch: 2", "ending_epoch: 4", [], "prunes until epoch 3, and channels are removed at 2"),
         ("", "", ["--fp_criterion=l2"], "--fp_criterion=l2: given beside --compress"),

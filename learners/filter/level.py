@@ -1,5 +1,6 @@
 """The largest level at which the accuracy stays within a given drop (--fp_max_accuracy_drop)."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -96,7 +97,7 @@ def _line(trial: Trial, required: float) -> str:
     return f"Level {trial.level:.3f}: {trial.score:.2%} of the validation images, {verdict} ({required:.2%} needed)"
 
 
-def told(trials: list[Trial]) -> dict[str, Any]:
+def told(trials: Sequence[Trial]) -> dict[str, Any]:
     """Return what report.json says of the levels tried."""
     rows = [{"level": t.level, "val_accuracy": t.score, "kept": t.met} for t in trials]
     return {"levels": rows} if rows else {}

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from pocketprune.common.devices import device_of
@@ -16,9 +17,9 @@ from pocketprune.compat.nncf.inputs import adaptation_batches
 from pocketprune.compat.nncf.stage import CompressionStage
 from pocketprune.compat.nncf.statistics import NNCFStatistics, table
 from pocketprune.quantization.calibration import calibrate
+from pocketprune.quantization.conversion import convert
 from pocketprune.quantization.options import QuantizationOptions
 from pocketprune.quantization.prepared import PreparedNet
-from pocketprune.quantization.quantizing import quantize
 
 NAME, PART = "quantization", "quantizers"
 SAMPLES = 512
@@ -87,13 +88,48 @@ class QuantizedPruningController(FilterPruningController):
         return state
 
     def strip(self, do_copy: bool = True, *, remove: bool = True) -> nn.Module:
-        """Return the network without its pruned filters, in integers; its ranges are measured on the registered data.
+        """Return the network without its pruned filters, in integers, by the scales and ranges that were trained.
 
         Args are those of `FilterPruningController.strip`. What is returned is never the network itself.
         """
         with self._in_floats():
             stripped = super().strip(remove=remove)
-        return quantize(stripped.eval(), self._images(), self._options)
+        args, kwargs = self._example
+        smaller = PreparedNet(stripped.eval(), kwargs or args, self._options)
+        calibrate(smaller, self._images())  # for what has no counterpart in the network that was trained
+        self._hand_over(smaller, self._kept_rows() if remove else {})
+        return convert(smaller)
+
+    @torch.no_grad()
+    def _hand_over(self, smaller: PreparedNet, rows: Mapping[str, Tensor]) -> None:
+        """Give the smaller network's quantisers what those of the network have learned.
+
+        Args:
+            smaller: the smaller network with its quantisers.
+            rows: name of a weight -> its output channels that are left; all where it is not named.
+        """
+        own, theirs = self._prepared.quantizers, smaller.quantizers
+        for layer in smaller.layers:
+            if layer.key in own.weights:
+                scale, taken = own.weight(layer.key).scale, rows.get(layer.weight)
+                scale = scale if taken is None else scale[taken.to(scale.device)]
+                if scale.shape == theirs.weight(layer.key).scale.shape:
+                    theirs.weight(layer.key).scale.copy_(scale)
+        for name, part in theirs.all_activations().items():
+            if name in own.activations:
+                part.load_state_dict(own.activation(name).state_dict())
+
+    def _kept_rows(self) -> dict[str, Tensor]:
+        """Name of each pruned weight -> its output channels that are left."""
+        kept: dict[str, Tensor] = {}
+        masked = self.control.masks.masked
+        for name, views in self.control.planner.views.items():
+            for view in (view for view in views.filters if view.axis == 0):
+                rows = kept.setdefault(
+                    view.tensor, torch.ones(len(self.model.get_parameter(view.tensor)), dtype=torch.bool)
+                )
+                rows[view.indices[masked[name]].flatten()] = False
+        return {name: rows.nonzero().flatten() for name, rows in kept.items()}
 
     @contextmanager
     def _in_floats(self) -> Iterator[None]:

@@ -67,7 +67,7 @@ def test_trained_saved_and_stripped_together() -> None:
     stripped = ctrl.strip()
     assert in_integers(stripped)
     assert count_macs(stripped, IMAGES[:2]) < 0.6 * count_macs(Small(), IMAGES[:2])
-    assert (output(stripped) - expected).norm() < 0.1 * expected.norm()
+    assert (output(stripped) - expected).norm() < 0.02 * expected.norm()
     assert torch.equal(output(net), expected), "stripping leaves the network as it was"
 
 

@@ -40,6 +40,7 @@ def output(net: nn.Module) -> Tensor:
     return net.eval()(IMAGES)
 
 
+@pytest.mark.slow
 def test_trained_saved_and_stripped_together() -> None:
     ctrl, net = pair()
     assert ctrl.compression_stage() == CompressionStage.PARTIALLY_COMPRESSED

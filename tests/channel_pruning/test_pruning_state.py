@@ -91,7 +91,7 @@ def test_a_finished_run_is_thinned_without_another_sweep(monkeypatch: pytest.Mon
 )
 def test_the_state_of_another_run_is_refused(net: int, batches: list, options: dict, words: str) -> None:
     states, _ = states_of()
-    with pytest.raises(UserError, match="format 0; accepted is 2"):
+    with pytest.raises(UserError, match="format 0; accepted is 3"):
         prune(resnet(1), images(), state=states[2] | {"format": 0}, **OPTIONS)
     with pytest.raises(UserError, match=words):
         prune(resnet(net), batches, state=states[2], **(OPTIONS | options))

@@ -59,7 +59,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         },
     },
 }
-EPOCHS, DENSE_EPOCHS = 24, 30
+EPOCHS, DENSE_EPOCHS = 21, 10
 
 
 def train(net: nn.Module, data: datasets.Dataset, epochs: int, rate: float, ctrl: Any = None) -> None:
@@ -70,7 +70,7 @@ def train(net: nn.Module, data: datasets.Dataset, epochs: int, rate: float, ctrl
         if ctrl is not None:
             ctrl.scheduler.epoch_step()
         net.train()
-        for images, labels in data.train.batches(64, seed=epoch, shuffle=True, augment=True):
+        for images, labels in data.train.batches(128, seed=epoch, shuffle=True, augment=True):
             if ctrl is not None:
                 ctrl.scheduler.step()
             loss = F.cross_entropy(net(images), labels)
@@ -103,12 +103,14 @@ def row(title: str, net: nn.Module, data: datasets.Dataset, file: Path | None = 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resnet_size", type=int, default=20)
     parser.add_argument("--out", type=Path, default=Path("runs/from_nncf"))
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(given.seed)
+    torch.set_num_threads(1)
     data = datasets.create_dataset("digits", seed=given.seed)
-    dense = nets.create_net("resnet", num_classes=10, input_shape=(1, 8, 8), resnet_size=20)
+    dense = nets.create_net("resnet", num_classes=10, input_shape=(1, 8, 8), resnet_size=given.resnet_size)
     train(dense, data, DENSE_EPOCHS, 0.1)
     pocketprune.export_onnx(given.out / "dense.onnx", dense, torch.zeros(2, 1, 8, 8))
     print(json.dumps(row("dense", dense, data, given.out / "dense.onnx")), flush=True)

@@ -14,9 +14,10 @@ from pocketprune.compat.nncf.config import NNCFConfig
 from pocketprune.compat.nncf.controller import FilterPruningController
 from pocketprune.compat.nncf.inputs import example_inputs
 from pocketprune.compat.nncf.prunable import candidates
+from pocketprune.compat.nncf.quantized import QuantizedPruningController
 from pocketprune.compat.nncf.schema import CONFIG
 from pocketprune.compat.nncf.scopes import Scopes
-from pocketprune.compat.nncf.settings import filter_pruning_of
+from pocketprune.compat.nncf.settings import filter_pruning_of, quantization_of
 from pocketprune.compression.controller import compress_analysed
 from pocketprune.compression.costs import FlopCosts
 from pocketprune.structure.channel_groups import analyse
@@ -70,8 +71,12 @@ def create_compressed_model(
     costs = FlopCosts(structure, groups)
     policy = given.policy(tuple(group.name for group in groups), allow_inexact=allow_inexact)
     control = compress_analysed(structure, policy, cost=costs.flops)
-    ctrl = FilterPruningController(control, given, found, scopes, costs, registered.train_loader, example)
+    own = (control, given, found, scopes, costs, registered.train_loader, example)
+    options = quantization_of(config, scopes)
+    ctrl = FilterPruningController(*own) if options is None else QuantizedPruningController(*own)
     if compression_state is not None:
+        if isinstance(ctrl, QuantizedPruningController) and options is not None:
+            ctrl.quantize(options, fit=False)
         ctrl.load_state(compression_state["ctrl_state"])
         return ctrl, model
     if given.load:
@@ -81,6 +86,8 @@ def create_compressed_model(
     if given.save:
         ranking.save(given.save, control.planner.coefficients, clusters, scopes)
     ctrl.set_pruning_level(given.init, run_batchnorm_adaptation=given.init > 0)
+    if isinstance(ctrl, QuantizedPruningController) and options is not None:
+        ctrl.quantize(options, fit=True)
     return ctrl, model
 
 

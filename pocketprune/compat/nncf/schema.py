@@ -14,7 +14,6 @@ Check = Callable[[Any, str], None]
 
 FILTER_PRUNING, QUANTIZATION = "filter_pruning", "quantization"
 NOT_THERE = {
-    QUANTIZATION: "8-bit quantization is not part of this door; prune first, then quantize what strip() returns",
     "magnitude_sparsity": "zeros in single weights make no network smaller; filter_pruning removes whole filters",
     "rb_sparsity": "zeros in single weights make no network smaller; filter_pruning removes whole filters",
     "movement_sparsity": "zeros in single weights make no network smaller; filter_pruning removes whole filters",
@@ -68,6 +67,12 @@ def word(*accepted: str) -> Check:
     return check
 
 
+def bits(value: Any, path: str) -> None:
+    """Check a number of bits."""
+    if isinstance(value, bool) or value not in range(2, 9):
+        refuse(value, path, "2 to 8 are")
+
+
 def of_type(kind: type, accepted: str) -> Check:
     """Return a check for a type."""
 
@@ -112,9 +117,12 @@ def _entry(value: Any, path: str) -> None:
     if not isinstance(value, Mapping) or "algorithm" not in value:
         refuse(value, path, '{"algorithm": "filter_pruning", ...} is')
     name = value["algorithm"]
+    if name == QUANTIZATION:
+        QUANTIZED(value, path)
+        return
     if name in NOT_THERE:
         raise UserError(f"'{name}' given; {NOT_THERE[name]}", argument=f"{path}.algorithm")
-    word(FILTER_PRUNING)(name, f"{path}.algorithm")
+    word(FILTER_PRUNING, QUANTIZATION)(name, f"{path}.algorithm")
     ENTRY(value, path)
 
 
@@ -164,6 +172,25 @@ ENTRY = section(
         "all_weights": FLAG,  # as an example of NNCF's documentation has it
         "initializer": section({"batchnorm_adaptation": section({"num_bn_adaptation_samples": whole(0)})}),
         "params": section(PARAMS),
+        "compression_lr_multiplier": number(0),
+        **SCOPES,
+    }
+)
+QUANTIZERS = section(
+    {"mode": TEXT, "bits": bits, "signed": FLAG, "per_channel": FLAG, "ignored_scopes": TEXTS, "logarithm_scale": FLAG}
+)
+QUANTIZED = section(
+    {
+        "algorithm": TEXT,
+        "mode": TEXT,
+        "preset": word("performance", "mixed"),
+        "initializer": _anything,  # how ranges are begun with; here they are fitted
+        "weights": QUANTIZERS,
+        "activations": QUANTIZERS,
+        "quantize_inputs": FLAG,
+        "quantize_outputs": FLAG,
+        "overflow_fix": word("enable", "disable", "first_layer_only"),
+        "export_to_onnx_standard_ops": FLAG,
         "compression_lr_multiplier": number(0),
         **SCOPES,
     }

@@ -23,10 +23,13 @@ class Scopes:
 
     Attributes:
         names: layer -> NNCF's name of its operation.
+        in_integers: the layers that integer kernels compute.
     """
 
     def __init__(self, structure: Structure) -> None:
         net = structure.traced.net
+        kinds = ("conv", "linear")
+        self.in_integers = {layer_name(c) for c in structure.contractions if c.kind in kinds and c.weight is not None}
         self.names = {layer_name(c): _operation(net, c.node) for c in structure.contractions}
         scopes = [_operation(net, node).rpartition("/") for node in structure.traced.call_nodes()]
         self._others = [f"{scope}/{name}" for scope, _, call in scopes for name in (call, call.upper())]

@@ -7,16 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from pocketprune.common.errors import UserError
-from pocketprune.compat.nncf.schema import FILTER_PRUNING
+from pocketprune.compat.nncf.schema import FILTER_PRUNING, QUANTIZATION
+from pocketprune.compat.nncf.scopes import Scopes
 from pocketprune.compression.learned import Evolution
 from pocketprune.compression.policy import Policy, Rule
 from pocketprune.compression.schedules import Schedule
+from pocketprune.quantization.options import QuantizationOptions
 
 CRITERIA = {"L1": "l1", "L2": "l2", "geometric_median": "geometric_median"}
 MULTIPLE = 8
 """Kept counts are multiples of it where layers are ranked one by one."""
 LEAST_KEPT = 0.1
 """Share of each layer that stays at least where filters of all layers compete to save FLOPs."""
+OVERFLOW_BITS = 7
+"""Bits of a weight with which the sums of processors without integer dot products do not overflow."""
 BN_SAMPLES, TRAIN_STEPS = 2000, 200
 
 
@@ -106,6 +110,31 @@ def filter_pruning_of(config: Mapping[str, Any]) -> FilterPruning:
     if len(found) != 1:
         raise UserError(f"{len(found)} entries of filter_pruning given; one is accepted", argument="compression")
     return _resolved(config, *found[0])
+
+
+def quantization_of(config: Mapping[str, Any], scopes: Scopes) -> QuantizationOptions | None:
+    """Return the quantisation that a checked configuration asks for; None where it asks for none.
+
+    Raises:
+        UserError: more than one is asked for, or scopes mean nothing.
+    """
+    listed = config["compression"]
+    found = [e for e in ([listed] if isinstance(listed, Mapping) else listed) if e["algorithm"] == QUANTIZATION]
+    if not found:
+        return None
+    if len(found) > 1 or "target_scopes" in found[0]:
+        wrong = "target_scopes" if len(found) == 1 else f"{len(found)} entries of quantization"
+        raise UserError(f"{wrong} given; one entry, with ignored_scopes or not, is accepted", argument="compression")
+    entry = found[0]
+    ignored = (*_texts(config.get("ignored_scopes")), *_texts(entry.get("ignored_scopes")))
+    if entry.get("validate_scopes", True):
+        scopes.check(ignored, "compression.ignored_scopes")
+    weights = entry.get("weights", {}).get("bits", OVERFLOW_BITS if entry.get("overflow_fix") == "enable" else 8)
+    return QuantizationOptions(
+        weight_bits=weights,
+        activation_bits=entry.get("activations", {}).get("bits", 8),
+        ignore=tuple(sorted(scopes.layers(ignored) & scopes.in_integers)),
+    )
 
 
 def _resolved(config: Mapping[str, Any], entry: Mapping[str, Any], path: str) -> FilterPruning:

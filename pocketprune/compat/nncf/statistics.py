@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 GIGA, MEGA = 1e9, 1e6
 
@@ -67,14 +68,14 @@ class PrunedModelStatistics:
         return "\n".join(
             (
                 "Statistics by pruned layers:",
-                _table(("Layer's name", "Weight's shape", "Mask's shape", "Filter pruning level"), layers),
+                table(("Layer's name", "Weight's shape", "Mask's shape", "Filter pruning level"), layers),
                 *(
-                    ("Layers left alone:", _table(("Layer's name", "Reason"), self.left_alone))
+                    ("Layers left alone:", table(("Layer's name", "Reason"), self.left_alone))
                     if self.left_alone
                     else ()
                 ),
                 "Statistics of the pruned model:",
-                _table(("#", "Full", "Current", "Pruning level"), model),
+                table(("#", "Full", "Current", "Pruning level"), model),
                 "Prompt: statistic pruning level = 1 - statistic current / statistic full.",
             )
         )
@@ -97,7 +98,7 @@ class FilterPruningStatistics:
             (f"Target {mode} pruning level", f"{self.target_pruning_level:.3f}"),
         ]
         head = "Statistics of the filter pruning algorithm:"
-        return f"{self.model_statistics.to_str()}\n{head}\n{_table(('Statistic name', 'Value'), rows)}"
+        return f"{self.model_statistics.to_str()}\n{head}\n{table(('Statistic name', 'Value'), rows)}"
 
 
 @dataclass(frozen=True)
@@ -105,16 +106,17 @@ class NNCFStatistics:
     """The statistics of every algorithm of a configuration; None for those that are not in it."""
 
     filter_pruning: FilterPruningStatistics
-    quantization: None = field(default=None)
-    magnitude_sparsity: None = field(default=None)
-    rb_sparsity: None = field(default=None)
+    quantization: Any = None
+    magnitude_sparsity: None = None
+    rb_sparsity: None = None
 
     def to_str(self) -> str:
         """Return all tables."""
-        return self.filter_pruning.to_str()
+        own = [self.filter_pruning] if self.quantization is None else [self.filter_pruning, self.quantization]
+        return "\n".join(each.to_str() for each in own)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return rows in a frame of plus signs and dashes."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     frame = "+".join(["", *("-" * (width + 2) for width in widths), ""])

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
-from pocketprune.compat.nncf import NNCFConfig, create_compressed_model
+from pocketprune.compat.nncf import NNCFConfig, create_compressed_model, register_default_init_args
 
 PAGE = (Path(__file__).parents[3] / "docs" / "from_nncf.md").read_text(encoding="utf-8")
 
@@ -37,6 +38,7 @@ def test_the_configurations(text: str) -> None:
     )
     config = NNCFConfig.from_dict(json.loads(text))
     config["input_info"]["sample_size"] = [1, 3, 16, 16]
+    register_default_init_args(config, [torch.randn(8, 3, 16, 16)])
     ctrl, _ = create_compressed_model(net, config)
     target = ctrl.scheduler.target_level
     ctrl.scheduler.epoch_step(200)

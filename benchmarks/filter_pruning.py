@@ -81,7 +81,9 @@ class Bench:
         policy = {"share_of": "macs", "schedule": level, "seed": self.seed, **options, **left_alone}
         controller = pocketprune.compress(net, self.example, policy, self.batches)
         if row.ranking == "learned":
-            learn_ranking(controller, self._judged, Evolution(generations=self.flags.generations, seed=self.seed))
+            tried = self.flags.generations
+            learn = Evolution(generations=tried, population=max(2, tried // 4), samples=4, sigma=0.5, seed=self.seed)
+            learn_ranking(controller, self._judged, learn)
         return controller
 
     def _judged(self, net: nn.Module) -> float:

@@ -45,7 +45,7 @@ def telling(schedule: str) -> list[Row]:
 def wider(schedule: str) -> list[Row]:
     """Return the rows of all groups: criteria, then rankings and members."""
     rows = [own("at once", "l1"), own("at once", "taylor"), own("refit", "l1"), own("refit", "taylor")]
-    rows += [own("at once", name, ranking) for name in ("l1", "taylor") for ranking in ("global", "learned")]
+    rows += [own("at once", name, "global") for name in ("l1", "taylor")]
     rows += [own("at once", name, aggregate="leader") for name in ("l1", "taylor")]
     rows += [own(schedule, "l1"), own(schedule, "taylor", "global"), own("refit", "taylor", "global")]
     more = ("geometric_median", "bn_scale", "fisher", "gradient", "apoz", "mean_activation", "l2", "random")
@@ -55,4 +55,5 @@ def wider(schedule: str) -> list[Row]:
     rows += [own("at once", name, "global") for name in more[:-1]]
     rows += [own(name, "l1") for name in ("exponential", "exponential_with_bias", "linear") if name != schedule]
     rows += [own(schedule, "l1", "global"), own(schedule, "l1", aggregate="leader")]
+    rows += [own("at once", name, "learned") for name in ("l1", "taylor")]
     return rows

@@ -229,6 +229,25 @@ def show(rows: list[dict[str, Any]]) -> None:
     print(table(head, body))
 
 
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draw accuracy against sparsity, round by round: tickets and random ones, the mean and the range of the seeds."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 3.2), layout="constrained")
+    axes = figure.subplots()
+    levels = sorted({row["level"] for row in rows})
+    for kind, title in (("ticket", "ticket"), ("random", "random ticket")):
+        found = [[100 * r[kind] for r in rows if r["level"] == level and r[kind] is not None] for level in levels]
+        shown = [(100 * (1 - level), values) for level, values in zip(levels, found, strict=True) if values]
+        left = [x for x, _ in shown]
+        axes.plot(left, [mean(values) for _, values in shown], marker="o", label=title)
+        axes.fill_between(left, [min(v) for _, v in shown], [max(v) for _, v in shown], alpha=0.2)
+    axes.set(xscale="log", xlabel="weights left, %", ylabel="accuracy, %")
+    axes.invert_xaxis()
+    axes.legend()
+    figure.savefig(path, dpi=110)
+
+
 def flags_of() -> argparse.Namespace:
     parser = arguments(__doc__ or "")
     parser.add_argument("--methods", nargs="*", choices=METHODS, default=METHODS)
@@ -245,6 +264,7 @@ def flags_of() -> argparse.Namespace:
     parser.add_argument("--mlp_epochs", type=float, default=15)
     parser.add_argument("--mlp_rounds", type=int, default=8)
     parser.add_argument("--results", type=Path, default=Path("sparsity.jsonl"), help="file that rows are appended to")
+    parser.add_argument("--draw", type=Path, default=None, help="picture of the lottery's rounds")
     parser.add_argument("--table", action="store_true", help="only print the tables of --results")
     return parser.parse_args()
 
@@ -265,6 +285,8 @@ def main() -> None:
                     if (method, level, seed) not in done:
                         keep(flags.results, measure(bench, method, level, seed))
     show(known(flags.results))
+    if flags.draw is not None:
+        draw(known(flags.results), flags.draw)
 
 
 if __name__ == "__main__":

@@ -160,8 +160,8 @@ class Controller:
         Raises:
             UserError: another number of levels, or one that is no level.
         """
-        if len(levels) != len(self.planner.scopes):
-            raise UserError(f"{len(levels)} given for {len(self.planner.scopes)} rules", argument="levels")
+        if not isinstance(levels, Sequence) or len(levels) != len(self.planner.scopes):
+            raise UserError(f"{levels!r} given for {len(self.planner.scopes)} rules", argument="levels")
         for level in levels:
             check_option("levels", level, FRACTION)
         self._update(list(zip(range(len(self.planner.scopes)), levels, strict=True)), optimizer)

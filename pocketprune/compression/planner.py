@@ -62,7 +62,7 @@ class Planner:
         self.coefficients: dict[str, tuple[float, float]] = {}
         for scope in self.scopes:
             self._check(scope)
-        if policy.refit and source.batches is None:
+        if policy.refit and next(iter(source.each()), None) is None:
             raise UserError("none given; a policy with refit=True needs some", argument="batches")
 
     def _check(self, scope: Scope) -> None:
@@ -144,7 +144,10 @@ class Planner:
     def refitted_without(self, masked: Mapping[str, Tensor], batches: Iterable[ExampleInputs]) -> nn.Module:
         """Return the network without these channels, refitted on batches of inputs to what it is now."""
         self._follow_device()
-        return refitted_network(self._source.structure, masked, list(self.inputs(batches)))
+        inputs = list(self.inputs(batches))
+        if not inputs:
+            raise UserError("empty; at least one batch is needed", argument="refit")
+        return refitted_network(self._source.structure, masked, inputs)
 
     def inputs(self, batches: Iterable[Any]) -> Iterable[Any]:
         """Return the inputs of batches, with labels or without, on the network's device."""

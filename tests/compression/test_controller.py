@@ -315,8 +315,28 @@ def test_what_cannot_be_done_is_refused_at_once(policy: dict[str, Any], message:
 def test_batches_must_last() -> None:
     with pytest.raises(UserError, match=r"^batches: can be read only once"):
         compress(conv_net(), EXAMPLE, {}, (batch for batch in [EXAMPLE]))
-    with pytest.raises(UserError, match=r"^batches: none given; 'taylor' needs some$"):
-        compress(conv_net(), EXAMPLE, {"criterion": "taylor"})
+    for batches, message in (
+        (None, "none given; 'taylor' needs some"),
+        ([], "empty; 'taylor' needs at least one"),
+        ([EXAMPLE], "without labels; 'taylor' needs pairs"),
+        (EXAMPLE, "Tensor given; a list or a data loader is accepted"),
+        (5, "int given; a list or a data loader is accepted"),
+    ):
+        with pytest.raises(UserError, match=f"^batches: {message}"):
+            compress(conv_net(), EXAMPLE, {"criterion": "taylor"}, batches)
+
+
+def test_a_controller_refuses_what_it_cannot_use() -> None:
+    controller = compress(conv_net(), EXAMPLE, {})
+    for levels in ([0.1, 0.2], [1.0], 0.5):
+        with pytest.raises(UserError, match=r"^levels: "):
+            controller.set_levels(levels)
+    with pytest.raises(UserError, match=r"^state: not the state of a controller$"):
+        controller.load_state_dict({})
+    with pytest.raises(UserError, match=r"^refit: empty"):
+        controller.remove(refit=[])
+    with pytest.raises(UserError, match=r"^batches: empty"):
+        controller.remove(adapt=[])
 
 
 class Named(nn.Module):

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from pocketprune.channel_pruning.searching import layer_latency
 from pocketprune.common.errors import UserError
 from pocketprune.compression.controller import compress
 from pocketprune.compression.latency import MeasuredLatency
+from tests.compression.clock import steady_clock
 
 EXAMPLE = torch.randn(2, 3, 8, 8)
 
@@ -24,23 +23,7 @@ def conv_net(width: int = 8) -> nn.Module:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Times that follow from the widths alone, and what has been timed."""
-    timed: list[str] = []
-
-    def layer(_self: object, node: object, contraction: object) -> Callable[[int, int], float]:
-        def measure(inputs: int, outputs: int) -> float:
-            timed.append(f"{node} {inputs} {outputs}")
-            return 0.01 + 0.001 * inputs * outputs
-
-        return measure
-
-    def whole(net: torch.nn.Module, *_args: object, **_more: object) -> float:
-        timed.append("whole")
-        return 0.5 + sum(p.numel() for p in net.parameters()) / 1000
-
-    monkeypatch.setattr(layer_latency.LatencyCost, "_measure", layer)
-    monkeypatch.setattr(layer_latency, "measure_latency", whole)
-    return timed
+    return steady_clock(monkeypatch)
 
 
 @pytest.mark.parametrize("level", [0.1, 0.4])

@@ -12,6 +12,7 @@ import run
 from learners import measuring
 from learners.filter import level
 from tests.command_line import refusal, report_of, succeed
+from tests.compression.clock import steady_clock
 from tests.learners.filter.small import small_run
 
 
@@ -95,6 +96,22 @@ def test_without_pyyaml_the_extra_is_named(
     line = refusal(capsys, *small_run(tmp_path, f"--fp_policy={tmp_path / 'policy.yml'}"))
     assert line.startswith(f"--fp_policy={tmp_path / 'policy.yml'}: needs pyyaml")
     assert "pocketprune[policies]" in line
+
+
+def test_a_share_of_the_latency_is_met_by_times_that_the_workdir_keeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    timed = steady_clock(monkeypatch)
+    flags = ["--fp_share_of=latency", "--nb_epochs=1", "--fp_schedule=one_shot", "--fp_ranking=global"]
+    assert "--fp_level=0.99: 0.99 given; 0 to 0." in refusal(capsys, *small_run(tmp_path, *flags, "--fp_level=0.99"))
+    assert not list((tmp_path / "out").glob("*"))
+    succeed(*small_run(tmp_path, *flags, "--fp_level=0.4"))
+    assert (tmp_path / "out" / "latency.json").exists()
+    timed.clear()
+    succeed(*small_run(tmp_path, *flags, "--fp_level=0.4"))
+    assert not timed
+    kept = [layer["kept"] for layer in report_of(tmp_path / "out")["layers"]]
+    assert sum(kept) < 8 + 12 + 12 + 10
 
 
 def test_the_layers_command_writes_a_policy_that_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -108,16 +108,16 @@ def pruned(subject: Subject, share: float, flags: argparse.Namespace, **options:
 
 METHODS: dict[str, dict[str, object]] = {
     "default": {},
-    "before": {"allocation": "uniform", "metric": "norm", "depthwise": False},
-    "allocation": {"metric": "norm", "depthwise": False},
-    "metric": {"allocation": "uniform", "depthwise": False},
-    "depthwise": {"allocation": "uniform", "metric": "norm"},
+    "before": {"allocation": "uniform", "depthwise": False},
+    "allocation": {"depthwise": False},
+    "depthwise": {"allocation": "uniform"},
+    "metric": {"metric": "divergence"},
     "lasso": {"selection": "lasso"},
     "couple": {"shared_input": "couple"},
     "points10": {"points_per_layer": 10},
 }
 """Rows by PocketPrune: what differs from the default options with `obs`, all positions and streams kept. `before` has
-none of the mechanisms, the three rows after it have one each."""
+none of the mechanisms, the two rows after it have one each, `metric` has one more than the default."""
 
 
 def torch_pruning(subject: Subject, share: float, method: str) -> nn.Module:

@@ -47,10 +47,10 @@ class PruningOptions:
         accept=("divergence", "uniform"),
     )
     metric: str = option(
-        "divergence",
-        "how selection weighs a layer's outputs: divergence (by what their errors do to the network's output) or norm "
-        "(by the scale of the batch norm that follows)",
-        accept=("divergence", "norm"),
+        "norm",
+        "how selection weighs a layer's outputs: norm (by the scale of the batch norm that follows) or divergence (by "
+        "what their errors do to the network's output)",
+        accept=("norm", "divergence"),
     )
     points_per_layer: int = option(
         10, "positions per image and layer that the statistics come from; 0: all", accept=COUNT_OR_ZERO

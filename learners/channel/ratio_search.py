@@ -156,7 +156,7 @@ class RatioSearch:
         watch.finish(result)
         self.context.say(
             f"{method}: {len(result.history)} roll-outs in {result.seconds:.0f} s; best on the held-out images "
-            f"{result.score.accuracy:.2%} at {result.share:.2%} of {problem.budget.kind}"
+            f"{_words(result.score)} at {result.share:.2%} of {problem.budget.kind}"
         )
         return result
 
@@ -175,16 +175,14 @@ class RatioSearch:
             agreed: Score = gather_objects(env.judge(pruned))[0]
             return agreed  # one opinion, should the processes' arithmetic differ
 
-        counts, scored = decide(problem, found, score)
+        counts, scored = decide(problem, found, score, self.settings)
         if measured:
             counts = on_time(counts, scored, measured, problem.budget.share)
             shares = ", ".join(f"{share:.1%}" for share in measured.values())
             self.context.say(f"Finalists, timed: {shares} of the dense network's latency")
         self._keep_finalists(problem, found.method, counts, scored)
-        shown = ", ".join(f"{score.accuracy:.2%}" for _, score in scored)
-        self.context.say(
-            f"Finalists, pruned as at the end of the run: {shown} on the held-out images (the last one: uniform)"
-        )
+        shown = "; ".join(_words(score) for _, score in scored)
+        self.context.say(f"Finalists on the held-out images, pruned as at the end of the run, uniform last: {shown}")
         return counts
 
     def _latency_share(self, pruned: nn.Module, env: PruningEnvironment) -> float:
@@ -217,6 +215,10 @@ class RatioSearch:
         picture = draw_sensitivity(table)
         save_picture(self.workdir / "sensitivity.png", picture)
         self.context.recorder.image("search/sensitivity", picture, 0)
+
+
+def _words(score: Score) -> str:
+    return f"{score.accuracy:.2%} (divergence {score.divergence:.4f})"
 
 
 def search_settings(config: Config) -> SearchSettings:

@@ -26,7 +26,7 @@ def test_direct_searches_find_the_best_of_four_thousand_networks(method: str, sh
 
 
 @pytest.mark.parametrize("share", [0.5, 0.3])
-@pytest.mark.parametrize("method", ["netadapt", "sensitivity"])
+@pytest.mark.parametrize("method", ["netadapt", "sensitivity", "curvature"])
 def test_greedy_searches_come_near_it_and_far_above_uniform(method: str, share: float) -> None:
     best = brute_force(Problem(three_layers(), Budget(share=share)))
     uniform = search(three_layers(), Budget(share=share), method="uniform").score.accuracy
@@ -152,7 +152,7 @@ def test_too_few_rollouts_for_the_agent() -> None:
 def test_unknown_search_and_policy() -> None:
     with pytest.raises(UserError, match="method: 'ppo' given; expected one of dp, ddpg"):
         search(three_layers(), Budget(), method="ppo")
-    with pytest.raises(UserError, match="reward_policy: 'top5' given; expected one of accuracy, flops"):
+    with pytest.raises(UserError, match="reward_policy: 'top5' given; expected one of divergence, accuracy"):
         search(three_layers(), Budget(), method="dp", settings=SearchSettings(reward_policy="top5"))
 
 

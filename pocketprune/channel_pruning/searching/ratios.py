@@ -75,10 +75,10 @@ def search_ratios(
         batches: batches of training inputs, for the moments: tensors, tuples of arguments or dicts of keyword
             arguments.
         budget: share of the dense network's MACs to keep, in (0, 1], or a `Budget` of another kind.
-        held_out: batches of images, or of (images, labels), that are not among `batches`. Without labels, networks are
-            compared by the divergence from the dense network's predictions. It may also be a function that returns a
-            number for a network, where higher is better. With a task: batches of inputs alone, by default a fifth of
-            those of `batches`, which then take no part in the moments.
+        held_out: batches of images, or of (images, labels), that are not among `batches`. Networks are compared by the
+            divergence from the dense network's predictions, unless `settings` ask for a reward that takes labels. It
+            may also be a function that returns a number for a network, where higher is better. With a task: batches of
+            inputs alone, by default a fifth of those of `batches`, which then take no part in the moments.
         task: what the network is for: networks are compared by its metric, or if it has none by its divergence from
             the dense network. None stands for a classifier.
         method: one of `pocketprune.search.SEARCHES`.
@@ -119,7 +119,7 @@ def search_ratios(
         return environment.judge(pruned.net.eval())
 
     measured: dict[Values, float] = {}
-    chosen, scored = decide(problem, found, score)
+    chosen, scored = decide(problem, found, score, settings)
     if measured:
         chosen = on_time(chosen, scored, measured, budget.share)
         _warn_if_late(measured[chosen], budget.share)
@@ -179,7 +179,6 @@ def _shared_out(batches: Sequence[ExampleInputs], held_out: Any, task: Task | No
 
 
 def _reward(held_out: Any) -> str:
-    """Return the reward for the held-out images: the divergence if they have no labels, else the accuracy."""
-    if isinstance(held_out, TaskInputs):
-        return "divergence" if held_out.task.metric is None else "accuracy"
-    return "divergence" if not callable(held_out) and all(isinstance(b, Tensor) for b in held_out) else "accuracy"
+    """Return the reward for the held-out inputs: the metric of a task that has one, else the divergence."""
+    has_metric = isinstance(held_out, TaskInputs) and held_out.task.metric is not None
+    return "accuracy" if has_metric else "divergence"

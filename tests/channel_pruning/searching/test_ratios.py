@@ -32,7 +32,7 @@ def test_the_ratios_found_meet_the_budget_and_are_a_target() -> None:
     result = prune_channels(net, images(), found.ratios, options=OPTIONS)
     assert result.macs / result.dense_macs == pytest.approx(found.share)
     assert abs(found.share - 0.5) <= 0.005
-    assert found.score.accuracy == max(score.accuracy for _, score in found.finalists)
+    assert found.score.divergence == min(score.divergence for _, score in found.finalists)
     assert any(rollout.kind == "rollout" for rollout in found.history)
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
 

@@ -154,6 +154,7 @@ def test_a_finalist_that_is_measured_to_be_too_slow_is_not_chosen(
 ) -> None:
     shares, said = {(4,): 1.04, (2,): 0.7}, []
     search = object.__new__(ratio_search.RatioSearch)
+    search.settings = None
     search.context = SimpleNamespace(say=said.append, images=torch.zeros)
     search.config, search.workdir = SimpleNamespace(run=SimpleNamespace(latency_batch=2)), tmp_path
     env = SimpleNamespace(
@@ -167,7 +168,7 @@ def test_a_finalist_that_is_measured_to_be_too_slow_is_not_chosen(
         net.counts = counts
         return net
 
-    def decided(_problem: object, _found: object, score: Callable[[tuple[int, ...]], Score]) -> tuple:
+    def decided(_problem: object, _found: object, score: Callable[[tuple[int, ...]], Score], *_) -> tuple:
         return (4,), [(counts, score(counts)) for counts in shares]
 
     monkeypatch.setattr(ratio_search, "finalists", lambda *_: list(shares))

@@ -23,6 +23,7 @@ from learners.reporting.search_pictures import draw_sensitivity, save_picture
 from pocketprune.channel_pruning.searching.environment import PruningEnvironment
 from pocketprune.channel_pruning.searching.layer_latency import LatencyCost
 from pocketprune.channel_pruning.searching.parallel import scorer
+from pocketprune.channel_pruning.searching.ratios import latency_share, on_time
 from pocketprune.channel_pruning.searching.statistics import ROLLOUT_SELECTION
 from pocketprune.search import (
     Budget,
@@ -165,16 +166,28 @@ class RatioSearch:
             self._keep_finalists(problem, found.method, found.values, [(found.values, found.score)])
             return found.values
 
+        measured: dict[Values, float] = {}
+
         def score(counts: Values) -> Score:
-            pruned = env.judge(prune(env.ratios(counts)).eval())
-            agreed: Score = gather_objects(pruned)[0]
+            pruned = prune(env.ratios(counts)).eval()
+            if problem.budget.kind == "latency":
+                measured[counts] = gather_objects(self._latency_share(pruned, env))[0]
+            agreed: Score = gather_objects(env.judge(pruned))[0]
             return agreed  # one opinion, should the processes' arithmetic differ
 
         counts, scored = decide(problem, found, score, self.settings)
+        if measured:
+            counts = on_time(counts, scored, measured, problem.budget.share)
+            shares = ", ".join(f"{share:.1%}" for share in measured.values())
+            self.context.say(f"Finalists, timed: {shares} of the dense network's latency")
         self._keep_finalists(problem, found.method, counts, scored)
         shown = "; ".join(_words(score) for _, score in scored)
         self.context.say(f"Finalists on the held-out images, pruned as at the end of the run, uniform last: {shown}")
         return counts
+
+    def _latency_share(self, pruned: nn.Module, env: PruningEnvironment) -> float:
+        images = self.context.images(self.config.run.latency_batch)
+        return latency_share(pruned, env.structure.traced.net, images)
 
     def _keep_finalists(
         self, problem: Problem, method: str, chosen: Values, scored: Sequence[tuple[Values, Score]]

@@ -121,7 +121,8 @@ def search_ratios(
     measured: dict[Values, float] = {}
     chosen, scored = decide(problem, found, score, settings)
     if measured:
-        chosen = _on_time(chosen, scored, measured, budget)
+        chosen = on_time(chosen, scored, measured, budget.share)
+        _warn_if_late(measured[chosen], budget.share)
     finalists = tuple((environment.ratios(values), each) for values, each in scored)
     return FoundRatios(
         environment.ratios(chosen),
@@ -139,24 +140,29 @@ def latency_share(net: nn.Module, dense: nn.Module, inputs: ExampleInputs) -> fl
     return median(mine for mine, _ in times) / median(whole for _, whole in times)
 
 
-def _on_time(
-    chosen: Values, scored: Sequence[tuple[Values, Score]], measured: Mapping[Values, float], budget: Budget
+def on_time(
+    chosen: Values, scored: Sequence[tuple[Values, Score]], measured: Mapping[Values, float], share: float
 ) -> Values:
-    """Return the best of the finalists that meet a latency budget as measured; if none does, the quickest, and warn."""
-    most = budget.share + NOISE
-    if measured[chosen] <= most:
+    """Return the best of the finalists that meet a latency budget as measured; if none does, the quickest.
+
+    Args:
+        chosen: the best of them all.
+        scored: every finalist and its score.
+        measured: its latency as a share of the dense network's.
+        share: the budget.
+    """
+    meeting = [entry for entry in scored if measured[entry[0]] <= share + NOISE]
+    if measured[chosen] <= share + NOISE:
         return chosen
-    meeting = [entry for entry in scored if measured[entry[0]] <= most]
     if meeting:
         return max(meeting, key=lambda entry: (entry[1].accuracy, -entry[1].loss))[0]
-    quickest = min(measured, key=lambda values: measured[values])
-    warnings.warn(
-        f"the latency budget is not met: {budget.share:.1%} of the dense network's asked, "
-        f"{measured[quickest]:.1%} measured",
-        PruningWarning,
-        stacklevel=3,
-    )
-    return quickest
+    return min(measured, key=lambda values: measured[values])
+
+
+def _warn_if_late(reached: float, asked: float) -> None:
+    if reached > asked + NOISE:
+        late = f"{asked:.1%} of the dense network's asked, {reached:.1%} measured"
+        warnings.warn(f"the latency budget is not met: {late}", PruningWarning, stacklevel=3)
 
 
 def _shared_out(batches: Sequence[ExampleInputs], held_out: Any, task: Task | None) -> tuple[Sequence[Any], Any]:

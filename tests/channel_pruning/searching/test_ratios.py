@@ -116,9 +116,14 @@ def test_layers_to_be_left_alone_are_not_searched() -> None:
 
 
 def test_a_latency_budget_is_judged_by_what_is_measured() -> None:
-    values, scores = [(4,), (3,), (2,)], [Score(0.9, 1, 1), Score(0.8, 1, 1), Score(0.7, 1, 1)]
-    scored, budget = list(zip(values, scores, strict=True)), Budget("latency", 0.8)
-    assert ratios._on_time((4,), scored, dict(zip(values, (0.81, 0.7, 0.6), strict=True)), budget) == (4,)
-    assert ratios._on_time((4,), scored, dict(zip(values, (1.04, 0.8, 0.6), strict=True)), budget) == (3,)
+    values = [(4,), (3,), (2,)]
+    scored = [(value, Score(0.5 + 0.1 * value[0], 1, 1)) for value in values]
+
+    def chosen(*shares: float) -> tuple[int, ...]:
+        return ratios.on_time((4,), scored, dict(zip(values, shares, strict=True)), 0.8)
+
+    assert chosen(0.81, 0.7, 0.6) == (4,)
+    assert chosen(1.04, 0.8, 0.6) == (3,)
+    assert chosen(1.04, 0.95, 0.9) == (2,)
     with pytest.warns(pocketprune.PruningWarning, match=r"not met: 80.0% .* asked, 90.0% measured"):
-        assert ratios._on_time((4,), scored, dict(zip(values, (1.04, 0.95, 0.9), strict=True)), budget) == (2,)
+        ratios._warn_if_late(0.9, 0.8)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
 
 import run
+from learners.channel import ratio_search
 from learners.channel.search_watch import SearchWatch
 from nets import create_net
+from pocketprune.search import Budget, Score
 
 FLAGS = (
     "--learner=channel", "--cp_prune_option=auto", "--resnet_size=8", "--resnet_version=1", "--resnet_shortcut=pad",
@@ -142,3 +147,34 @@ def test_bad_input_is_told_in_one_line(
 ) -> None:
     assert words in _refusal(capsys, weights, tmp_path, *flags)
     assert not (tmp_path / "ratio.list").exists()
+
+
+def test_a_finalist_that_is_measured_to_be_too_slow_is_not_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares, said = {(4,): 1.04, (2,): 0.7}, []
+    search = object.__new__(ratio_search.RatioSearch)
+    search.settings = None
+    search.context = SimpleNamespace(say=said.append, images=torch.zeros)
+    search.config, search.workdir = SimpleNamespace(run=SimpleNamespace(latency_batch=2)), tmp_path
+    env = SimpleNamespace(
+        ratios=lambda counts: counts,
+        judge=lambda net: Score(net.counts[0] / 10, 0.0, 0.0),
+        structure=SimpleNamespace(traced=SimpleNamespace(net=nn.Identity())),
+    )
+
+    def pruned(counts: tuple[int, ...]) -> nn.Module:
+        net = nn.Identity()
+        net.counts = counts
+        return net
+
+    def decided(_problem: object, _found: object, score: Callable[[tuple[int, ...]], Score], *_) -> tuple:
+        return (4,), [(counts, score(counts)) for counts in shares]
+
+    monkeypatch.setattr(ratio_search, "finalists", lambda *_: list(shares))
+    monkeypatch.setattr(ratio_search, "decide", decided)
+    monkeypatch.setattr(ratio_search, "latency_share", lambda net, *_: shares[net.counts])
+    problem = SimpleNamespace(budget=Budget("latency", 0.8), cost=sum, full_cost=8.0)
+    assert search._choose(env, problem, SimpleNamespace(method="dp"), pruned) == (2,)
+    assert said[0] == "Finalists, timed: 104.0%, 70.0% of the dense network's latency"
+    assert [f["chosen"] for f in json.loads((tmp_path / "search.json").read_text())["finalists"]] == [False, True]

@@ -111,7 +111,8 @@ class QuantizedPruningController(FilterPruningController):
         own, theirs = self._prepared.quantizers, smaller.quantizers
         for layer in smaller.layers:
             if layer.key in own.weights:
-                scale, taken = own.weight(layer.key).scale, rows.get(layer.weight)
+                scale: Tensor = own.weight(layer.key).scale
+                taken = rows.get(layer.weight)
                 scale = scale if taken is None else scale[taken.to(scale.device)]
                 if scale.shape == theirs.weight(layer.key).scale.shape:
                     theirs.weight(layer.key).scale.copy_(scale)

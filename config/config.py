@@ -12,7 +12,7 @@ from config.distillation import DistillationConfig
 from config.filter_pruning import FilterPruningConfig
 from config.flags import parse
 from config.net import NetConfig
-from config.quantization import QuantizationConfig
+from config.quantization import NonUniformConfig, QuantizationConfig, UniformConfig
 from config.run import RunConfig
 from config.search import DdpgConfig, SearchConfig
 from config.settings import Concern, argument_of
@@ -36,6 +36,8 @@ class Config:
     filter_pruning: FilterPruningConfig = field(default_factory=FilterPruningConfig)
     sparsity: SparsityConfig = field(default_factory=SparsityConfig)
     quantization: QuantizationConfig = field(default_factory=QuantizationConfig)
+    uniform: UniformConfig = field(default_factory=UniformConfig)
+    non_uniform: NonUniformConfig = field(default_factory=NonUniformConfig)
 
     @classmethod
     def from_flags(cls, arguments: Sequence[str]) -> "Config":

@@ -15,7 +15,8 @@ class RunConfig(Concern):
     learner: str = setting(
         "full-prec",
         "what is done: full-prec trains the network as it is; channel prunes its channels by reconstruction; "
-        "filter masks channels while it trains the network, and removes them; quant turns a network into integers",
+        "filter masks channels while it trains the network, and removes them; quant turns a network into integers; "
+        "uniform and non-uniform simulate 2 to 8 bits, evenly spaced or by codebooks",
     )
     exec_mode: str = setting(
         "train",

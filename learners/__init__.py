@@ -14,6 +14,7 @@ from learners.context import RunContext
 from learners.filter.learner import FilterPruningLearner
 from learners.full_precision import FullPrecisionLearner
 from learners.quantized.learner import QuantizationLearner, quantized_after
+from learners.quantized.simulated import NonUniformLearner, UniformLearner
 from learners.sparse.learner import SparseLearner
 from pocketprune.common.errors import UserError
 from pocketprune.common.registry import resolve
@@ -26,6 +27,8 @@ LEARNERS: dict[str, type[Learner]] = {
     "filter": FilterPruningLearner,
     "sparse": SparseLearner,
     "quant": QuantizationLearner,
+    "uniform": UniformLearner,
+    "non-uniform": NonUniformLearner,
 }
 
 

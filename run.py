@@ -111,8 +111,14 @@ def run(config: Config) -> None:
             "export": learner.export,
             "layers": learner.layers,
         }
+        looks: dict[str, Callable[[], object]] = {
+            "summary": learner.summarise,
+            "sensitivity": learner.measure_sensitivity,
+        }
+        asked = [look for flag, look in looks.items() if getattr(config.run, flag) != "none"]
         with sole_run(config):
-            commands[config.run.exec_mode]()
+            for command in asked or [commands[config.run.exec_mode]]:
+                command()
 
 
 def build(config: Config, device: torch.device) -> Learner:

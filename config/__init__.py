@@ -14,7 +14,7 @@ from config.net import NetConfig
 from config.quantization import QuantizationConfig
 from config.run import RunConfig
 from config.search import DdpgConfig, SearchConfig
-from config.sparsity import SparsityConfig
+from config.sparsity import SparsityConfig, WeightSparseConfig
 from config.training import TrainConfig
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "SearchConfig",
     "SparsityConfig",
     "TrainConfig",
+    "WeightSparseConfig",
     "help_page",
     "short_name",
 ]

@@ -1,6 +1,7 @@
 """All settings of a run, as one object."""
 
 import dataclasses
+import shlex
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from config.quantization import NonUniformConfig, QuantizationConfig, UniformCon
 from config.run import RunConfig
 from config.search import DdpgConfig, SearchConfig
 from config.settings import Concern, argument_of
-from config.sparsity import SparsityConfig
+from config.sparsity import SparsityConfig, WeightSparseConfig
 from config.training import TrainConfig
 from pocketprune.common.errors import UserError
 
@@ -35,6 +36,7 @@ class Config:
     ddpg: DdpgConfig = field(default_factory=DdpgConfig)
     filter_pruning: FilterPruningConfig = field(default_factory=FilterPruningConfig)
     sparsity: SparsityConfig = field(default_factory=SparsityConfig)
+    weight_sparse: WeightSparseConfig = field(default_factory=WeightSparseConfig)
     quantization: QuantizationConfig = field(default_factory=QuantizationConfig)
     uniform: UniformConfig = field(default_factory=UniformConfig)
     non_uniform: NonUniformConfig = field(default_factory=NonUniformConfig)
@@ -57,6 +59,12 @@ class Config:
         """Return flag name -> value, for report.json."""
         concerns = dataclasses.asdict(self).values()
         return {name: value for concern in concerns for name, value in concern.items()}
+
+    def command_line(self) -> str:
+        """Return the command that starts this run: its flags that are not at their defaults."""
+        default = Config().as_dict()
+        flags = [f"--{name}={value}" for name, value in self.as_dict().items() if value != default[name]]
+        return shlex.join(["python", "run.py", *flags])
 
     def told(self, error: UserError) -> str:
         """Return an error's line with the flag and its value instead of the engine's argument."""

@@ -84,7 +84,7 @@ class FilterPruningConfig(Concern):
     )
     fp_regulariser: str = setting(
         Rule.regulariser,
-        "what makes channels small meanwhile: none, bn_scale (L1 on batch-norm scales) or group_lasso",
+        "what makes channels small meanwhile: none, bn_scale (L1 on batch-norm scales), group_lasso or l1",
         accept=("none", *REGULARISERS),
         argument="policy.regulariser",
     )
@@ -105,6 +105,11 @@ class FilterPruningConfig(Concern):
         "a .json or .yaml file that says all of the above, for each part of the network; --exec_mode layers writes a "
         "template",
         argument="policy",
+    )
+    compress: str = setting(
+        "",
+        "a Distiller schedule (.yaml) that says all of the above, the learning rates and when channels are removed",
+        argument="compress",
     )
     fp_nb_batches: int = setting(
         16, "batches of training images that criteria and the refit look at (at most one epoch)", accept=COUNT

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from config.settings import Concern, setting
 from pocketprune.common.options import COUNT, Interval
+from pocketprune.compat.distiller.summaries import SUMMARIES
+from pocketprune.compression.sensitivity import STRUCTURES
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,18 @@ class RunConfig(Concern):
         "workdir's pruned_model.pt; export writes it as ONNX, OpenVINO and torch.export files; layers shows the "
         "prunable layers and the channel groups and writes a ratio-list template, or with --learner filter a policy",
         accept=("train", "eval", "export", "layers"),
+    )
+    summary: str = setting(
+        "none",
+        "print a summary and end: sparsity (of every weight), compute (shapes and multiply-adds of every layer) or "
+        "model (modules); of the trained network with --exec_mode eval, else of the one that a run starts with",
+        accept=("none", *SUMMARIES),
+    )
+    sensitivity: str = setting(
+        "none",
+        "mask one weight at a time at levels from 0 to 0.95, by element, filter or channel, measure the network on the "
+        "validation images, write sensitivity.csv (and .png with the extra plots) to --workdir, and end",
+        accept=("none", *STRUCTURES),
     )
     workdir: str = setting(
         "", "folder for everything the run writes; none: one under runs/, named after network and data set"

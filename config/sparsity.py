@@ -7,7 +7,7 @@ form is the default start.
 from dataclasses import dataclass
 
 from config.settings import Concern, flag_of, setting
-from pocketprune.common.options import COUNT, COUNT_OR_ZERO, FRACTION, POSITIVE, Interval
+from pocketprune.common.options import COUNT, COUNT_OR_ZERO, FRACTION, POSITIVE, SHARE, Interval
 from pocketprune.compression.schedules import SCHEDULES, Schedule
 from pocketprune.numerics.projections import SETS
 from pocketprune.numerics.weight_patterns import UNSTRUCTURED
@@ -108,3 +108,28 @@ class SparsityConfig(Concern):
     )  # fmt: skip
     sp_rewind: bool = setting(True, "lottery: whether weights return; false goes on from the trained ones")
     sp_random_ticket: bool = setting(False, "lottery: also train a random ticket in the last round, as a control")
+
+
+@dataclass(frozen=True)
+class WeightSparseConfig(Concern):
+    """The settings of PocketFlow's weight-sparse learner."""
+
+    title = "PocketFlow's sparsity (--learner weight-sparse)"
+
+    ws_prune_ratio: float = setting(
+        0.75, "share of weights that is masked in the end", accept=FRACTION, argument="budget.level"
+    )
+    ws_prune_ratio_prtl: str = setting(
+        "optimal",
+        "how it is split over the layers: uniform, heurist (in proportion to the logarithm of their sizes) or optimal "
+        "(searched; weights are refitted in closed form for each roll-out)",
+        accept=("uniform", "heurist", "optimal"),
+    )
+    ws_search: str = setting("dp", "optimal: the search", accept=("dp", "ddpg", "anneal", "netadapt", "random"))
+    ws_nb_rlouts: int = setting(200, "optimal: roll-outs of the search", accept=COUNT)
+    ws_nb_rlouts_min: int = setting(50, "optimal: random roll-outs before the agent of ddpg acts", accept=COUNT)
+    ws_nb_iters_feval: int = setting(25, "optimal: validation batches that a roll-out is scored on", accept=COUNT)
+    ws_prune_ratio_exp: float = setting(3.0, "exponent of the ramp", accept=POSITIVE)
+    ws_iter_ratio_beg: float = setting(0.1, "share of the training when the ramp begins", accept=FRACTION)
+    ws_iter_ratio_end: float = setting(0.5, "share of the training when it ends", accept=SHARE, argument="ramp.end")
+    ws_mask_update_step: int = setting(500, "training steps between two choices of masks", accept=COUNT)

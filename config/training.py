@@ -39,12 +39,20 @@ class TrainConfig(Concern):
         "fine-tuning, and 0 means none",
         accept=NOT_NEGATIVE,
     )
-    lrn_rate_dcy: str = setting(
-        "piecewise",
-        "how the learning rate falls: piecewise (in the network's own steps), cosine or constant",
+    lrn_rate_dcy: str | None = setting(
+        None,
+        "how the learning rate falls: piecewise (in the network's own steps), cosine or constant; its own: piecewise, "
+        "or what --ft_recipe says",
         accept=("piecewise", "cosine", "constant"),
     )
     warmup: float = setting(0.0, "cosine: share of the schedule in which the rate first rises", accept=FRACTION)
+    ft_recipe: str = setting(
+        "fitted",
+        "how a network is trained that was pruned before: fitted (a first rate that suits the length, a warm-up, half "
+        "a cosine, gradients clipped to a norm of 1; --lrn_rate_init, --lrn_rate_dcy, --warmup and --clip_norm change "
+        "these) or pocketflow (like a new one, its schedule shortened)",
+        accept=("fitted", "pocketflow"),
+    )
     label_smoothing: float = flag_of(TrainSettings, "label_smoothing")
     ema_decay: float = flag_of(TrainSettings, "ema_decay")
     clip_norm: float = flag_of(TrainSettings, "clip_norm")

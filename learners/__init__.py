@@ -16,6 +16,7 @@ from learners.full_precision import FullPrecisionLearner
 from learners.quantized.learner import QuantizationLearner, quantized_after
 from learners.quantized.simulated import NonUniformLearner, UniformLearner
 from learners.sparse.learner import SparseLearner
+from learners.sparse.weight_sparse import WeightSparseLearner
 from pocketprune.common.errors import UserError
 from pocketprune.common.registry import resolve
 
@@ -26,6 +27,7 @@ LEARNERS: dict[str, type[Learner]] = {
     "channel": ChannelPruningLearner,
     "filter": FilterPruningLearner,
     "sparse": SparseLearner,
+    "weight-sparse": WeightSparseLearner,
     "quant": QuantizationLearner,
     "uniform": UniformLearner,
     "non-uniform": NonUniformLearner,

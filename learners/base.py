@@ -14,9 +14,12 @@ from learners.listing import show_layers
 from learners.measuring import Row, accuracy, costs
 from learners.reporting import exports, report
 from learners.reporting.stages import COLUMNS, Column, stage_table
-from learners.start import load_start, unfinished_phases
+from learners.sensitivity import write_sensitivity
+from learners.start import DENSE, load_start, unfinished_phases
 from pocketprune.common.errors import UserError
+from pocketprune.compat.distiller.summaries import model_summary
 from pocketprune.deploy.export import check_extra
+from pocketprune.reporting.run_page import write_page
 from pocketprune.training.distributed import is_main
 
 
@@ -88,6 +91,20 @@ class Learner(ABC):
         net = self.trained_net()
         exports.write_files(self.run, net, stem=f"{self.result(net)}_model")
 
+    def looked_at(self) -> nn.Module:
+        """Return the network that is looked at: the trained one with --exec_mode eval, else what a run starts with."""
+        if self.run.config.run.exec_mode == "eval":
+            return self.trained_net()
+        return load_start(self.run) or self.run.net
+
+    def summarise(self) -> None:
+        """Print the summary of the network that --summary names."""
+        self.run.say(model_summary(self.looked_at(), self.run.config.run.summary, self.run.example))
+
+    def measure_sensitivity(self) -> None:
+        """Mask one weight at a time, measure the network, and write what comes out."""
+        write_sensitivity(self.run, self.looked_at())
+
     def layers(self) -> None:
         """Show what can be pruned, and write a template to edit."""
         show_layers(self.run)
@@ -132,6 +149,8 @@ class Learner(ABC):
             "dataset": config.data.dataset,
             "learner": config.run.learner,
             "config": config.as_dict(),
+            "command": config.command_line(),
+            "phases": [*self.phases, DENSE],
             "device": str(run.device),
             "seed": config.run.seed,
             **stages,
@@ -145,6 +164,8 @@ class Learner(ABC):
         text = self._table(rows)
         run.recorder.text("report", "\n".join(f"    {line}" for line in text.splitlines()), 0)
         run.recorder.close()
+        if is_main():
+            write_page(run.workdir)
         written = ", ".join(sorted(path.name for path in run.workdir.iterdir() if not path.name.startswith(".")))
         run.say(f"\n{text}\n\n{run.workdir} holds {written}")
         return whole

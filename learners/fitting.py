@@ -1,13 +1,16 @@
 """Training a network of the run, resumable, its seconds on a clock."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
 from learners.context import RunContext
+from pocketprune.training.best import Best, Quality
 from pocketprune.training.callbacks import Callback
 from pocketprune.training.distillation import Distillation
-from pocketprune.training.loop import train
+from pocketprune.training.loop import TrainResult, train
+from pocketprune.training.metrics import evaluate
 from pocketprune.training.state import TrainSettings
 from pocketprune.training.tasks import Classification, Task
 
@@ -21,7 +24,8 @@ def fit(
     *,
     teacher: nn.Module | None = None,
     callbacks: Sequence[Callback] = (),
-) -> None:
+    keep_best: bool = False,
+) -> TrainResult:
     """Train `net` in place, or go on with its training.
 
     Args:
@@ -29,7 +33,13 @@ def fit(
         clock: takes the seconds of the whole training, those before it was resumed included.
         teacher: the network whose softened outputs are learned too.
         callbacks: what else takes part in the training.
+        keep_best: end with the best state on the validation split, the start included, and not with the last one.
     """
+
+    def quality(net: nn.Module) -> Quality:
+        found = evaluate(net, run.dataset.val, run.config.data.batch_size_eval, device=run.device, progress=False)
+        return found.accuracy, -found.loss
+
     run.say(f"Training ({phase}): {settings.epochs:g} epochs of {len(run.dataset.train)} images")
     result = train(
         net,
@@ -41,8 +51,36 @@ def fit(
         checkpoints=run.checkpoints(phase),
         label=phase,
         callbacks=callbacks,
+        judge=quality if keep_best and len(run.dataset.val) else None,
     )
     run.add_seconds(clock, result.seconds)
+    if result.best is not None:
+        run.say(f"Training ({phase}): {kept_state(result.best)}")
+    return result
+
+
+def kept_state(best: Best) -> str:
+    """Return which state a training ended with, in words."""
+    when = f"after epoch {best.epoch}" if best.step else "before the training: none after an epoch was better"
+    return f"kept the state {when}; on the validation images {_words(best.quality)}, at the start {_words(best.start)}"
+
+
+def best_entry(result: TrainResult) -> dict[str, Any]:
+    """Return the "finetune" of report.json: which state was kept, and what was measured on the validation split."""
+    best = result.best
+    if best is None:
+        return {}
+    return {
+        "best_epoch": best.epoch,
+        "val_accuracy": best.quality[0],
+        "val_loss": -best.quality[1],
+        "start_val_accuracy": best.start[0],
+        "start_val_loss": -best.start[1],
+    }
+
+
+def _words(quality: Quality) -> str:
+    return f"{quality[0]:.2%} with a loss of {-quality[1]:.4f}"
 
 
 def _task(run: RunContext, settings: TrainSettings, teacher: nn.Module | None) -> Task:

@@ -6,11 +6,11 @@ from torch import nn
 
 from learners import workdir
 from learners.base import Learner
-from learners.fitting import fit
+from learners.fitting import best_entry, fit
 from learners.measuring import accuracy, costs
 from learners.start import DENSE, load_start, train_dense
 from learners.teacher import named_teacher
-from learners.train_settings import train_settings
+from learners.train_settings import finetune_settings
 from pocketprune.common.errors import UserError
 from pocketprune.common.steps import steps_of
 from pocketprune.training.distributed import is_main
@@ -44,10 +44,12 @@ class FullPrecisionLearner(Learner):
         """Train a network that was pruned before, measured before and after."""
         run = self.run
         before = accuracy(run, net)
-        fit(run, net, RETRAIN, train_settings(run.config, share, run.device.type), "train", teacher=teacher)
+        settings = finetune_settings(run.config, share, run.device.type)
+        tuned = fit(run, net, RETRAIN, settings, "train", teacher=teacher, keep_best=True)
         self.save(net)
         cost = costs(run, net)[0]
-        return self.finish({"start": before | cost, "trained": accuracy(run, net) | cost})
+        stages = {"start": before | cost, "trained": accuracy(run, net) | cost}
+        return self.finish(stages, facts={"finetune": best_entry(tuned)})
 
     def teacher(self, start: nn.Module) -> nn.Module | None:
         """Return the teacher asked for: --dst_checkpoint's network, or the one that --init_checkpoint gave."""

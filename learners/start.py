@@ -4,13 +4,13 @@ from pathlib import Path
 
 from torch import nn
 
-from learners import state_dict
 from learners.context import RunContext
 from learners.fitting import fit
 from learners.train_settings import train_settings
 from learners.workdir import dense_path, has_dense
 from pocketprune.common.errors import UserError
 from pocketprune.common.steps import steps_of
+from pocketprune.deploy import state_dict
 from pocketprune.quantization.prepared import in_integers
 from pocketprune.training.distributed import is_main
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from torch import nn
 
-from learners import state_dict
 from learners.context import RunContext
 from nets import check_outputs, create_net
 from pocketprune.common.errors import UserError
+from pocketprune.deploy import state_dict
 
 
 def named_teacher(run: RunContext) -> nn.Module | None:

@@ -20,8 +20,9 @@ from pocketprune.training.distributed import barrier, is_main
 
 # Settings that may differ between a run and its resumption: none of them touches what the run ends with.
 FREE = (
-    "exec_mode", "workdir", "overwrite", "device", "threads", "latency_batch", "plot", "data_dir", "download",
-    "nb_workers", "batch_size_eval", "summ_step", "save_step", "keep_checkpoints", "cp_cache_gb",
+    "exec_mode", "summary", "sensitivity", "workdir", "overwrite", "device", "threads", "latency_batch", "plot",
+    "data_dir", "download", "nb_workers", "batch_size_eval", "summ_step", "save_step", "keep_checkpoints",
+    "cp_cache_gb",
 )  # fmt: skip
 IDENTITY = "identity"  # the key, among those of the flags
 OVERWRITE = "--overwrite starts over, another --workdir keeps both"

@@ -6,6 +6,7 @@ from pocketprune.channel_pruning.pruning import prune_channels
 from pocketprune.channel_pruning.results import LayerResult, PruneResult
 from pocketprune.channel_pruning.searching.ratios import FoundRatios, search_ratios
 from pocketprune.channel_pruning.targets import MacsShare
+from pocketprune.channel_pruning.tasks import Task, classification
 from pocketprune.common.errors import UserError
 from pocketprune.compression.controller import Controller, compress
 from pocketprune.compression.policy import Policy
@@ -40,8 +41,10 @@ __all__ = [
     "QuantizationOptions",
     "SearchSettings",
     "Structure",
+    "Task",
     "UserError",
     "analyse",
+    "classification",
     "compress",
     "count_macs",
     "count_params",

@@ -23,10 +23,13 @@ ALLOWED = {
     "pocketprune.thinning": LOWER,
     "pocketprune.deploy": LOWER | {"pocketprune.thinning"},
     "pocketprune.channel_pruning": MIDDLE,
+    "pocketprune.reporting": LOWER | {"pocketprune.channel_pruning", "pocketprune.deploy"},
+    "pocketprune.cli": {"pocketprune"},  # the installed command
     # Of channel pruning it uses the closed form.
     "pocketprune.compression": LOWER | {"pocketprune.thinning", "pocketprune.training", "pocketprune.channel_pruning"},
     # Of compression it uses the schedules, of channel pruning the moments.
     "pocketprune.sparsity": MIDDLE | {"pocketprune.channel_pruning", "pocketprune.compression"},
+    "pocketprune.compat": MIDDLE | {"pocketprune.channel_pruning", "pocketprune.compression", "pocketprune.sparsity"},
     "pocketprune.quantization": MIDDLE,
     "pocketprune": {"pocketprune"},  # the public API
     "nets": {"pocketprune.common"},

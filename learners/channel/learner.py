@@ -7,18 +7,20 @@ from typing import Any
 
 from torch import nn
 
+from learners.channel.budget import asked_and_reached
 from learners.channel.prune import prune
 from learners.channel.ratios import asked_ratios, searched_ratios
 from learners.channel.recovering import recover
 from learners.channel.telling import tell_layers
-from learners.fitting import fit
+from learners.fitting import best_entry, fit
 from learners.measuring import Row, accuracy, costs
 from learners.pruning import PruningLearner
 from learners.reporting.report import layer_entries
 from learners.start import train_dense
 from learners.teacher import named_teacher
-from learners.train_settings import train_settings
+from learners.train_settings import finetune_settings
 from pocketprune import PruneResult
+from pocketprune.reporting.budgets import budget_warnings
 from pocketprune.structure.channel_groups import analyse
 
 
@@ -52,14 +54,19 @@ class ChannelPruningLearner(PruningLearner):
         dense_row, pruned_row = accuracy(run, dense) | dense_cost, accuracy(run, result.net) | cost
         recovered = {name: row | cost for name, row in recover(run, result.net, dense).items()}
         before = final = [pruned_row, *recovered.values()][-1]
+        facts: dict[str, Any] = {"output_error": result.output_error, "warnings": list(result.warnings)}
         if share > 0:
-            settings = train_settings(run.config, share, run.device.type)
-            fit(run, result.net, "finetune", settings, "finetune", teacher=teacher)
+            settings = finetune_settings(run.config, share, run.device.type)
+            tuned = fit(run, result.net, "finetune", settings, "finetune", teacher=teacher, keep_best=True)
+            facts["finetune"] = best_entry(tuned)
             final = accuracy(run, result.net) | cost
         self.save(result.net)
         stages = {"dense": dense_row, "before_finetune": before, "pruned": final}
         rows = self.rows(stages, {"before recovery": pruned_row, **recovered} if recovered else {})
-        facts = {"output_error": result.output_error, "warnings": list(result.warnings)}
+        budget = asked_and_reached(run, dense_row, final)
+        for warning in (missed := budget_warnings(budget)):
+            run.say(f"warning: {warning}")
+        facts |= {"warnings": [*result.warnings, *missed], "budget": budget}
         return self.finish(stages, rows=rows, layers=layer_entries(result.layers), facts=facts)
 
     def rows(self, stages: dict[str, Row], recovery: dict[str, Row]) -> dict[str, Row]:

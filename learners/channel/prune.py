@@ -27,7 +27,7 @@ def prune(run: RunContext, dense: Structure, target: Target, teacher: nn.Module 
 
     def tune(net: nn.Module, number: int) -> None:
         settings = group_settings(run.config, run.device.type)
-        fit(run, net, f"tune{number}", settings, "finetune", teacher=teacher)
+        fit(run, net, f"tune{number}", settings, "finetune", teacher=teacher, keep_best=True)
 
     with PruningProgress(run) as progress, ProgressBar() as bar, _warnings_told_later():
         hooks = Hooks(

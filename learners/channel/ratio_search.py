@@ -17,6 +17,7 @@ from config import Config
 from learners.channel.options import pruning_options
 from learners.channel.search_watch import SearchWatch
 from learners.context import RunContext
+from learners.reporting import report
 from learners.reporting.progress import ProgressBar
 from learners.reporting.search_pictures import draw_sensitivity, save_picture
 from pocketprune.channel_pruning.searching.environment import PruningEnvironment
@@ -161,6 +162,7 @@ class RatioSearch:
     def _choose(self, env: PruningEnvironment, problem: Problem, found: SearchResult, prune: Prune) -> Values:
         """Prune the best few and the uniform network as at the end. Return the best of them on the held-out images."""
         if len(finalists(problem, found)) == 1:
+            self._keep_finalists(problem, found.method, found.values, [(found.values, found.score)])
             return found.values
 
         def score(counts: Values) -> Score:
@@ -169,11 +171,25 @@ class RatioSearch:
             return agreed  # one opinion, should the processes' arithmetic differ
 
         counts, scored = decide(problem, found, score)
+        self._keep_finalists(problem, found.method, counts, scored)
         shown = ", ".join(f"{score.accuracy:.2%}" for _, score in scored)
         self.context.say(
             f"Finalists, pruned as at the end of the run: {shown} on the held-out images (the last one: uniform)"
         )
         return counts
+
+    def _keep_finalists(
+        self, problem: Problem, method: str, chosen: Values, scored: Sequence[tuple[Values, Score]]
+    ) -> None:
+        """Write search.json: what was asked, and the finalists, for the page of the run."""
+        entries = [
+            {"counts": values, "share": problem.cost(values) / problem.full_cost, "accuracy": score.accuracy}
+            | {"chosen": values == chosen}
+            for values, score in scored
+        ]
+        asked = {"method": method, "budget": problem.budget.kind, "asked": problem.budget.share}
+        if is_main():
+            report.write(self.workdir / "search.json", asked | {"finalists": entries})
 
     def _table(self, resume: dict[str, Any] | None) -> SensitivityTable | None:
         """Return the sensitivity table of an earlier search; None where an interrupted search had begun without."""

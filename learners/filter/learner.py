@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from learners.context import RunContext
+from learners.filter.distiller import asked_schedule
 from learners.filter.images import labelled_batches
-from learners.filter.policies import asked_policy, check_target_met, told, write_template
+from learners.filter.policies import TOLERANCE, asked_policy, check_target_met, told, write_template
 from learners.filter.ranking import RANKED, learn
 from learners.fitting import fit
 from learners.listing import plot_groups, structure_of
@@ -54,10 +55,9 @@ class FilterPruningLearner(PruningLearner):
     def train(self) -> dict[str, Any]:
         """Mask, train and thin the network that the run starts with. Return the report."""
         run = self.run
-        masking, tuning = _trainings(run)
-        policy = _policy(run, masking)
         start = self.start()
         net = run.net if start is None else start
+        masking, tuning, policy = _asked(run, net)
         controller = _controller(run, net, policy)  # before any work: it may be impossible
         named = named_teacher(run)
         self.claim()
@@ -75,9 +75,11 @@ class FilterPruningLearner(PruningLearner):
         if settings is not None:
             part = callback(controller)
             fit(run, controller.net, MASKED, settings, "finetune", teacher=teacher, callbacks=[part])
-            return
-        with run.timed("prune"):
-            controller.set_levels([rule.schedule.final for rule in controller.policy.rules])
+        final = [rule.schedule.final for rule in controller.policy.rules]
+        short = any(abs(a - b) > TOLERANCE for a, b in zip(controller.levels, final, strict=True))
+        if short:  # without a training, or where a schedule masks more when it removes
+            with run.timed("prune"):
+                controller.set_levels(final)
 
     def thin(
         self, dense: nn.Module, controller: Controller, tuning: TrainSettings | None, teacher: nn.Module | None
@@ -137,6 +139,14 @@ def _entry(group: GroupRow) -> dict[str, Any]:
         "error_after": None,
         "note": group.reason,
     }
+
+
+def _asked(run: RunContext, net: nn.Module) -> tuple[TrainSettings | None, TrainSettings | None, Policy]:
+    """Return the trainings before and after the removal, None where there is none, and the policy."""
+    if run.config.filter_pruning.compress:
+        return asked_schedule(run, net)
+    masking, tuning = _trainings(run)
+    return masking, tuning, _policy(run, masking)
 
 
 def _trainings(run: RunContext) -> tuple[TrainSettings | None, TrainSettings | None]:

@@ -43,8 +43,14 @@ def told(config: Config) -> Iterator[None]:
     except UserError as error:
         if error.argument not in PARTS:
             raise
-        if config.filter_pruning.fp_policy:
-            raise UserError(str(error), argument="policy") from error
+        if (
+            file := "compress"
+            if config.filter_pruning.compress
+            else "policy"
+            if config.filter_pruning.fp_policy
+            else ""
+        ):
+            raise UserError(str(error), argument=file) from error
         if error.argument == "groups":  # by the flags the rule means all groups
             ignored = config.filter_pruning.fp_ignore
             raise UserError(error.message, argument=f"{PREFIX}ignore" if ignored else "net") from error
@@ -116,10 +122,7 @@ def _from_flags(config: Config, epochs: int) -> Policy:
 
 def _from_file(config: Config) -> Policy:
     flags = config.filter_pruning
-    for field in dataclasses.fields(FilterPruningConfig):
-        argument = field.metadata["argument"]
-        if argument.startswith(PREFIX) and getattr(flags, field.name) != field.default:
-            raise UserError("given beside --fp_policy, whose file says that", argument=argument)
+    refuse_flags_beside(config, "fp_policy")
     content = read_policy(Path(flags.fp_policy))
     if isinstance(content, dict):
         content = {"seed": config.run.seed, **content}
@@ -127,6 +130,18 @@ def _from_file(config: Config) -> Policy:
         return Policy.from_dict(content)
     except TypeError as error:  # a list where a name is expected
         raise UserError(f"malformed ({one_line(error)})", argument="policy") from error
+
+
+def refuse_flags_beside(config: Config, file: str) -> None:
+    """Check that no flag says what a file says, which is given by the flag ``file``.
+
+    Raises:
+        UserError: one does.
+    """
+    for field in dataclasses.fields(FilterPruningConfig):
+        argument = field.metadata["argument"]
+        if argument.startswith(PREFIX) and getattr(config.filter_pruning, field.name) != field.default:
+            raise UserError(f"given beside --{file}, whose file says that", argument=argument)
 
 
 def read_policy(path: Path) -> Any:

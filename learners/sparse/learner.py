@@ -39,8 +39,8 @@ class SparseLearner(PruningLearner):
         "zeros": Column("zeros", "{:.2%}".format),
         "packed_bytes": Column("packed", lambda value: f"{count(value)}B"),
     }
-    settings = (*PruningLearner.settings, "sparsity")
-    phases = (MASKED, PULLED, TUNED, "lottery*")
+    settings: ClassVar[tuple[str, ...]] = (*PruningLearner.settings, "sparsity")
+    phases: ClassVar[tuple[str, ...]] = (MASKED, PULLED, TUNED, "lottery*")
 
     def policy(self, epochs: float) -> SparsityPolicy:
         """Return what masks are to do in a training of so many epochs."""

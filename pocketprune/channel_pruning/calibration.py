@@ -65,6 +65,11 @@ class Calibration:
                 found.append(pytree.tree_map_only(Tensor, _Rows(size, fitted), batch))
         return found
 
+    def fitted(self) -> list[Any]:
+        """Return the images of this process that the fit uses, batch by batch, as inputs of the network."""
+        pairs = zip(self.batches, self._sizes, self._fitted, strict=False)
+        return [pytree.tree_map_only(Tensor, _Rows(size, 0, last), batch) for batch, size, last in pairs if last]
+
     def total(self, moments: list[Moments]) -> list[Moments]:
         """Return the moments of all processes' images. Every process must call this."""
         return [all_reduce(m) for m in moments] if self.world > 1 else moments
@@ -75,13 +80,13 @@ class Calibration:
 
 
 class _Rows:
-    """A function that returns the rows from `first` on of a tensor that has the batch axis."""
+    """A function that returns the rows from `first` to before `last` of a tensor that has the batch axis."""
 
-    def __init__(self, size: int, first: int) -> None:
-        self.size, self.first = size, first
+    def __init__(self, size: int, first: int, last: int | None = None) -> None:
+        self.size, self.first, self.last = size, first, last
 
     def __call__(self, tensor: Tensor) -> Tensor:
-        return tensor[self.first :] if tensor.dim() and len(tensor) == self.size else tensor
+        return tensor[self.first : self.last] if tensor.dim() and len(tensor) == self.size else tensor
 
 
 class Positions:

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from pocketprune.channel_pruning.calibration import Calibration
 from pocketprune.channel_pruning.plan import Plan
 from pocketprune.channel_pruning.results import PruneResult
+from pocketprune.common.inputs import called
 from pocketprune.common.modes import evaluation_mode
 from pocketprune.common.untouched import untouched
 from pocketprune.graph.nodes import tensors_in
-from pocketprune.graph.tracing import copied, split_inputs
 from pocketprune.training.distributed import gather_objects
 
 FACTOR, SLACK = 4.0, 0.1
@@ -121,5 +121,4 @@ def _variance(parts: list[Tensor]) -> float:
 
 
 def _outputs(net: nn.Module, batch: Any) -> list[Tensor]:
-    args, kwargs = copied(split_inputs(batch))
-    return [tensor for tensor in tensors_in(net(*args, **kwargs)) if tensor.is_floating_point()]
+    return [tensor for tensor in tensors_in(called(net, batch)) if tensor.is_floating_point()]

@@ -14,9 +14,11 @@ from torch.utils import _pytree as pytree
 
 from pocketprune.channel_pruning.segments import Segment, find_segments, inputs_at, output_at
 from pocketprune.common.errors import UserError
+from pocketprune.common.inputs import ExampleInputs
 from pocketprune.common.modes import evaluation_mode
 from pocketprune.common.untouched import untouched
 from pocketprune.graph.nodes import tensors_in
+from pocketprune.structure.batches import at_batch
 from pocketprune.training.distributed import all_reduce_sum, world_size
 
 KEPT_GB = 1.0
@@ -35,7 +37,7 @@ class BlockResult:
 def reconstruct_blocks(
     net: nn.Module,
     dense: nn.Module,
-    batches: Sequence[Tensor],
+    batches: Sequence[ExampleInputs],
     *,
     steps: int = 200,
     lrn_rate: float = 1e-3,
@@ -73,7 +75,7 @@ def reconstruct_blocks(
     held = max(1, len(batches) // 5) if len(batches) > 1 else 0
     fit, judge = range(len(batches) - held), range(len(batches) - held if held else 0, len(batches))
     with evaluation_mode(net), untouched(dense), evaluation_mode(dense):
-        segments = find_segments(net, dense, batches[0][:2])
+        segments = find_segments(net, dense, at_batch(batches[0], 2))
         for number, segment in enumerate(segments):
             if progress is not None:
                 progress(f"reconstructing {segment.name or 'the output'}", number, len(segments))
@@ -85,7 +87,7 @@ def reconstruct_blocks(
 class _Block:
     """One block of both networks on the batches. What its training does not change is computed once."""
 
-    def __init__(self, net: nn.Module, dense: nn.Module, segment: Segment, batches: Sequence[Tensor]) -> None:
+    def __init__(self, net: nn.Module, dense: nn.Module, segment: Segment, batches: Sequence[ExampleInputs]) -> None:
         self.net, self.segment = net, segment
         self.parameters = segment.parameters
         start = segment.name if segment.alone else ""
@@ -93,14 +95,20 @@ class _Block:
         self._inputs = _Remembered(lambda i: inputs_at(net, start, batches[i]))
         self._targets = _Remembered(lambda i: output_at(dense, segment.name, batches[i]))
 
-    def both(self, i: int) -> tuple[Tensor, Tensor]:
-        """Return the block's output for batch `i`, and that of the dense network."""
+    def both(self, i: int) -> list[tuple[Tensor, Tensor]]:
+        """Return the block's outputs for batch `i`, each with that of the dense network."""
         with torch.no_grad():
             args, kwargs = pytree.tree_map_only(Tensor, torch.clone, self._inputs[i])  # blocks may work in place
             target = self._targets[i]
         if self.segment.alone:
-            return self._module(*args, **kwargs), target
-        return output_at(self.net, self.segment.name, *args), target
+            return _pairs(self._module(*args, **kwargs), target)
+        return _pairs(output_at(self.net, self.segment.name, (args, kwargs)), target)
+
+
+def _pairs(output: Any, target: Any) -> list[tuple[Tensor, Tensor]]:
+    """Return the floating-point tensors of two outputs of the same structure, in pairs."""
+    pairs = zip(tensors_in(output), tensors_in(target), strict=True)
+    return [(one, other) for one, other in pairs if other.is_floating_point()]
 
 
 class _Remembered:
@@ -150,8 +158,7 @@ def _descend(block: _Block, batches: Sequence[int], steps: int, lrn_rate: float)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for i in islice(cycle(batches), steps):
         optimizer.zero_grad()
-        output, target = block.both(i)
-        (output - target).square().mean().backward()
+        torch.stack([(output - target).square().mean() for output, target in block.both(i)]).sum().backward()
         if world_size() > 1:
             for parameter in block.parameters:
                 if parameter.grad is not None:
@@ -165,10 +172,11 @@ def _error(block: _Block, batches: Sequence[int]) -> float:
     """Return the squared difference of the block's outputs over the variance of the dense outputs."""
     sums = torch.zeros(4, dtype=torch.float64)
     for i in batches:
-        output, target = (value.double() for value in block.both(i))
-        miss = (output - target).square().sum()
-        parts = (miss, target.square().sum(), target.sum(), torch.tensor(target.numel()))
-        sums += torch.stack([part.double().cpu() for part in parts])
+        for output, target in block.both(i):
+            output, target = output.double(), target.double()
+            miss = (output - target).square().sum()
+            parts = (miss, target.square().sum(), target.sum(), torch.tensor(target.numel()))
+            sums += torch.stack([part.double().cpu() for part in parts])
     miss, squares, total, count = all_reduce_sum(sums).tolist()
     variance = squares - total * total / count
     return miss / variance if variance > 0 else 0.0

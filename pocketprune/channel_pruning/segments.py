@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from pocketprune.graph.exporting import copied
+from pocketprune.common.inputs import called, split_inputs
 
 LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 LEAST = 2  # layers with weights in a block; a single one has been refitted in closed form
@@ -40,7 +40,7 @@ class _Call:
     shape: torch.Size | None
 
 
-def find_segments(net: nn.Module, dense: nn.Module, example: Tensor) -> list[Segment]:
+def find_segments(net: nn.Module, dense: nn.Module, example: Any) -> list[Segment]:
     """Return the blocks of `net` in forward order. Together they hold every parameter of the called modules."""
     mine, theirs = _calls(net, example), {call.name: call.shape for call in _calls(dense, example)}
     modules = dict(net.named_modules())
@@ -78,7 +78,7 @@ def _parameters(modules: dict[str, nn.Module], names: list[str]) -> list[nn.Para
 
 
 @torch.no_grad()
-def _calls(net: nn.Module, example: Tensor) -> list[_Call]:
+def _calls(net: nn.Module, example: Any) -> list[_Call]:
     """Return the calls of the modules that are called exactly once, in the order in which they end."""
     calls: list[_Call] = []
 
@@ -90,7 +90,7 @@ def _calls(net: nn.Module, example: Tensor) -> list[_Call]:
     with ExitStack() as stack:
         for name, module in net.named_modules():
             stack.callback(module.register_forward_hook(note(name)).remove)
-        net(copied(example))  # a network may work in place
+        called(net, example)
     names = [call.name for call in calls]
     return [call for call in calls if names.count(call.name) == 1]
 
@@ -102,14 +102,13 @@ class _ReachedError(Exception):
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
-def output_at(net: nn.Module, name: str, batch: Any) -> Tensor:
+def output_at(net: nn.Module, name: str, batch: Any) -> Any:
     """Return the output of the module `name` for a batch. What comes after it is not computed."""
     if not name:
-        output: Tensor = net(copied(batch))
-        return output
-    seen: list[Tensor] = []
+        return called(net, batch)
+    seen: list[Any] = []
 
-    def stop(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+    def stop(_module: nn.Module, _inputs: Any, output: Any) -> None:
         seen.append(output)
         raise _ReachedError
 
@@ -120,7 +119,7 @@ def output_at(net: nn.Module, name: str, batch: Any) -> Tensor:
 def inputs_at(net: nn.Module, name: str, batch: Any) -> Arguments:
     """Return the arguments of the module `name` for a batch. Neither it nor what comes after it is computed."""
     if not name:
-        return (batch,), {}
+        return split_inputs(batch)
     seen: list[Arguments] = []
 
     def stop(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -133,7 +132,7 @@ def inputs_at(net: nn.Module, name: str, batch: Any) -> Arguments:
 
 def _run(net: nn.Module, batch: Any, handle: RemovableHandle) -> None:
     try:
-        net(copied(batch))
+        called(net, batch)
     except _ReachedError:
         pass
     finally:

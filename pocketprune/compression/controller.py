@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from pocketprune.compression.questions import Loss, Source
 from pocketprune.compression.regularisers import REGULARISERS
 from pocketprune.compression.statistics import Statistics
 from pocketprune.graph.tracing import ExampleInputs
-from pocketprune.structure.channel_groups import analyse
+from pocketprune.structure.channel_groups import Structure, analyse
 from pocketprune.structure.verification import check_groups
 from pocketprune.thinning.removal import remove_channels
 from pocketprune.training.batch_norm import reestimate_batch_norm
@@ -61,8 +61,20 @@ def compress(
         raise UserError("can be read only once; a list or a data loader is accepted", argument="batches")
     structure = analyse(net, example_inputs, attention=policy.attention)
     check_groups(structure, structure.traced.example)
+    return compress_analysed(structure, policy, batches, loss=loss, cost=cost)
+
+
+def compress_analysed(
+    structure: Structure,
+    policy: Policy,
+    batches: Iterable[Any] | None = None,
+    *,
+    loss: Loss = F.cross_entropy,
+    cost: Cost | None = None,
+) -> Controller:
+    """Do what `compress` does with a network that is analysed and checked already; the arguments are its own."""
     planner = Planner(policy, Source(structure, batches, loss), cost)
-    return Controller(net, structure.traced.example, policy, planner)
+    return Controller(structure.traced.net, structure.traced.example, policy, planner)
 
 
 class Controller:
@@ -137,6 +149,20 @@ class Controller:
     def set_levels(self, levels: Sequence[float], optimizer: Optimizer | None = None) -> None:
         """Choose masks at given levels, one for each rule, whatever the schedules say."""
         self._update(list(zip(range(len(self.planner.scopes)), levels, strict=True)), optimizer)
+
+    def set_group_levels(self, levels: Mapping[str, float], optimizer: Optimizer | None = None) -> None:
+        """Choose masks of some groups, by name, each at a level of its own, a share of its channels.
+
+        Raises:
+            UserError: no rule means a group of that name.
+        """
+        with self._as_hidden():
+            chosen = self.planner.choose_alone(levels, self.masks.masked)
+        self._put(chosen, optimizer)
+
+    def freeze(self) -> None:
+        """Let masks stay as they are, whatever the schedules say."""
+        self._frozen = [True] * len(self._frozen)
 
     def kept(self) -> dict[str, list[int]]:
         """Return the channels that are not masked, of each group that a rule means."""
@@ -216,8 +242,16 @@ class Controller:
             return
         for number, level in due:
             self.levels[number] = level
-        with self.masks.lifted() if self.policy.mask == "soft" else nullcontext():
+        with self._as_hidden():
             chosen = self.planner.choose(due, self.masks.masked, self.planner.evidence(due))
+        self._put(chosen, optimizer)
+
+    def _as_hidden(self) -> AbstractContextManager[None]:
+        """Give the network the numbers that channels are chosen by."""
+        return self.masks.lifted() if self.policy.mask == "soft" else nullcontext()
+
+    def _put(self, chosen: Mapping[str, Tensor], optimizer: Optimizer | None) -> None:
+        """Mask the chosen channels, after a refit where the policy asks for one."""
         fits = self.planner.refitted({**self.masks.masked, **chosen}) if self.policy.refit else {}
         self.masks.set(chosen)
         self.masks.write(fits)

@@ -49,7 +49,10 @@ class Evolution:
 
 
 def learn_ranking(
-    controller: Controller, score: Callable[[nn.Module], float], settings: Evolution | None = None
+    controller: Controller,
+    score: Callable[[nn.Module], float],
+    settings: Evolution | None = None,
+    level: float | None = None,
 ) -> Coefficients:
     """Learn the ranking of a controller's rules with `ranking="learned"`, and let the controller use it.
 
@@ -58,6 +61,7 @@ def learn_ranking(
         score: says how good the network is with masks in place, higher is better, on images that are not tested on. It
             may train the network for some steps, as that is undone.
         settings: of the evolution.
+        level: at which candidates are scored; that of the end of each rule's schedule by default.
 
     Returns:
         The coefficients of the best candidate.
@@ -69,7 +73,7 @@ def learn_ranking(
     learned = [n for n, scope in enumerate(planner.scopes) if scope.rule.ranking == "learned"]
     if not learned:
         raise UserError("no rule has ranking='learned'", argument="policy")
-    due = [(number, planner.scopes[number].rule.schedule.final) for number in learned]
+    due = [(n, planner.scopes[n].rule.schedule.final if level is None else level) for n in learned]
     masked = controller.masks.masked
     whole = {name: torch.zeros_like(mask) for name, mask in masked.items()}
     controller.masks.set(whole)

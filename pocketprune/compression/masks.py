@@ -35,6 +35,7 @@ class ChannelMasks:
     def __init__(self, net: nn.Module, views: Sequence[GroupViews], kind: str) -> None:
         self._net = net
         own = _floats(net)
+        self._views = views
         self._places = {
             v.group.name: [place for place in (v.hidden if kind == "soft" else v.erased) if place.tensor in own]
             for v in views
@@ -78,6 +79,24 @@ class ChannelMasks:
         for name, tensor in tensors.items():
             own[name].copy_(tensor)
         self.enforce()
+
+    @torch.no_grad()
+    def take_over(self) -> None:
+        """Hide what another state has brought into masked places, such as the weights of an unmasked network."""
+        own = _floats(self._net)
+        for name in self._dropped:
+            new = torch.where(self._dropped_in(name, own[name]), own[name].detach(), 0)
+            self._stored[name] = torch.where(new != 0, new, self._stored[name].to(new))
+        self.enforce()
+
+    @torch.no_grad()
+    def erase(self, net: nn.Module) -> None:
+        """Set all that belongs to masked channels to zero in a copy of the network, filters and norms included."""
+        own = _floats(net)
+        for v in self._views:
+            for place in (place for place in v.erased if place.tensor in own):
+                tensor = own[place.tensor]
+                tensor.masked_fill_(_dropped_along(place, self.masked[v.group.name], tensor), 0)
 
     @torch.no_grad()
     def enforce(self, net: nn.Module | None = None) -> None:

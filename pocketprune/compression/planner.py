@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 
 from pocketprune.common.devices import device_of
 from pocketprune.common.errors import UserError
+from pocketprune.common.names import nearest
 from pocketprune.compression.closed_form import refitted_network, refitted_tensors
 from pocketprune.compression.costs import Cost, GroupCosts
 from pocketprune.compression.evidence import check, gather
@@ -18,7 +19,7 @@ from pocketprune.compression.policy import Policy
 from pocketprune.compression.questions import Question, Source
 from pocketprune.compression.regularisers import check_regulariser
 from pocketprune.compression.scopes import Scope, scopes_of
-from pocketprune.compression.selection import Limits, check_reachable, choose
+from pocketprune.compression.selection import Limits, check_reachable, choose, reachable
 from pocketprune.compression.statistics import GroupRow, RuleRow, Statistics
 from pocketprune.compression.views import GroupViews, views_of
 from pocketprune.graph.tracing import ExampleInputs
@@ -110,6 +111,29 @@ class Planner:
             known = [evidence[group.name] for group in scope.groups]
             chosen |= choose(scope, level, known, gone, self._limits(scope, {**masked, **chosen}))
         return chosen
+
+    def choose_alone(self, levels: Mapping[str, float], masked: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return for each named group the channels to mask, a boolean (c,), at a level of its own channels.
+
+        Raises:
+            UserError: no rule means a group of that name.
+        """
+        unknown = next((name for name in levels if name not in self.views), None)
+        if unknown is not None:
+            raise UserError(f"'{unknown}' given{nearest(unknown, self.views)}", argument="levels")
+        evidence = self.evidence([(number, 1.0) for number in range(len(self.scopes))])
+        limits = Limits(self._policy.multiple)
+        chosen: dict[str, Tensor] = {}
+        for scope in self.scopes:
+            rule = replace(scope.rule, ranking="group", share_of="channels")
+            for group in (group for group in scope.groups if group.name in levels):
+                gone = [self._gone(masked[group.name])]
+                chosen |= choose(Scope(rule, (group,)), levels[group.name], [evidence[group.name]], gone, limits)
+        return chosen
+
+    def reachable(self) -> float:
+        """Return the highest level that the first rule can come to."""
+        return reachable(self.scopes[0], self._limits(self.scopes[0], {}))
 
     def refitted(self, masked: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return tensors by which the network, once these channels are masked, stays near what it is now."""

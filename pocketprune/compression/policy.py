@@ -20,6 +20,7 @@ SIDES = ("filters", "channels")
 RANKINGS = ("group", "global", "learned")
 NORMALISATIONS = ("mean", "max", "norm", "none")
 SHARES = ("channels", "macs", "params", "latency")
+MEETINGS = ("nearest", "below")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +38,10 @@ class Rule:
             largest one, or each weight by its L2 norm before ("norm", as NNCF), or nothing is done ("none").
         share_of: what the schedule's level is a share of: the rule's "channels", or the network's "macs", "params" or
             "latency".
+        meet: how a level that is a share of a cost is met: "nearest" (from either side) or "below" (by the first cut
+            that costs less than what is to be left, as NNCF).
         schedule: the level over the time.
-        regulariser: what makes channels small meanwhile: "none", "bn_scale" or "group_lasso".
+        regulariser: what makes channels small meanwhile: "none", "bn_scale", "group_lasso" or "l1".
         strength: what the regulariser is multiplied by.
 
     Raises:
@@ -52,6 +55,7 @@ class Rule:
     ranking: str = "group"
     normalise: str = "mean"
     share_of: str = "channels"
+    meet: str = "nearest"
     schedule: Schedule = field(default_factory=Schedule)
     regulariser: str = "none"
     strength: float = 1e-4
@@ -66,6 +70,7 @@ class Rule:
         _check_word("ranking", self.ranking, RANKINGS)
         _check_word("normalise", self.normalise, NORMALISATIONS)
         _check_word("share_of", self.share_of, SHARES)
+        _check_word("meet", self.meet, MEETINGS)
         _check_word("regulariser", self.regulariser, ("none", *REGULARISERS))
         _check_real("strength", self.strength, 0, float("inf"))
         if self.ranking != "group" and self.criterion in ("lasso", "obs"):

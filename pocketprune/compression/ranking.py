@@ -15,6 +15,9 @@ from pocketprune.numerics.paths import SelectionPath
 TOLERANCE = 0.005
 """How far a target may lie beyond what can be reached: half a point."""
 
+GRID = 128
+"""Levels at which a common level of all groups is looked for where a cost must fall below its target."""
+
 _NOISE = 1e-9
 """Rounding noise of products such as 0.29 * 100, which is less than 29."""
 
@@ -57,6 +60,11 @@ def lower_counts(size: int, multiple: int = 1, floor: float = 0.0) -> list[int]:
     """
     least = max(1, math.ceil(floor * size - _NOISE))
     return [count for count in range((size - 1) // multiple * multiple, 0, -multiple) if count >= least]
+
+
+def masked_count(level: float, size: int) -> int:
+    """Return how many of so many are masked at a level: no more than that share, and not all."""
+    return min(size - 1, math.floor(level * size + _NOISE))
 
 
 def uniform_order(sizes: Sequence[int], multiple: int = 1, floor: float = 0.0) -> Order:
@@ -137,6 +145,43 @@ def entries_for_cost(order: Order, level: float, cost: Callable[[list[int]], flo
         saved[middle] = 1 - cost(order.kept(middle)) / dense
         low, high = (low, middle) if saved[middle] > level else (middle, high)
     return min((low, high), key=lambda entries: (abs(saved[entries] - level), entries))
+
+
+def common_levels(order: Order) -> list[int]:
+    """Return how many entries bring all groups of a uniform order to each of the levels 1/128, 2/128 ... 1.
+
+    These are the levels that NNCF's bisection to 0.01 comes to.
+    """
+    return [entries_for_share(order, step / GRID) for step in range(1, GRID + 1)]
+
+
+def entries_below_cost(
+    order: Order, level: float, cost: Callable[[list[int]], float], dense: float, cuts: Sequence[int]
+) -> int:
+    """Return the first of some cuts whose cost is less than (1 - level) of the dense network's.
+
+    Args:
+        order: whose cost falls from entry to entry.
+        level: the share of the cost that goes at least.
+        cost: of kept counts, one for each group.
+        dense: the cost of the whole network.
+        cuts: numbers of entries, rising.
+
+    Raises:
+        UserError: the groups cannot save so much.
+    """
+
+    def is_met(place: int) -> bool:
+        return cost(order.kept(cuts[place])) < (1 - level) * dense
+
+    if not is_met(len(cuts) - 1):
+        most = 1 - cost(order.kept(cuts[-1])) / dense
+        raise UserError(f"{level:g} given; less than {most:.3f} can be reached", argument="target")
+    low, high = -1, len(cuts) - 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if is_met(middle) else (middle, high)
+    return cuts[high]
 
 
 def _check_reach(level: float, most: float) -> None:

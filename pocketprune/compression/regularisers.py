@@ -32,7 +32,12 @@ def group_lasso(tensors: Mapping[str, Tensor], groups: Sequence[GroupViews], sid
     return torch.stack([torch.linalg.vector_norm(norm, dim=0).sum() for norm in norms]).sum()
 
 
-REGULARISERS: dict[str, Regulariser] = {"bn_scale": bn_scale, "group_lasso": group_lasso}
+def l1(tensors: Mapping[str, Tensor], groups: Sequence[GroupViews], side: str) -> Tensor:
+    """Return the sum of the absolute weights that write the groups' channels, or that read them."""
+    return torch.stack([view.rows(tensors[view.tensor]).abs().sum() for v in groups for view in v.side(side)]).sum()
+
+
+REGULARISERS: dict[str, Regulariser] = {"bn_scale": bn_scale, "group_lasso": group_lasso, "l1": l1}
 
 
 def check_regulariser(name: str, groups: Sequence[GroupViews]) -> None:

@@ -12,6 +12,8 @@ from pocketprune.compression.costs import Cost
 from pocketprune.compression.policy import Rule
 from pocketprune.compression.ranking import (
     Order,
+    common_levels,
+    entries_below_cost,
     entries_for_channels,
     entries_for_cost,
     entries_for_share,
@@ -78,6 +80,17 @@ def check_reachable(scope: Scope, level: float, limits: Limits) -> None:
     _entries(scope, order, level, limits)
 
 
+def reachable(scope: Scope, limits: Limits) -> float:
+    """Return the highest level that a rule's groups can be brought to."""
+    order = uniform_order([group.size for group in scope.groups], limits.multiple, _floor(scope.rule, limits))
+    counts = order.kept(len(order.groups))
+    if scope.rule.share_of == "channels":
+        return 1 - sum(counts) / sum(order.sizes)
+    assert limits.cost is not None, "a rule with a cost comes with its function"
+    own = {group.name: count for group, count in zip(scope.groups, counts, strict=True)}
+    return 1 - limits.cost({**limits.others, **own}) / limits.cost({})
+
+
 def _order(scope: Scope, evidence: Sequence[Evidence], gone: Sequence[Tensor], limits: Limits) -> Order:
     rule, floor = scope.rule, _floor(scope.rule, limits)
     if rule.ranking == "group":
@@ -113,7 +126,10 @@ def _entries(scope: Scope, order: Order, level: float, limits: Limits) -> int:
         own = {group.name: count for group, count in zip(scope.groups, counts, strict=True)}
         return cost({**limits.others, **own})
 
-    return entries_for_cost(order, level, costs, cost({}))
+    if scope.rule.meet == "nearest":
+        return entries_for_cost(order, level, costs, cost({}))
+    cuts = common_levels(order) if scope.rule.ranking == "group" else range(len(order.groups) + 1)
+    return entries_below_cost(order, level, costs, cost({}), cuts)
 
 
 def _over_mean(scores: Tensor) -> Tensor:

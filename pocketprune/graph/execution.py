@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
-from pocketprune.graph.exporting import copied
+from pocketprune.common.inputs import copied
 from pocketprune.graph.nodes import Env
 from pocketprune.graph.tracing import ExampleInputs, TracedNet
 

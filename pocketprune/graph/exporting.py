@@ -14,14 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from pocketprune.common.inputs import copied
 from pocketprune.common.modes import evaluation_mode
 from pocketprune.graph.nodes import tensors_in
-
-
-def copied(inputs: Any) -> Any:
-    """Return a copy of the inputs, which a network that works in place may change."""
-    return pytree.tree_map(lambda v: v.clone() if isinstance(v, Tensor) else v, inputs)
-
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 

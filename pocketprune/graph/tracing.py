@@ -7,7 +7,7 @@ In-place operators are replaced by their pure twins, so that a value, once compu
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 
 from pocketprune.common.devices import device_of
 from pocketprune.common.errors import UserError
+from pocketprune.common.inputs import ExampleInputs, copied, split_inputs
 from pocketprune.common.modes import evaluation_mode
 from pocketprune.common.untouched import untouched
 from pocketprune.common.wrappers import unwrapped
@@ -29,7 +30,7 @@ from pocketprune.graph.admission import (
     refuse_untraceable,
     why_untraceable,
 )
-from pocketprune.graph.exporting import attempts, copied, exported
+from pocketprune.graph.exporting import attempts, exported
 from pocketprune.graph.hooks import Place, silent_hooks, watching_hooks
 from pocketprune.graph.nodes import Env, concrete_shape, describe, module_path, node_shape, operator_name, tensors_in
 from pocketprune.graph.purifying import clean, purify
@@ -48,8 +49,6 @@ __all__ = [
     "trace",
     "try_forward",
 ]
-
-ExampleInputs = Tensor | Sequence[Any] | Mapping[str, Any]
 
 
 @dataclass
@@ -136,29 +135,6 @@ class TracedNet:
     def call_nodes(self) -> list[fx.Node]:
         """Return the computing nodes in forward order."""
         return [node for node in self.graph.nodes if node.op == "call_function"]
-
-
-def split_inputs(inputs: ExampleInputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return (args, kwargs) of a call.
-
-    Args:
-        inputs: a tensor, a sequence of arguments, a mapping of keyword arguments, or (args, kwargs) themselves.
-
-    Raises:
-        UserError: the inputs are none of these.
-    """
-    if isinstance(inputs, Tensor):
-        return (inputs,), {}
-    if isinstance(inputs, Mapping):
-        return (), dict(inputs)
-    if isinstance(inputs, tuple) and len(inputs) == 2 and isinstance(inputs[0], tuple) and isinstance(inputs[1], dict):
-        return inputs
-    if isinstance(inputs, (tuple, list)):
-        return tuple(inputs), {}
-    raise UserError(
-        f"{type(inputs).__name__} given; a tensor, a tuple of arguments or a dict of keyword arguments is accepted",
-        argument="example_inputs",
-    )
 
 
 def batch_of(inputs: ExampleInputs) -> int:

@@ -6,7 +6,7 @@ that later layers make up for the errors of earlier ones.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -74,34 +74,49 @@ def eliminated(
         seed: of the positions.
     """
     traced = structure.traced
-    consumers = {
-        layer.layer.node: Consumer(traced, whole_input(layer))
-        for layer in layers_of(structure, "couple", "all")
-        if layer.name in wanted
-    }
-    for consumer in consumers.values():
-        consumer.bias_place = "" if consumer.bias_place == "new" else consumer.bias_place  # a mask adds no parameter
-    calibration = Calibration.of(batches, together=world_size() > 1)
-    draw = Positions(POINTS, seed, traced.device)
     masked: dict[str, Tensor] = {}
     tensors: dict[str, Tensor] = {}
     with torch.no_grad(), evaluation_mode(traced.net):
-        sweep = Sweep(Route.through(traced, list(consumers)), calibration.batches)
-        for stop in sweep:
-            consumer = consumers[stop]
-            own = consumer.new_moments()
-            for x, target in sweep.rows():
-                consumer.update(own, x, target, POINTS, draw)
-            consumer.check(own)
-            moments = consumer.ordered(calibration.total(own))[0]
-            name, weight = consumer.decision.layer.name, consumer.weight_tensor
+        for sweep, consumer, moments in moments_of_layers(structure, wanted, batches, seed):
+            name = consumer.decision.layer.name
             gone, fitted = _solved(consumer, moments, wanted[name], exact)
-            masked[name] = gone.T.reshape(weight.shape)
-            bias = moments.mean_y - fitted.T @ moments.mean_x
-            everything = torch.arange(consumer.decision.size, device=weight.device)
-            tensors |= consumer.refitted(everything, [(fitted, bias)])[0]
+            masked[name] = gone.T.reshape(consumer.weight_tensor.shape)
+            tensors |= written(consumer, moments, fitted)
             sweep.pruned = Replacements(tensors)
     return Eliminated(masked, tensors)
+
+
+def moments_of_layers(
+    structure: Structure, names: Collection[str], batches: Sequence[ExampleInputs], seed: int = 0
+) -> Iterator[tuple[Sweep, Consumer, Moments]]:
+    """Yield the sweep, stopped at each of these layers in forward order, the layer, and its moments there.
+
+    Inputs come from the network as the sweep's `pruned` says, which may be assigned anew at each stop.
+    """
+    traced = structure.traced
+    consumers = {
+        layer.layer.node: Consumer(traced, whole_input(layer))
+        for layer in layers_of(structure, "couple", "all")
+        if layer.name in names
+    }
+    calibration = Calibration.of(batches, together=world_size() > 1)
+    draw = Positions(POINTS, seed, traced.device)
+    sweep = Sweep(Route.through(traced, list(consumers)), calibration.batches)
+    for stop in sweep:
+        consumer = consumers[stop]
+        consumer.bias_place = "" if consumer.bias_place == "new" else consumer.bias_place  # a mask adds no parameter
+        own = consumer.new_moments()
+        for x, target in sweep.rows():
+            consumer.update(own, x, target, POINTS, draw)
+        consumer.check(own)
+        yield sweep, consumer, consumer.ordered(calibration.total(own))[0]
+
+
+def written(consumer: Consumer, moments: Moments, fitted: Tensor) -> dict[str, Tensor]:
+    """Return the tensors by name that a refitted weight (d, n) changes: itself, and where the layer's bias goes."""
+    bias = moments.mean_y - fitted.T @ moments.mean_x
+    everything = torch.arange(consumer.decision.size, device=fitted.device)
+    return consumer.refitted(everything, [(fitted, bias)])[0]
 
 
 def _solved(consumer: Consumer, moments: Moments, wanted: Wanted, exact: bool | None) -> tuple[Tensor, Tensor]:

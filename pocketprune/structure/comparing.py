@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pocketprune.common.inputs import copied
 from pocketprune.common.modes import evaluation_mode
-from pocketprune.graph.exporting import copied
 from pocketprune.graph.nodes import tensors_in
 
 STEPS = frozenset(

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pocketprune.common.inputs import ExampleInputs, called
 from pocketprune.common.modes import evaluation_mode
 from pocketprune.training.distributed import all_reduce_sum
 
 
 @torch.no_grad()
-def reestimate_batch_norm(net: nn.Module, batches: Iterable[Tensor], *, together: bool = True) -> int:
+def reestimate_batch_norm(net: nn.Module, batches: Iterable[ExampleInputs], *, together: bool = True) -> int:
     """Replace the running statistics of all batch norms by their averages over the batches, in place.
 
     The rest of the network is in evaluation mode meanwhile (no dropout).
@@ -40,7 +41,7 @@ def reestimate_batch_norm(net: nn.Module, batches: Iterable[Tensor], *, together
             norm.train()
         try:
             for batch in batches:
-                net(batch.clone())  # a network may work in place
+                called(net, batch)
                 count += 1
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):

@@ -1,8 +1,8 @@
 """The training loop, for any network, split and task. A resumed training equals an uninterrupted one to the bit."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from pocketprune.training import distributed
 from pocketprune.training.allocation import keep_freed_memory
 from pocketprune.training.average import MovingAverage
 from pocketprune.training.batches import steps_per_epoch, training_batches
+from pocketprune.training.best import Best, BestState, Judge
 from pocketprune.training.callbacks import Callback, CallbackList
 from pocketprune.training.checkpoint import Checkpoints, seed_everything
 from pocketprune.training.computing import as_called, memory_format, on_device, precision
@@ -35,6 +36,7 @@ class TrainResult:
         seconds: of the whole training, with those before it was resumed, without those that a kill lost.
         images_per_second: since it was last resumed; 0 if there was nothing left to do.
         resumed_from: the step at which it was last resumed; 0 if it never was.
+        best: the state that the network ended with; None without a judge.
     """
 
     steps: int
@@ -43,6 +45,7 @@ class TrainResult:
     seconds: float
     images_per_second: float
     resumed_from: int
+    best: Best | None = None
 
 
 def train(
@@ -53,6 +56,7 @@ def train(
     device: torch.device | None = None,
     task: Task | None = None,
     callbacks: Sequence[Callback] = (),
+    judge: Judge | None = None,
     recorder: Recorder | None = None,
     checkpoints: Checkpoints | None = None,
     extra: Mapping[str, Any] | None = None,
@@ -71,6 +75,8 @@ def train(
         device: where to compute; the network is moved there. Its own device by default.
         task: what to minimise; cross-entropy by default.
         callbacks: what else takes part, in this order; a moving average by `ema_decay` comes last.
+        judge: measures the network at the start and after each epoch; `net` ends with the best of these states. By
+            default it ends with the last one.
         recorder: where means are written at intervals; nowhere by default.
         checkpoints: where the state is saved; nowhere by default.
         extra: primitives and tensors that go into every checkpoint, under "extra": the caller's own progress.
@@ -88,8 +94,9 @@ def train(
         KeyboardInterrupt: Ctrl-C came; with `checkpoints`, once the state is saved, unless it comes twice.
     """
     device = device or device_of(net)
-    average = [MovingAverage(settings.ema_decay)] if settings.ema_decay else []
-    taking_part = CallbackList([*callbacks, *average])
+    average = MovingAverage(settings.ema_decay) if settings.ema_decay else None
+    best = BestState(judge, average.applied if average else nullcontext) if judge else None
+    taking_part = CallbackList([*callbacks, *filter(None, (best, average))])
     net.to(device)
     if device.type == "cpu":
         keep_freed_memory()
@@ -109,7 +116,7 @@ def train(
         batches = training_batches(split, settings, state.step, state.total)
         result = loop.run(batches, show=progress and distributed.is_main())
     distributed.broadcast_module(net)
-    return result
+    return replace(result, best=best.best) if best else result
 
 
 @dataclass(frozen=True)

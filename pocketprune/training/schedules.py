@@ -105,6 +105,21 @@ class Exponential:
 
 
 @dataclass(frozen=True)
+class PerEpoch:
+    """A schedule with a factor of its own for each of the training's epochs, which are equally long."""
+
+    factors: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.factors or not all(0 <= factor < math.inf for factor in self.factors):
+            raise UserError(f"schedule by epochs: factors={self.factors} must be numbers, 0 or more")
+
+    def __call__(self, step: int, total: int) -> float:
+        """Return the factor of the start rate for `step`, counted from 0."""
+        return self.factors[min(len(self.factors) - 1, step * len(self.factors) // total)]
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A full training as PocketFlow prescribes it for a family of networks."""
 

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 import pocketprune
-from learners import state_dict
 from pocketprune.common.errors import UserError
+from pocketprune.deploy import state_dict
 from tests.common.hostile import deflate, inside_itself, odd_tensors
 
 ODD = odd_tensors((3, 1, 3, 3))

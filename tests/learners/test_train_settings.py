@@ -4,7 +4,7 @@ import pytest
 
 from config import Config
 from datasets import DATASETS
-from learners.train_settings import group_settings, train_settings
+from learners.train_settings import finetune_settings, group_settings, train_settings
 from nets import NETS
 from pocketprune.training.schedules import Constant, Cosine
 from pocketprune.training.state import TrainSettings
@@ -58,12 +58,40 @@ def test_channels_last_is_for_the_nets_known_to_work_with_it() -> None:
     assert train_settings(Config.from_flags(["--amp=bf16"]), device="cuda").channels_last
 
 
+def _tuned(line: str, share: float = 1.0) -> TrainSettings:
+    return finetune_settings(Config.from_flags(line.split()), share)
+
+
+@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_a_pruned_network_starts_with_a_rate_that_suits_the_length(net: str, dataset: str) -> None:
+    line = f"--net {net} --dataset {dataset}"
+    rate = _settings(line).lrn_rate
+    for share, factor in ((1, 1), (0.25, 1), (0.04, 0.4), (0.01, 0.2)):
+        settings = _tuned(line, share)
+        assert settings.lrn_rate == pytest.approx(rate * factor)
+        assert (settings.schedule, settings.clip_norm) == (Cosine(0.1), 1.0)
+    short = _tuned(f"{line} --nb_epochs 1")  # the share is one of the network's own schedule
+    assert short.lrn_rate == pytest.approx(_tuned(line, short.epochs / _settings(line).epochs).lrn_rate)
+
+
+def test_flags_win_over_the_fitted_recipe_and_pocketflows_is_one_flag_away() -> None:
+    assert _tuned("--optimizer adam").lrn_rate == 0.002
+    line = "--lrn_rate_init 0.03 --lrn_rate_dcy piecewise --clip_norm 5"
+    settings = _tuned(line, 0.05)
+    assert (settings.lrn_rate, settings.clip_norm) == (0.03, 5)
+    assert settings.schedule == _settings(line).schedule
+    assert _tuned("--warmup 0.2").schedule == Cosine(0.2)
+    assert _tuned("--ft_recipe pocketflow", 0.05) == _settings("", 0.05)
+    assert _tuned("--ft_recipe pocketflow --lrn_rate_dcy cosine").schedule == Cosine()
+
+
 def test_groups_are_tuned_briefly_or_for_the_full_schedule() -> None:
     def between(line: str) -> TrainSettings:
         return group_settings(Config.from_flags(["--nb_epochs=10", "--nb_epochs_rat=0.5", *line.split()]))
 
     full = between("")
-    assert (full.epochs, full.optimizer) == (5, "sgd")
+    assert (full.epochs, full.optimizer, full.clip_norm) == (5, "sgd", 1.0)
     assert between("--cp_finetune --cp_retrain") == full
     brief = between("--cp_finetune --cp_nb_iters_ft_ratio=0.4 --cp_lrn_rate_ft=0.002")
     assert (brief.epochs, brief.optimizer, brief.lrn_rate, brief.schedule) == (2, "adam", 0.002, Constant())

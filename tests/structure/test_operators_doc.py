@@ -33,7 +33,7 @@ NETWORKS = (
     "proving.py",
     "moving.py",
     "samplers.py",
-    *("ignoring.py", "graphs.py", "structure/batches.py"),
+    *("ignoring.py", "graphs.py", "structure/batches.py", "common/inputs.py"),
 )
 """Modules whose errors are about networks."""
 

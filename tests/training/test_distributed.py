@@ -59,6 +59,11 @@ def test_callbacks_take_part_in_every_process(tmp_path):
     assert found["loss"] == pytest.approx(result.loss, abs=1e-9)
 
 
+def test_the_best_state_is_judged_and_kept_alike_in_every_process(tmp_path):
+    ends, _ = run_processes("judged", tmp_path)
+    assert [status for status, _ in ends] == [0, 0], ends
+
+
 def test_preempting_one_process_stops_both_at_one_step_and_the_run_continues(tmp_path):
     ends, _ = run_processes("preempted", tmp_path)
     assert [status for status, _ in ends] == [143, 143], ends

@@ -99,6 +99,22 @@ def masked(folder: Path) -> None:
     (folder / f"steps-{distributed.rank()}").write_text(str(masks.steps))
 
 
+def judged(folder: Path) -> None:
+    """A training with batch norms, each process having statistics of its own, that ends with its second epoch."""
+    net, seen = conv_net(), []
+
+    def judge(net: torch.nn.Module) -> tuple[float, ...]:
+        seen.append([tensor.clone() for tensor in net.state_dict().values()])
+        return ((0.0, 1.0, 2.0, 1.0)[len(seen) - 1],)
+
+    best = train(net, TinySplit(), TOGETHER, judge=judge, progress=False).best
+    for tensors in (*seen, list(net.state_dict().values())):
+        assert all(map(torch.equal, tensors, distributed.gather_objects(tensors)[0]))
+    assert all(map(torch.equal, net.state_dict().values(), seen[2]))
+    assert best is not None
+    assert best.epoch == 2
+
+
 def failing(folder: Path) -> None:
     """The second process fails in the middle of the training; the first is then waiting for it."""
 
@@ -177,6 +193,7 @@ MODES = {
     "together": together,
     "preempted": preempted,
     "masked": masked,
+    "judged": judged,
     "failing": failing,
     "dying": dying,
     "stuck": stuck,

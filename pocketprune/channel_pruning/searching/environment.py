@@ -22,11 +22,13 @@ from pocketprune.channel_pruning.cut import Cut
 from pocketprune.channel_pruning.options import PruningOptions
 from pocketprune.channel_pruning.searching.choices import Choice, choices_of
 from pocketprune.channel_pruning.searching.layer_latency import LatencyCost
-from pocketprune.channel_pruning.searching.scoring import judge_of
+from pocketprune.channel_pruning.searching.scoring import TaskInputs, judge_of
 from pocketprune.channel_pruning.searching.statistics import collect
 from pocketprune.common.errors import UserError
+from pocketprune.common.inputs import ExampleInputs
 from pocketprune.common.modes import evaluation_mode
 from pocketprune.common.untouched import untouched
+from pocketprune.graph.tracing import batch_of
 from pocketprune.search.interface import Score, Variable
 from pocketprune.structure.channel_groups import Structure
 from pocketprune.structure.cost_model import CostModel
@@ -45,9 +47,9 @@ class PruningEnvironment:
 
     Args:
         net: the dense network, or what `analyse` returned for it. It stays as it is.
-        calibration: batches of training images (m, C, H, W), for the moments.
-        held_out: batches without any calibration image, for the scores, or a function that measures a network. See
-            `HeldOut` and `Measure`.
+        calibration: batches of training inputs, for the moments.
+        held_out: batches without any calibration image, for the scores, or a function that measures a network, or a
+            task with its inputs. See `HeldOut`, `Measure` and `OnTask`.
         budget: "macs" | "params" | "latency", the unit of `cost`.
         options: as for `prune_channels`. With `together`, each process of torch.distributed brings its own share of
             the calibration images and all of the held-out ones.
@@ -61,8 +63,8 @@ class PruningEnvironment:
     def __init__(
         self,
         net: nn.Module | Structure,
-        calibration: Sequence[Tensor],
-        held_out: Iterable[Tensor | tuple[Tensor, Tensor]] | Callable[[nn.Module], float],
+        calibration: Sequence[ExampleInputs],
+        held_out: Iterable[Tensor | tuple[Tensor, Tensor]] | Callable[[nn.Module], float] | TaskInputs,
         *,
         budget: str = "macs",
         options: PruningOptions | None = None,
@@ -71,9 +73,9 @@ class PruningEnvironment:
     ) -> None:
         options, progress = options or PruningOptions(), progress or (lambda *_: None)
         dense = net.traced.net if isinstance(net, Structure) else net
-        if not len(calibration) or not len(calibration[0]):
+        if not len(calibration) or not batch_of(calibration[0]):
             raise UserError("empty; at least one batch of images is needed", argument="calibration")
-        self._norm_images = _first(calibration, NORM_IMAGES, options.together).split(NORM_BATCH)
+        self._norm_inputs = _for_norms(calibration, options.together)
         progress("tracing", 0, 1)
         with torch.no_grad(), untouched(dense), evaluation_mode(dense):
             self._judge = judge_of(dense, held_out)
@@ -144,7 +146,7 @@ class PruningEnvironment:
         """
         net = self.thinned(counts)
         if sum(count < layer.full for count, layer in zip(counts, self.variables, strict=True)) > 1:
-            reestimate_batch_norm(net, self._norm_images, together=False)
+            reestimate_batch_norm(net, self._norm_inputs, together=False)
         return self.judge(net)
 
     def judge(self, net: nn.Module) -> Score:
@@ -175,6 +177,23 @@ class PruningEnvironment:
             tensors, biases = consumer.refitted(chosen, statistics.fits(consumer, chosen))
             cut = replace(cut, tensors={**cut.tensors, **tensors}, biases={**cut.biases, **biases})
         return cut
+
+
+def _for_norms(batches: Sequence[ExampleInputs], together: bool) -> Sequence[ExampleInputs]:
+    """Return the calibration inputs that batch norms' statistics are estimated on.
+
+    Images of one size are split into batches of their own; other inputs stay in the batches they come in.
+    """
+    images = [batch for batch in batches if isinstance(batch, Tensor)]
+    if len({batch.shape[1:] for batch in images}) == 1 and len(images) == len(batches):
+        return list(_first(images, NORM_IMAGES, together).split(NORM_BATCH))
+    found, count = [], 0
+    for batch in batches:
+        found.append(batch)
+        count += batch_of(batch)
+        if count >= NORM_IMAGES:
+            break
+    return found
 
 
 def _first(batches: Sequence[Tensor], count: int, together: bool) -> Tensor:

@@ -16,12 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
+from torch.utils import _pytree as pytree
 
 from pocketprune.channel_pruning.geometry import geometry_of
 from pocketprune.deploy.latency import measure_latency
 from pocketprune.deploy.latency_table import LatencyTable, LayerLatency
-from pocketprune.graph.nodes import arguments
+from pocketprune.graph.nodes import arguments, tensors_in
 from pocketprune.graph.tracing import node_shape, operator_name
+from pocketprune.structure.batches import at_batch
 from pocketprune.structure.channel_groups import Structure
 from pocketprune.structure.cost_model import CostModel
 from pocketprune.structure.propagation import Contraction
@@ -117,12 +119,14 @@ class LatencyCost:
     def _whole(self, structure: Structure, counts: Sequence[int], build: Callable[[], nn.Module]) -> float:
         """Return the milliseconds of the whole network thinned to these counts."""
         net: nn.Module = structure.traced.net
-        shape = structure.traced.example[0][0].shape[1:]
+        example = at_batch(structure.traced.example, self.batch)
+        shapes = [tuple(tensor.shape[1:]) for tensor in tensors_in(example)]
+        shape = shapes[0] if len(shapes) == 1 else tuple(shapes)
         parameters = sum(p.numel() for p in net.parameters())
         kept = " ".join(map(str, counts))
-        name = f"{type(net).__name__} of {parameters} parameters, {tuple(shape)}, batch {self.batch}, kept {kept}"
-        images = torch.zeros(self.batch, *shape, device=self.device)
-        return self.table.milliseconds(name, lambda: measure_latency(build(), images, repeats=REPEATS))
+        name = f"{type(net).__name__} of {parameters} parameters, {shape}, batch {self.batch}, kept {kept}"
+        inputs = pytree.tree_map_only(Tensor, lambda tensor: tensor.to(self.device), example)
+        return self.table.milliseconds(name, lambda: measure_latency(build(), inputs, repeats=REPEATS))
 
     @torch.inference_mode()
     def _median(self, run: Callable[[], Tensor]) -> float:

@@ -8,14 +8,20 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pocketprune.channel_pruning.calibration import Calibration
 from pocketprune.channel_pruning.options import Hooks, Progress, PruningOptions
 from pocketprune.channel_pruning.pruning import prune_channels
 from pocketprune.channel_pruning.searching.environment import PruningEnvironment
 from pocketprune.channel_pruning.searching.layer_latency import LatencyCost
+from pocketprune.channel_pruning.searching.scoring import TaskInputs
+from pocketprune.channel_pruning.tasks import Task
 from pocketprune.common.devices import device_of
 from pocketprune.common.errors import UserError
+from pocketprune.common.inputs import ExampleInputs
+from pocketprune.graph.tracing import batch_of
 from pocketprune.search import Budget, Problem, Rollout, Score, SearchSettings, Values, search
 from pocketprune.search.finalists import decide
+from pocketprune.structure.batches import at_batch
 from pocketprune.structure.channel_groups import Structure, analyse
 
 
@@ -40,10 +46,11 @@ class FoundRatios:
 
 def search_ratios(
     net: nn.Module | Structure,
-    batches: Sequence[Tensor],
+    batches: Sequence[ExampleInputs],
     budget: float | Budget,
-    held_out: Iterable[Tensor | tuple[Tensor, Tensor]] | Callable[[nn.Module], float],
+    held_out: Iterable[Tensor | tuple[Tensor, Tensor]] | Callable[[nn.Module], float] | None = None,
     *,
+    task: Task | None = None,
     method: str = "dp",
     options: PruningOptions | None = None,
     settings: SearchSettings | None = None,
@@ -56,11 +63,15 @@ def search_ratios(
 
     Args:
         net: the dense network, or what `analyse` returned for it. It stays as it is.
-        batches: batches of training images (m, C, H, W), for the moments.
+        batches: batches of training inputs, for the moments: tensors, tuples of arguments or dicts of keyword
+            arguments.
         budget: share of the dense network's MACs to keep, in (0, 1], or a `Budget` of another kind.
         held_out: batches of images, or of (images, labels), that are not among `batches`. Without labels, networks are
             compared by the divergence from the dense network's predictions. It may also be a function that returns a
-            number for a network, where higher is better.
+            number for a network, where higher is better. With a task: batches of inputs alone, by default a fifth of
+            those of `batches`, which then take no part in the moments.
+        task: what the network is for: networks are compared by its metric, or if it has none by its divergence from
+            the dense network. None stands for a classifier.
         method: one of `pocketprune.search.SEARCHES`.
         options: as for `prune_channels`.
         settings: those of the search.
@@ -74,16 +85,18 @@ def search_ratios(
     """
     options = options or PruningOptions()
     budget = budget if isinstance(budget, Budget) else Budget("macs", budget)
-    held_out = held_out if callable(held_out) else list(held_out)
-    settings = settings or SearchSettings(reward_policy=_reward(held_out))
     if not len(batches):
         raise UserError("empty; at least one batch of images is needed", argument="batches")
-    structure = net if isinstance(net, Structure) else analyse(net, batches[0][:2], attention=options.attention)
+    calibration, judged = _shared_out(batches, held_out, task)
+    settings = settings or SearchSettings(reward_policy=_reward(judged))
+    structure = (
+        net if isinstance(net, Structure) else analyse(net, at_batch(batches[0], 2), attention=options.attention)
+    )
     latency = None
     if budget.kind == "latency":
-        latency = LatencyCost(None, batch=len(batches[0]), device=device_of(structure.traced.net))
+        latency = LatencyCost(None, batch=batch_of(batches[0]), device=device_of(structure.traced.net))
     environment = PruningEnvironment(
-        structure, batches, held_out, budget=budget.kind, options=options, latency=latency, progress=progress
+        structure, calibration, judged, budget=budget.kind, options=options, latency=latency, progress=progress
     )
     problem = Problem(environment, budget)
     found = search(environment, budget, method=method, settings=settings, seed=options.seed)
@@ -105,6 +118,21 @@ def search_ratios(
     )
 
 
+def _shared_out(batches: Sequence[ExampleInputs], held_out: Any, task: Task | None) -> tuple[Sequence[Any], Any]:
+    """Return the inputs for the moments, and what judges networks."""
+    if task is None:
+        if held_out is None:
+            raise UserError("none given; held-out images, a function of a network, or a task is accepted",
+                            argument="held_out")  # fmt: skip
+        return batches, held_out if callable(held_out) else list(held_out)
+    if held_out is not None:
+        return batches, TaskInputs(task, list(held_out))
+    parts = Calibration(batches)
+    return parts.fitted(), TaskInputs(task, parts.held_out())
+
+
 def _reward(held_out: Any) -> str:
     """Return the reward for the held-out images: the divergence if they have no labels, else the accuracy."""
+    if isinstance(held_out, TaskInputs):
+        return "divergence" if held_out.task.metric is None else "accuracy"
     return "divergence" if not callable(held_out) and all(isinstance(b, Tensor) for b in held_out) else "accuracy"

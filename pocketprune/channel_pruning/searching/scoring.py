@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pocketprune.channel_pruning.tasks import Task
 from pocketprune.common.errors import UserError
+from pocketprune.common.inputs import ExampleInputs, called
+from pocketprune.graph.tracing import batch_of
 from pocketprune.search.interface import Score
 
 LEAST = 50  # images; fewer say nothing about accuracy
+LEAST_OF_TASK = 4  # inputs of a task of one's own; one image of a map holds thousands of places
 
 
 class HeldOut:
@@ -87,8 +92,50 @@ class Measure:
             raise UserError(f"gave {type(value).__name__}; a number is accepted", argument="held_out") from error
 
 
-def judge_of(dense: nn.Module, held_out: Any) -> HeldOut | Measure:
-    """Return a judge: a `Measure` for a function of a network, else the `HeldOut` images."""
+class OnTask:
+    """A task's own measures: its metric, and its divergence from the dense network on held-out inputs.
+
+    Args:
+        dense: the dense network.
+        task: what it is for.
+        batches: held-out inputs of any kind.
+
+    Raises:
+        UserError: too few inputs, or a measure that gives no finite number for the dense network.
+    """
+
+    def __init__(self, dense: nn.Module, task: Task, batches: Iterable[ExampleInputs]) -> None:
+        self._task = task
+        self._examples = [(batch, called(dense, batch)) for batch in batches]
+        inputs = sum(batch_of(batch) for batch, _ in self._examples)
+        if inputs < LEAST_OF_TASK:
+            raise UserError(
+                f"{inputs} inputs given; a search needs {LEAST_OF_TASK} or more to tell networks apart",
+                argument="held_out",
+            )
+        self._score(dense)
+
+    def judge(self, net: nn.Module) -> Score:
+        """Return the metric as accuracy, and the divergence; without a metric, minus the divergence as both."""
+        return self._score(net)
+
+    def _score(self, net: nn.Module) -> Score:
+        divergence = self._task.distance_from(net, self._examples)
+        return Score(-divergence if self._task.metric is None else self._task.measure(net), divergence, divergence)
+
+
+@dataclass(frozen=True)
+class TaskInputs:
+    """A task with the held-out inputs that its divergence is taken on."""
+
+    task: Task
+    batches: Sequence[ExampleInputs]
+
+
+def judge_of(dense: nn.Module, held_out: Any) -> HeldOut | Measure | OnTask:
+    """Return a judge: of a task, or a `Measure` for a function of a network, else the `HeldOut` images."""
+    if isinstance(held_out, TaskInputs):
+        return OnTask(dense, held_out.task, held_out.batches)
     return Measure(dense, held_out) if callable(held_out) else HeldOut(dense, held_out)
 
 

@@ -16,6 +16,7 @@ from pocketprune.channel_pruning.consumers import Consumer, Fit, moments_of
 from pocketprune.channel_pruning.coupling import slices_of
 from pocketprune.channel_pruning.options import PruningOptions
 from pocketprune.channel_pruning.searching.choices import Choice
+from pocketprune.common.inputs import ExampleInputs
 from pocketprune.graph.sweep import Route, Sweep
 from pocketprune.numerics.criteria import path
 from pocketprune.numerics.evidence import Evidence
@@ -82,7 +83,7 @@ def _errors(path: SelectionPath) -> np.ndarray:
 def collect(
     structure: Structure,
     choices: Sequence[Choice],
-    batches: Sequence[Tensor],
+    batches: Sequence[ExampleInputs],
     options: PruningOptions,
     progress: Callable[[str, int, int], None],
 ) -> dict[int, LayerStatistics]:

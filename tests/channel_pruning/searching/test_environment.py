@@ -193,9 +193,9 @@ def test_scores_come_after_the_norms_statistics_are_estimated_anew() -> None:
     counts = some_counts(env)
     net = env.thinned(counts)
     plain = env.judge(net)
-    reestimate_batch_norm(net, env._norm_images, together=False)
+    reestimate_batch_norm(net, env._norm_inputs, together=False)
     assert env.judge(net) == env.score(counts) != plain
-    x = torch.cat(list(env._norm_images))
+    x = torch.cat(list(env._norm_inputs))
     with torch.no_grad():
         first = nn.functional.conv2d(x, net.conv1.weight, padding=1)
     assert torch.allclose(net.bn1.running_mean, first.mean((0, 2, 3)), atol=1e-4)

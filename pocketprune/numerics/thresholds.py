@@ -1,0 +1,27 @@
+"""Thresholds: which structures of a weight are large enough to stay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from pocketprune.common.errors import UserError
+from pocketprune.common.names import nearest
+
+SIZES: dict[str, Callable[[Tensor], Tensor]] = {
+    "max": lambda rows: rows.abs().amax(1),
+    "mean_abs": lambda rows: rows.abs().mean(1),
+}
+"""What is compared with a threshold, of rows (c, values); independent of how long they are."""
+
+
+def above(rows: Tensor, threshold: float, size: str = "max") -> Tensor:
+    """Return which rows (c, values) are above a threshold, a boolean (c,).
+
+    Raises:
+        UserError: an unknown size.
+    """
+    if size not in SIZES:
+        raise UserError(f"'{size}' given{nearest(size, SIZES)}", argument="size")
+    return SIZES[size](rows.detach()) > threshold

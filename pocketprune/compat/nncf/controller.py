@@ -144,6 +144,11 @@ class FilterPruningController:
             self.model, adaptation_batches(self._loader, self._given.bn_samples, device_of(self.model))
         )
 
+    @property
+    def hooks_away(self) -> Watch:
+        """A context in which the network has no hooks of this controller."""
+        return self._watch
+
     def statistics(self, quickly_collected_only: bool = False) -> NNCFStatistics:
         """Return what is pruned at present; it is always collected quickly."""
         costs, counts = self._costs, self._counts()

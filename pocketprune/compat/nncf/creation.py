@@ -14,6 +14,7 @@ from pocketprune.compat.nncf.config import NNCFConfig
 from pocketprune.compat.nncf.controller import FilterPruningController
 from pocketprune.compat.nncf.inputs import example_inputs
 from pocketprune.compat.nncf.prunable import candidates
+from pocketprune.compat.nncf.quantization import quantization_of, with_quantization
 from pocketprune.compat.nncf.schema import CONFIG
 from pocketprune.compat.nncf.scopes import Scopes
 from pocketprune.compat.nncf.settings import filter_pruning_of
@@ -37,7 +38,7 @@ def create_compressed_model(
     *,
     allow_inexact: bool = False,
 ) -> tuple[FilterPruningController, nn.Module]:
-    """Prepare a network for pruning by a configuration.
+    """Prepare a network for pruning by a configuration, and for quantization if an entry beside asks for that.
 
     Args:
         model: the network with its trained weights. It is the network that is returned, still a plain one.
@@ -61,6 +62,7 @@ def create_compressed_model(
     config = config if isinstance(config, NNCFConfig) else NNCFConfig(config)
     given, registered = filter_pruning_of(config), config.registered
     example = example_inputs(model, config)
+    quantised = quantization_of(config)
     structure = analyse(model, example, allow_inexact=allow_inexact)
     check_groups(structure, structure.traced.example)
     scopes = Scopes(structure)
@@ -73,7 +75,7 @@ def create_compressed_model(
     ctrl = FilterPruningController(control, given, found, scopes, costs, registered.train_loader, example)
     if compression_state is not None:
         ctrl.load_state(compression_state["ctrl_state"])
-        return ctrl, model
+        return with_quantization(ctrl, quantised, scopes, registered.train_loader, compression_state), model
     if given.load:
         control.planner.coefficients = ranking.load(given.load, clusters, scopes)
     elif given.learned:
@@ -81,7 +83,7 @@ def create_compressed_model(
     if given.save:
         ranking.save(given.save, control.planner.coefficients, clusters, scopes)
     ctrl.set_pruning_level(given.init, run_batchnorm_adaptation=given.init > 0)
-    return ctrl, model
+    return with_quantization(ctrl, quantised, scopes, registered.train_loader), model
 
 
 def load_state(model: nn.Module, state_dict_to_load: Mapping[str, Any], is_resume: bool = False) -> int:

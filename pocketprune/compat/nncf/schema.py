@@ -14,7 +14,6 @@ Check = Callable[[Any, str], None]
 
 FILTER_PRUNING, QUANTIZATION = "filter_pruning", "quantization"
 NOT_THERE = {
-    QUANTIZATION: "8-bit quantization is not part of this door; prune first, then quantize what strip() returns",
     "magnitude_sparsity": "zeros in single weights make no network smaller; filter_pruning removes whole filters",
     "rb_sparsity": "zeros in single weights make no network smaller; filter_pruning removes whole filters",
     "movement_sparsity": "zeros in single weights make no network smaller; filter_pruning removes whole filters",
@@ -114,8 +113,8 @@ def _entry(value: Any, path: str) -> None:
     name = value["algorithm"]
     if name in NOT_THERE:
         raise UserError(f"'{name}' given; {NOT_THERE[name]}", argument=f"{path}.algorithm")
-    word(FILTER_PRUNING)(name, f"{path}.algorithm")
-    ENTRY(value, path)
+    word(FILTER_PRUNING, QUANTIZATION)(name, f"{path}.algorithm")
+    (QUANTIZATION_ENTRY if name == QUANTIZATION else ENTRY)(value, path)
 
 
 def _anything(value: Any, path: str) -> None:
@@ -168,6 +167,25 @@ ENTRY = section(
         **SCOPES,
     }
 )
+BITS = number(2, 8, closed=True)
+SIDE = {"bits": BITS, "mode": word("symmetric", "asymmetric")}
+QUANTIZATION_ENTRY = section(
+    {
+        "algorithm": TEXT,
+        "preset": word("performance", "mixed"),
+        "overflow_fix": word("enable", "disable", "first_layer_only"),
+        "weights": section({"bits": BITS, "mode": word("symmetric"), "per_channel": FLAG}),
+        "activations": section({**SIDE, "per_channel": word(False)}),
+        "initializer": section(
+            {
+                "range": section({"num_init_samples": whole(1), "type": TEXT}),
+                "batchnorm_adaptation": section({"num_bn_adaptation_samples": whole(0)}),
+            }
+        ),
+        "ignored_scopes": TEXTS,
+    }
+)
+"""Modes and types of ranges are accepted and not used: ranges hold 0 and are those of the least squared error."""
 DROPS = {
     "maximal_relative_accuracy_degradation": number(0, 100, closed=True),
     "maximal_absolute_accuracy_degradation": number(0),

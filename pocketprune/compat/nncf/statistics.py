@@ -101,17 +101,36 @@ class FilterPruningStatistics:
 
 
 @dataclass(frozen=True)
+class QuantizationStatistics:
+    """What is quantised: layers and their bits, activations and theirs, and what stays in float."""
+
+    layers: dict[str, int]
+    activations: dict[str, int]
+    in_float: Sequence[str]
+
+    def to_str(self) -> str:
+        """Return a table of counts."""
+        rows = [
+            ("Quantised weights", str(len(self.layers))),
+            ("Quantised activations", str(len(self.activations))),
+            ("In float", ", ".join(self.in_float) or "nothing"),
+        ]
+        return f"Statistics of the quantization algorithm:\n{_table(('Statistic name', 'Value'), rows)}"
+
+
+@dataclass(frozen=True)
 class NNCFStatistics:
     """The statistics of every algorithm of a configuration; None for those that are not in it."""
 
     filter_pruning: FilterPruningStatistics
-    quantization: None = field(default=None)
+    quantization: QuantizationStatistics | None = field(default=None)
     magnitude_sparsity: None = field(default=None)
     rb_sparsity: None = field(default=None)
 
     def to_str(self) -> str:
         """Return all tables."""
-        return self.filter_pruning.to_str()
+        parts = [self.filter_pruning.to_str(), *([self.quantization.to_str()] if self.quantization else [])]
+        return "\n".join(parts)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -83,7 +83,7 @@ PARAMS = "compression[0].params"
         ({"pruning_init": 0.6}, "compression[0].pruning_init: 0.6 given; it must not be above the target, 0.5"),
         ({"ignored_scope": "a"}, "compression[0].ignored_scope: unknown; did you mean 'ignored_scopes'?"),
         ({"ignored_scopes": ["a", 2]}, "compression[0].ignored_scopes[1]: 2 given; a text is accepted"),
-        ({"algorithm": "quantization"}, "compression[0].algorithm: 'quantization' given; 8-bit quantization is not"),
+        ({"algorithm": "binarization"}, "compression[0].algorithm: 'binarization' given; one-bit weights are not"),
         ({"algorithm": "filter_prunning"}, "compression[0].algorithm: 'filter_prunning' given; did you mean 'filter_p"),
         (
             {"params": {"pruning_target": 0.5, "pruning_flops_target": 0.5}},

@@ -14,13 +14,14 @@ from config.net import NetConfig
 from config.quantization import QuantizationConfig
 from config.run import RunConfig
 from config.search import DdpgConfig, SearchConfig
-from config.sparsity import SparsityConfig, WeightSparseConfig
+from config.sparsity import AutoCompressConfig, SparsityConfig, WeightSparseConfig
 from config.training import TrainConfig
 
 __all__ = [
     "CONCERNS",
     "FLAG_OF_ARGUMENT",
     "HELP_FLAGS",
+    "AutoCompressConfig",
     "ChannelPruningConfig",
     "Config",
     "DataConfig",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from config.settings import Concern, flag_of, setting
 from pocketprune.channel_pruning.options import PruningOptions
-from pocketprune.common.options import COUNT, COUNT_OR_ZERO, POSITIVE, SHARE
+from pocketprune.common.options import COUNT, COUNT_OR_ZERO, NOT_NEGATIVE, POSITIVE, SHARE
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,13 @@ class ChannelPruningConfig(Concern):
         accept=COUNT_OR_ZERO,
     )
     cp_block_lrn_rate: float = setting(1e-3, "learning rate of --cp_block_steps", accept=POSITIVE)
+    cp_recover_epochs: float = setting(
+        0.0,
+        "after pruning and --cp_block_steps, epochs in which the whole network imitates the dense one on the augmented "
+        "training images, without labels; it ends with the best state on held-out images (0: none)",
+        accept=NOT_NEGATIVE,
+    )
+    cp_recover_lrn_rate: float = setting(1e-3, "learning rate of --cp_recover_epochs (Adam)", accept=POSITIVE)
     cp_cache_gb: float = flag_of(PruningOptions, "cache_gb")
     cp_moments_gb: float = flag_of(PruningOptions, "moments_gb")
 

@@ -17,7 +17,7 @@ from config.quantization import NonUniformConfig, QuantizationConfig, UniformCon
 from config.run import RunConfig
 from config.search import DdpgConfig, SearchConfig
 from config.settings import Concern, argument_of
-from config.sparsity import SparsityConfig, WeightSparseConfig
+from config.sparsity import AutoCompressConfig, SparsityConfig, WeightSparseConfig
 from config.training import TrainConfig
 from pocketprune.common.errors import UserError
 
@@ -37,6 +37,7 @@ class Config:
     filter_pruning: FilterPruningConfig = field(default_factory=FilterPruningConfig)
     sparsity: SparsityConfig = field(default_factory=SparsityConfig)
     weight_sparse: WeightSparseConfig = field(default_factory=WeightSparseConfig)
+    auto_compress: AutoCompressConfig = field(default_factory=AutoCompressConfig)
     quantization: QuantizationConfig = field(default_factory=QuantizationConfig)
     uniform: UniformConfig = field(default_factory=UniformConfig)
     non_uniform: NonUniformConfig = field(default_factory=NonUniformConfig)

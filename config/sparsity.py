@@ -12,6 +12,7 @@ from pocketprune.compression.schedules import SCHEDULES, Schedule
 from pocketprune.numerics.projections import SETS
 from pocketprune.numerics.weight_patterns import UNSTRUCTURED
 from pocketprune.sparsity.admm import AdmmSettings
+from pocketprune.sparsity.auto_compress import AutoCompressSettings
 from pocketprune.sparsity.policy import CRITERIA, KINDS, RANKINGS, SparsityPolicy, WeightRule
 
 METHODS = ("level", "admm", "lottery")
@@ -133,3 +134,20 @@ class WeightSparseConfig(Concern):
     ws_iter_ratio_beg: float = setting(0.1, "share of the training when the ramp begins", accept=FRACTION)
     ws_iter_ratio_end: float = setting(0.5, "share of the training when it ends", accept=SHARE, argument="ramp.end")
     ws_mask_update_step: int = setting(500, "training steps between two choices of masks", accept=COUNT)
+
+
+@dataclass(frozen=True)
+class AutoCompressConfig(Concern):
+    """The settings of AutoCompress; those of ADMM are --sp_rho, --sp_rho_growth and --sp_admm_rounds."""
+
+    title = "AutoCompress (--learner auto-compress)"
+
+    ac_preserve_ratio: float = setting(0.5, "share of the MACs that stays", accept=SHARE, argument="auto.share")
+    ac_rounds: int = flag_of(AutoCompressSettings, "rounds", argument="auto.rounds")
+    ac_search: str = flag_of(AutoCompressSettings, "search", argument="auto.search")
+    ac_search_start: str = flag_of(AutoCompressSettings, "start", argument="auto.start")
+    ac_nb_rlouts: int = flag_of(AutoCompressSettings, "nb_rlouts", argument="auto.nb_rlouts")
+    ac_selection: str = flag_of(AutoCompressSettings, "selection", argument="auto.selection")
+    ac_admm_share: float = setting(
+        0.6, "share of the epochs that ADMM takes, divided over the rounds", accept=Interval(0, 1, True, True)
+    )

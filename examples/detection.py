@@ -39,6 +39,7 @@ class Detector(nn.Module):
         self.from_fine, self.from_coarse = nn.Conv2d(2 * width, pyramid, 1), nn.Conv2d(4 * width, pyramid, 1)
         self.head = nn.Sequential(layer(pyramid, pyramid), layer(pyramid, pyramid))
         self.scores, self.sides = nn.Conv2d(pyramid, CLASSES, 1), nn.Conv2d(pyramid, 4, 1)
+        assert self.scores.bias is not None
         nn.init.constant_(self.scores.bias, -3.0)  # few places hold a digit
 
     def forward(self, images: Tensor) -> Outputs:

@@ -61,7 +61,7 @@ def main() -> None:
         epoch()
     dense = copy.deepcopy(net).eval()
 
-    schedule = {"name": "cubic", "steps": max(1, given.epochs // 2)}
+    schedule = {"name": "linear", "steps": max(1, given.epochs // 2)}
     policy = {"macs": 1 - given.share, "criterion": "l2", "schedule": schedule}
     controller = pocketprune.compress(net, seen[:2], policy)
     for _ in range(given.epochs):

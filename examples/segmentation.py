@@ -39,7 +39,8 @@ class UNet(nn.Module):
         middle = self.down2(F.max_pool2d(fine, 2))
         coarse = self.bottom(F.max_pool2d(middle, 2))
         middle = self.up2(torch.cat([F.interpolate(coarse, scale_factor=2.0), middle], 1))
-        return self.head(self.up1(torch.cat([F.interpolate(middle, scale_factor=2.0), fine], 1)))
+        scores: Tensor = self.head(self.up1(torch.cat([F.interpolate(middle, scale_factor=2.0), fine], 1)))
+        return scores
 
 
 def train(net: nn.Module, data: Canvas, epochs: int, rate: float = 3e-3) -> None:

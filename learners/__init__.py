@@ -15,6 +15,7 @@ from learners.filter.learner import FilterPruningLearner
 from learners.full_precision import FullPrecisionLearner
 from learners.quantized.learner import QuantizationLearner, quantized_after
 from learners.quantized.simulated import NonUniformLearner, UniformLearner
+from learners.sparse.auto_compress import AutoCompressLearner
 from learners.sparse.learner import SparseLearner
 from learners.sparse.weight_sparse import WeightSparseLearner
 from pocketprune.common.errors import UserError
@@ -28,6 +29,7 @@ LEARNERS: dict[str, type[Learner]] = {
     "filter": FilterPruningLearner,
     "sparse": SparseLearner,
     "weight-sparse": WeightSparseLearner,
+    "auto-compress": AutoCompressLearner,
     "quant": QuantizationLearner,
     "uniform": UniformLearner,
     "non-uniform": NonUniformLearner,

@@ -1,8 +1,10 @@
 """What pruning learners share: their stages and files, calibration images, the layers command, pictures of groups."""
 
+import math
 from itertools import islice
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from learners.base import Learner
@@ -39,3 +41,13 @@ def calibration_batches(run: RunContext) -> list[Tensor]:
         world_size=world_size(),
     )
     return [images.to(run.device) for images, _ in islice(batches, nb_batches)]
+
+
+def held_out_batches(run: RunContext) -> list[Tensor]:
+    """Return images of the validation split, at most `cp_nb_smpls_search`. Under several processes, this one's part."""
+    size, wanted = run.config.data.batch_size_eval, run.config.search.cp_nb_smpls_search // world_size()
+    batches = run.dataset.val.batches(
+        size, seed=run.config.run.seed, shuffle=True, rank=rank(), world_size=world_size()
+    )
+    found = [images.to(run.device) for images, _ in islice(batches, math.ceil(wanted / size))]
+    return [images for images in torch.cat(found)[:wanted].split(size) if len(images)] if found else []

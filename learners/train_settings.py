@@ -86,6 +86,21 @@ def group_settings(config: Config, device: str = "cpu") -> TrainSettings:
     )
 
 
+def recovery_settings(config: Config, device: str = "cpu") -> TrainSettings:
+    """Return settings for the imitation of the dense network, without labels."""
+    pruning = config.channel_pruning
+    return replace(
+        train_settings(config, 1.0, device),
+        epochs=pruning.cp_recover_epochs,
+        optimizer="adam",
+        lrn_rate=pruning.cp_recover_lrn_rate,
+        schedule=Cosine(FITTED_WARMUP),
+        weight_decay=0.0,
+        ema_decay=0.0,
+        clip_norm=FITTED_CLIP_NORM,
+    )
+
+
 def _channels_last(config: Config, device: str) -> bool:
     """Return what is asked for; by default yes, where convolutions are faster so, for networks known to train so."""
     asked = config.train.channels_last

@@ -18,6 +18,8 @@ from pocketprune.quantization.options import QuantizationOptions
 from pocketprune.quantization.quantizing import quantize
 from pocketprune.quantization.steps import register
 from pocketprune.search import Budget, SearchSettings
+from pocketprune.sparsity.controller import SparsityController, sparsify
+from pocketprune.sparsity.policy import SparsityPolicy, WeightRule
 from pocketprune.structure.channel_groups import Structure, analyse, find_channel_groups
 from pocketprune.structure.cost import count_macs, count_params
 from pocketprune.structure.group import ChannelGroup
@@ -40,9 +42,12 @@ __all__ = [
     "PruningWarning",
     "QuantizationOptions",
     "SearchSettings",
+    "SparsityController",
+    "SparsityPolicy",
     "Structure",
     "Task",
     "UserError",
+    "WeightRule",
     "analyse",
     "classification",
     "compress",
@@ -61,6 +66,7 @@ __all__ = [
     "remove_channels",
     "save",
     "search_ratios",
+    "sparsify",
 ]
 
 register()  # the kind of steps that networks in integers carry

@@ -34,7 +34,7 @@ def weights(tmp_path: Path) -> Path:
 
 
 def test_a_run_writes_what_it_promises(pruned: Path) -> None:
-    assert {"report.json", "pruned_model.pt", "checkpoints", "tensorboard", "ratio.list"} <= {
+    assert {"report.json", "report.html", "pruned_model.pt", "checkpoints", "tensorboard", "ratio.list"} <= {
         path.name for path in pruned.iterdir()
     }
     assert not list(pruned.rglob(".*"))  # nothing half-written
@@ -45,6 +45,7 @@ def test_the_report_tells_the_run(pruned: Path) -> None:
     names = (report["net"], report["dataset"], report["learner"], report["device"], report["seed"])
     assert names == ("resnet", "digits", "channel", "cpu", 0)
     assert report["config"]["cp_uniform_preserve_ratio"] == 0.5
+    assert report["command"] in (pruned / "report.html").read_text(encoding="utf-8")
     assert set(report["seconds"]) == {"train", "prune", "search", "finetune", "evaluate"}
     assert min(report["seconds"][clock] for clock in ("train", "prune", "finetune", "evaluate")) > 0
     for stage in ("dense", "before_finetune", "pruned"):

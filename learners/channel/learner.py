@@ -28,7 +28,7 @@ class ChannelPruningLearner(PruningLearner):
     """dense network -> prune -> (recover without labels) -> fine-tune, each measured on the test set."""
 
     settings = (*PruningLearner.settings, "channel_pruning", "search", "ddpg")
-    phases = ("search*", "prune", "tune*", "recover", "finetune")
+    phases = ("search*", "prune", "tune*", "recover*", "finetune")
 
     def train(self) -> dict[str, Any]:
         """Prune the network that the run starts with, and fine-tune it. Return the report."""
@@ -41,9 +41,10 @@ class ChannelPruningLearner(PruningLearner):
         dense = train_dense(run, run.net) if start is None else start
         teacher = (dense if named is None else named) if run.config.distillation.enbl_dst else None
 
+        result = None
         if target is None:
-            target = searched_ratios(run, structure)
-        result = prune(run, structure, target, teacher)
+            target, result = searched_ratios(run, structure)
+        result = result or prune(run, structure, target, teacher)
         tell_layers(run, structure.groups, result)
         return self.finetune(dense, result, teacher)
 

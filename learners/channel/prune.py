@@ -47,8 +47,8 @@ def _warnings_told_later() -> Iterator[None]:
         yield
 
 
-def prune_at_once(run: RunContext, dense: Structure, batches: Sequence[Tensor], ratios: Sequence[float]) -> nn.Module:
-    """Return the network pruned to such ratios as at the end of a run, without tuning and without checkpoints."""
+def prune_at_once(run: RunContext, dense: Structure, batches: Sequence[Tensor], ratios: Sequence[float]) -> PruneResult:
+    """Prune a network to such ratios as at the end of a run, without tuning and without checkpoints."""
     with ProgressBar() as bar, _warnings_told_later():
         options = pruning_options(run.config)
-        return prune_channels(dense, batches, ratios, options=options, hooks=Hooks(progress=bar)).net
+        return prune_channels(dense, batches, ratios, options=options, hooks=Hooks(progress=bar))

@@ -155,7 +155,7 @@ class RatioSearch:
         watch.finish(result)
         self.context.say(
             f"{method}: {len(result.history)} roll-outs in {result.seconds:.0f} s; best on the held-out images "
-            f"{result.score.accuracy:.2%} at {result.share:.2%} of {problem.budget.kind}"
+            f"{_words(result.score)} at {result.share:.2%} of {problem.budget.kind}"
         )
         return result
 
@@ -170,12 +170,10 @@ class RatioSearch:
             agreed: Score = gather_objects(pruned)[0]
             return agreed  # one opinion, should the processes' arithmetic differ
 
-        counts, scored = decide(problem, found, score)
+        counts, scored = decide(problem, found, score, self.settings)
         self._keep_finalists(problem, found.method, counts, scored)
-        shown = ", ".join(f"{score.accuracy:.2%}" for _, score in scored)
-        self.context.say(
-            f"Finalists, pruned as at the end of the run: {shown} on the held-out images (the last one: uniform)"
-        )
+        shown = "; ".join(_words(score) for _, score in scored)
+        self.context.say(f"Finalists on the held-out images, pruned as at the end of the run, uniform last: {shown}")
         return counts
 
     def _keep_finalists(
@@ -204,6 +202,10 @@ class RatioSearch:
         picture = draw_sensitivity(table)
         save_picture(self.workdir / "sensitivity.png", picture)
         self.context.recorder.image("search/sensitivity", picture, 0)
+
+
+def _words(score: Score) -> str:
+    return f"{score.accuracy:.2%} (divergence {score.divergence:.4f})"
 
 
 def search_settings(config: Config) -> SearchSettings:

@@ -1,9 +1,14 @@
 """Where the preserve ratios come from: one for all layers, a list, or a search."""
 
+from collections.abc import Sequence
+
+from torch import nn
+
 from learners.channel.prune import prune_at_once
 from learners.channel.ratio_search import RatioSearch, search_settings
 from learners.context import RunContext
 from learners.pruning import calibration_batches
+from pocketprune import PruneResult
 from pocketprune.channel_pruning.ratio_list import parse_ratio_list
 from pocketprune.channel_pruning.targets import Target
 from pocketprune.structure.channel_groups import Structure
@@ -26,8 +31,20 @@ def asked_ratios(run: RunContext, dense: Structure) -> Target | None:
     return parse_ratio_list(flags.cp_prune_list_file, [layer.name for layer in layers])
 
 
-def searched_ratios(run: RunContext, dense: Structure) -> list[float]:
-    """Return the preserve ratios, one for each prunable layer, that a search finds under the budget."""
+def searched_ratios(run: RunContext, dense: Structure) -> tuple[list[float], PruneResult | None]:
+    """Return the preserve ratios, one for each prunable layer, that a search finds under the budget.
+
+    The search prunes its finalists as the run does at its end, so the best one need not be pruned again: it is the
+    second value. That is None where there was no choice, or where the run trains between groups of layers.
+    """
     batches = calibration_batches(run)
+    pruned: dict[tuple[float, ...], PruneResult] = {}
+
+    def prune(ratios: Sequence[float]) -> nn.Module:
+        pruned[tuple(ratios)] = prune_at_once(run, dense, batches, ratios)
+        return pruned[tuple(ratios)].net
+
     with run.timed("search"):
-        return RatioSearch(run).run(dense, batches, lambda ratios: prune_at_once(run, dense, batches, ratios))
+        ratios = RatioSearch(run).run(dense, batches, prune)
+    tunes = run.config.train.nb_epochs_rat > 0 and run.config.channel_pruning.cp_list_group < len(ratios)
+    return ratios, None if tunes else pruned.get(tuple(ratios))

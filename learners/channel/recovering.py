@@ -7,12 +7,15 @@ from torch import nn
 
 from learners.context import RunContext
 from learners.measuring import Row, accuracy
-from learners.pruning import calibration_batches
+from learners.pruning import calibration_batches, held_out_batches
 from learners.reporting.progress import ProgressBar
+from learners.train_settings import recovery_settings
+from pocketprune.channel_pruning.imitation import Imitation, agreement_with
 from pocketprune.channel_pruning.recovery import reconstruct_blocks
 from pocketprune.common.errors import UserError
 from pocketprune.training.batch_norm import reestimate_batch_norm
 from pocketprune.training.distributed import is_main
+from pocketprune.training.loop import train
 
 FORMAT = 1  # of a checkpoint; to be raised when what is saved changes
 
@@ -49,7 +52,7 @@ def _steps(run: RunContext, net: nn.Module, dense: nn.Module) -> dict[str, Calla
     """Return the steps asked for: name -> what to do, in order."""
     flags = run.config.channel_pruning
     steps: dict[str, Callable[[], object]] = {}
-    if not (flags.cp_bn_reestimate or flags.cp_block_steps):
+    if not (flags.cp_bn_reestimate or flags.cp_block_steps or flags.cp_recover_epochs):
         return steps
     batches = calibration_batches(run)
 
@@ -63,4 +66,30 @@ def _steps(run: RunContext, net: nn.Module, dense: nn.Module) -> dict[str, Calla
         steps["batch norms re-estimated"] = lambda: reestimate_batch_norm(net, batches)
     if flags.cp_block_steps:
         steps["blocks reconstructed"] = reconstruct
+    if flags.cp_recover_epochs:
+        steps["recovered end to end"] = lambda: _imitate(run, net, dense)
     return steps
+
+
+def _imitate(run: RunContext, net: nn.Module, dense: nn.Module) -> None:
+    """Train the whole network towards the dense one's outputs, or go on with that. End with its best state."""
+    settings, task = recovery_settings(run.config, run.device.type), Imitation(net, dense, run.example)
+    run.say(f"Recovery: {settings.epochs:g} epochs of {len(run.dataset.train)} images, without their labels")
+    found = train(
+        net,
+        run.dataset.train,
+        settings,
+        device=run.device,
+        task=task,
+        callbacks=[task],
+        judge=agreement_with(dense, held_out_batches(run)),
+        recorder=run.recorder,
+        checkpoints=run.checkpoints("recover_whole"),
+        label="recover",
+    )
+    assert found.best is not None  # it was judged
+    before, after = -found.best.start[0], -found.best.quality[0]
+    run.say(
+        f"Recovery: divergence from the dense network on the held-out images {before:.4f} before, {after:.4f} after "
+        f"(kept the state after {found.best.step} of {found.steps} steps)"
+    )

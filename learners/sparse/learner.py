@@ -3,9 +3,10 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import islice
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from learners.context import RunContext
 from learners.filter.images import labelled_batches
@@ -153,6 +154,12 @@ def _sets(run: RunContext, controller: SparsityController) -> dict[str, SparseSe
 def _seen(run: RunContext) -> list[Any]:
     """Return the images that the closed form looks at."""
     return labelled_batches(run, run.config.sparsity.sp_nb_batches * run.config.data.batch_size)
+
+
+def held_out(run: RunContext, batches: int) -> list[tuple[Tensor, Tensor]]:
+    """Return shuffled validation images with their labels, so many batches at most."""
+    split = run.dataset.val.batches(run.config.data.batch_size_eval, seed=run.config.run.seed, shuffle=True)
+    return [(x.to(run.device), labels.to(run.device)) for x, labels in islice(split, batches)]
 
 
 def _entry(row: LayerRow) -> dict[str, Any]:

@@ -28,6 +28,17 @@ def told() -> Iterator[None]:
         raise UserError(error.message, argument=PREFIX + argument) from error
 
 
+@contextmanager
+def budget_told_as(argument: str) -> Iterator[None]:
+    """Let an error about a search's budget name the flag of another argument."""
+    try:
+        yield
+    except UserError as error:
+        if error.argument not in ("budget.share", "share"):
+            raise
+        raise UserError(error.message, argument=argument) from error
+
+
 def asked_policy(config: Config, epochs: float) -> SparsityPolicy:
     """Return the policy of a run that trains with masks for so many epochs.
 

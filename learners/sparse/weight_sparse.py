@@ -3,17 +3,17 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import fields
-from itertools import islice
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from config import Config
 from learners.channel.search_watch import SearchWatch
 from learners.context import RunContext
 from learners.filter.images import labelled_batches
 from learners.fitting import fit
-from learners.sparse.learner import SparseLearner
+from learners.sparse.learner import SparseLearner, held_out
+from learners.sparse.policies import budget_told_as
 from learners.sparse.ramp import ramp
 from learners.start import train_dense
 from learners.teacher import named_teacher
@@ -117,7 +117,7 @@ def _searched(run: RunContext, net: nn.Module, layers: list[str]) -> dict[str, f
     flags = run.config.weight_sparse
     calibration = [x for x, _ in labelled_batches(run, flags.ws_nb_iters_feval * run.config.data.batch_size)]
     env = SparsityEnvironment(
-        analyse(net, run.example), layers, flags.ws_prune_ratio, calibration, _held_out(run, flags.ws_nb_iters_feval)
+        analyse(net, run.example), layers, flags.ws_prune_ratio, calibration, held_out(run, flags.ws_nb_iters_feval)
     )
     budget = Budget(kind="params", share=1 - flags.ws_prune_ratio)
     problem = Problem(env, budget)
@@ -127,7 +127,7 @@ def _searched(run: RunContext, net: nn.Module, layers: list[str]) -> dict[str, f
     def save(state: dict[str, Any]) -> None:
         checkpoints.save(state, len(state["history"]))
 
-    with SearchWatch(run.recorder, problem, SEARCHED) as watch:
+    with SearchWatch(run.recorder, problem, SEARCHED) as watch, budget_told_as("budget.level"):
         result = search(
             env,
             budget,
@@ -146,11 +146,6 @@ def _searched(run: RunContext, net: nn.Module, layers: list[str]) -> dict[str, f
         f"{result.score.accuracy:.2%} with {1 - result.share:.2%} zeros"
     )
     return dict.fromkeys(layers, flags.ws_prune_ratio) | env.levels(result.values)
-
-
-def _held_out(run: RunContext, batches: int) -> list[tuple[Tensor, Tensor]]:
-    split = run.dataset.val.batches(run.config.data.batch_size_eval, seed=run.config.run.seed, shuffle=True)
-    return [(x.to(run.device), labels.to(run.device)) for x, labels in islice(split, batches)]
 
 
 def search_settings(config: Config) -> SearchSettings:

@@ -70,8 +70,8 @@ class Cut:
         """Return the differences between a sweep's pruned network and the dense one."""
         return Replacements(self.tensors, self.biases, masked_readers(structure, self.removed))
 
-    def thinned(self, structure: Structure) -> tuple[nn.Module, Recipe]:
-        """Return the thinned network with its refitted tensors, and its recipe."""
+    def thinned(self, structure: Structure, *, form: str = "") -> tuple[nn.Module, Recipe]:
+        """Return the thinned network with its refitted tensors, and its recipe. `form` is as for `thin`."""
         kept = {
             group.name: [i for i, label in enumerate(group.classes) if not self.removed[label]]
             for group in structure.groups
@@ -82,7 +82,7 @@ class Cut:
         for path, outputs, bias in self._new_biases(structure, recipe):
             recipe.new_biases.append(path)
             tensors[f"{path}.bias"] = thin_tensor(bias, outputs)
-        return thin(structure, recipe, tensors=tensors), recipe
+        return thin(structure, recipe, tensors=tensors, form=form), recipe
 
     def following(self, structure: Structure, net: nn.Module, recipe: Recipe, names: set[str]) -> Cut:
         """Return the cut after the thinned network was trained: with its tensors `names` and its new biases."""

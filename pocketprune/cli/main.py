@@ -6,10 +6,12 @@ import argparse
 import dataclasses
 import shlex
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from pocketprune.channel_pruning.measuring import PruningWarning
 from pocketprune.channel_pruning.options import PruningOptions
 from pocketprune.cli import commands
 from pocketprune.common.errors import UserError
@@ -62,7 +64,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         given = parser().parse_args(arguments)
         given.line = shlex.join(["pocketprune", *arguments])
-        with watching_own_code():
+        with watching_own_code(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", PruningWarning)  # the result lists them
             given.run(given)
     except UserError as error:
         print(f"error: {_told(error)}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import io
 import logging
@@ -85,6 +86,14 @@ def _dynamic_shapes(net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
 
     shapes = pytree.tree_map(leaf, (args, kwargs))
     return dict(inspect.signature(net.forward).bind(*shapes[0], **shapes[1]).arguments)
+
+
+def register_dataclasses(outputs: Any) -> None:
+    """Tell torch how the dataclasses among a network's outputs are taken apart. It does not export them otherwise."""
+    for leaf in pytree.tree_leaves(outputs):
+        if dataclasses.is_dataclass(leaf) and not isinstance(leaf, type):
+            torch.export.register_dataclass(type(leaf))
+            register_dataclasses(leaf)
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from pocketprune.graph.admission import (
     refuse_untraceable,
     why_untraceable,
 )
-from pocketprune.graph.exporting import attempts, exported
+from pocketprune.graph.exporting import attempts, exported, register_dataclasses
 from pocketprune.graph.hooks import Place, silent_hooks, watching_hooks
 from pocketprune.graph.nodes import Env, concrete_shape, describe, module_path, node_shape, operator_name, tensors_in
 from pocketprune.graph.purifying import clean, purify
@@ -183,7 +183,7 @@ def try_forward(net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         raise UserError(f"example_inputs ({shapes}) are empty; a batch of one or more is accepted")
     try:
         with untouched(net), evaluation_mode(net), torch.no_grad():
-            net(*copied(args), **copied(kwargs))
+            register_dataclasses(net(*copied(args), **copied(kwargs)))
     except Exception as error:  # a network's forward can raise anything
         raise UserError(
             f"example_inputs ({shapes}) do not fit network {type(net).__name__}: {first_line(error)}"

@@ -1,9 +1,10 @@
 """Single weights of a layer removed in closed form, from its moments: optimal brain surgeon on each output.
 
 With P = (A + lambda I)^-1 and the refitted weight w = P (b + lambda w0) of one output, removing weight i costs
-w_i^2 / P_ii, and the others become w - P_:i w_i / P_ii (Hassibi and Stork 1993). The exact way does so weight by weight
-for each output (Frantar and Alistarh 2022, "Optimal Brain Compression"). For wide layers all outputs pass the inputs in
-one order and share one factor of P, in blocks of inputs (Frantar and Alistarh 2023, "SparseGPT").
+w_i^2 / P_ii, and the others become w - P_:i w_i / P_ii (Hassibi and Stork 1993). The exact way does so for each
+output, weight by weight or few by few (Frantar and Alistarh 2022, "Optimal Brain Compression"). For wide layers all
+outputs pass the inputs in one order and share one factor of P, in blocks of inputs (Frantar and Alistarh 2023,
+"SparseGPT").
 
 A weight is a matrix (d, n) as in `Moments`: d patch values, channel-major, times n outputs.
 """
@@ -25,6 +26,9 @@ inputs."""
 
 EXACT_LIMIT = 5e10
 """Multiply-adds up to which outputs are treated one by one, and the weights that stay refitted exactly: a minute."""
+
+AT_ONCE = 32
+"""The exact way removes one weight in so many of those left at a time."""
 
 _CHUNK = 1 << 25  # matrix entries held at once
 
@@ -168,6 +172,8 @@ def _decision(chosen: Tensor, pattern: Pattern) -> Callable[[slice, Tensor], Ten
 def _output_by_output(P: Tensor, start: Tensor, chosen: Tensor, pattern: Pattern) -> Tensor:
     """Return the mask (d, n) of the greedy elimination in each output; unstructured counts are divided by cost."""
     d, n = start.shape
+    if not bool(chosen.any()):
+        return torch.zeros_like(chosen)
     count = 0 if pattern.stay else int(chosen.sum())
     step = max(1, _CHUNK // P.numel())
     parts = zip(start.T.split(step), chosen.T.split(step), strict=True)
@@ -180,7 +186,8 @@ def _output_by_output(P: Tensor, start: Tensor, chosen: Tensor, pattern: Pattern
 def _eliminate_rows(P: Tensor, w: Tensor, chosen: Tensor, pattern: Pattern, count: int) -> Tensor:
     """Return the largest cost up to each weight's removal, (outputs, d); infinite for those that stay.
 
-    P itself stays: each removal takes u u^T from it, and the vectors u of each output are kept instead.
+    P itself stays: each removal takes u^T u from it, and the vectors u of each output are kept instead. Of many weights
+    that are left, a few go at once, at most one of each group of n:m.
 
     Args:
         P: (d, d).
@@ -189,28 +196,48 @@ def _eliminate_rows(P: Tensor, w: Tensor, chosen: Tensor, pattern: Pattern, coun
         pattern: n:m or unstructured.
         count: the elimination ends when the so many cheapest removals of all outputs are known.
     """
-    k, d = w.shape
-    every = torch.arange(k, device=w.device)
+    (k, d), m = w.shape, pattern.columns
     can_go = chosen.clone() if pattern.stay else torch.ones_like(chosen)
-    left = torch.full((k, d // pattern.columns), pattern.columns, device=w.device)
+    left = torch.full((k, d // m), m, device=w.device)
     spent, highest, diagonal = torch.full_like(w, torch.inf), w.new_zeros(k), P.diagonal().repeat(k, 1)
-    steps = d // pattern.columns * pattern.size
-    taken = w.new_empty(k, steps, d)
-    for t in range(steps):
-        cost, i = torch.where(can_go, w.square() / diagonal, torch.inf).min(1)
+    taken = w.new_zeros(k, 0, d)
+    while bool(can_go.any()):
+        costs, places = torch.where(can_go, w.square() / diagonal, torch.inf).view(k, -1, m).min(2)
+        at_once = max(1, int(can_go.sum(1).max()) // AT_ONCE)
+        cost, groups = costs.topk(min(at_once, d // m), dim=1, largest=False)
+        i = groups * m + places.gather(1, groups)
         live = cost.isfinite()  # outputs that have done with their groups wait for the others
-        row = P[i] - (taken[every, :t, i][:, None] @ taken[:, :t])[:, 0]
-        u = torch.where(live[:, None], row * row[every, i].rsqrt()[:, None], 0.0)
-        w -= u * torch.where(live, w[every, i] / u[every, i], 0.0)[:, None]
-        diagonal -= u.square()
-        taken[:, t] = u
+        u = _directions(P, taken, i, live)
+        w -= (u.transpose(1, 2) @ _amounts(u, w, i, live))[..., 0]
+        diagonal -= u.square().sum(1)
+        taken = torch.cat([taken, u], 1)
         above = torch.nextafter(highest, highest.new_tensor(torch.inf))  # what goes later is never taken before
-        highest = torch.where(live, above.maximum(cost), highest)
-        spent[every, i] = torch.where(live, highest, spent[every, i])
-        can_go[every, i] = False
+        reached = torch.where(live, cost, 0.0).cummax(1).values.maximum(above[:, None])
+        highest = reached.amax(1)
+        spent.scatter_(1, i, torch.where(live, reached, spent.gather(1, i)))
+        can_go.scatter_(1, i, False)
         if pattern.stay:
-            left[every, i // pattern.columns] -= live.long()
-            can_go &= (left > pattern.stay).repeat_interleave(pattern.columns, 1)
-        elif t % 16 == 15 and k * (t + 1) >= count and highest.min() >= spent.flatten().kthvalue(count).values:
+            left.scatter_add_(1, groups, -live.long())
+            can_go &= (left > pattern.stay).repeat_interleave(m, 1)
+        elif int(spent.isfinite().sum()) >= count and highest.min() >= spent.flatten().kthvalue(count).values:
             break
     return spent
+
+
+def _directions(P: Tensor, taken: Tensor, i: Tensor, live: Tensor) -> Tensor:
+    """Return u (outputs, s, d): removing the weights i (outputs, s) takes u^T u from P, zero for what is not live."""
+    rows = P[i] - taken.gather(2, i[:, None].expand(-1, taken.shape[1], -1)).transpose(1, 2) @ taken
+    block = rows.gather(2, i[:, None].expand(-1, i.shape[1], -1))
+    both = live[:, :, None] & live[:, None]
+    block = torch.where(both, block, torch.eye(i.shape[1]).to(block))
+    factor = torch.linalg.cholesky_ex(block).L
+    found: Tensor = torch.linalg.solve_triangular(factor, rows * live[..., None], upper=False)
+    return found
+
+
+def _amounts(u: Tensor, w: Tensor, i: Tensor, live: Tensor) -> Tensor:
+    """Return how much of each direction (outputs, s, 1) brings the weights i to zero."""
+    factor = u.gather(2, i[:, None].expand(-1, i.shape[1], -1)).transpose(1, 2)  # u at i is the factor's transpose
+    factor = factor.tril() + torch.diag_embed((~live).to(u))
+    found: Tensor = torch.linalg.solve_triangular(factor, (w.gather(1, i) * live)[..., None], upper=False)
+    return found

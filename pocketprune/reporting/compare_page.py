@@ -42,11 +42,11 @@ def compare(runs: Sequence[str | Path], path: Path) -> str:
 def compare_page(runs: Sequence[Record]) -> str:
     """Return the page as HTML. The runs are numbered in their order; marks in the charts carry these numbers."""
     metrics = list(dict.fromkeys(run.metric for run in runs if run.stages))
-    charts = [_against(runs, metric, key) for metric in metrics for key in COSTS]
+    charts = "".join(_against(runs, metric, key) for metric in metrics for key in COSTS)
     text = "A ring is the dense network, the mark with a number what it became in that run."
     parts = [
         section("Results", "Of each run: the dense network, then what it became.", _results(runs)),
-        section("How good against how costly", text, f'<div class="charts">{"".join(charts)}</div>'),
+        section("How good against how costly", text, f'<div class="charts">{charts}</div>' if charts else ""),
         section("Settings that differ", "", _settings(runs)),
     ]
     nets = ", ".join(dict.fromkeys(title_of(run) for run in runs))

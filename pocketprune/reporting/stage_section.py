@@ -64,7 +64,7 @@ def stage_section(run: Record) -> str:
 def _cell(column: Column, value: float | None, first: float | None) -> str:
     if value is None:
         return ""
-    share = f"<small>{escape(column.share(value, first))}</small>" if column.share and first else ""
+    share = f"<small>{escape(column.share(value, first))}</small>" if column.share and first and value else ""
     return escape(column.text(value)) + share
 
 

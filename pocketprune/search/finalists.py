@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 from pocketprune.search.budget import Problem
 from pocketprune.search.interface import Score, SearchResult, Values
+from pocketprune.search.reward import REWARDS
+from pocketprune.search.settings import SearchSettings
 from pocketprune.search.uniform import uniform_values
 
 FINALISTS = 3  # of the search; the uniform values join them
@@ -27,18 +29,24 @@ def finalists(problem: Problem, found: SearchResult) -> list[Values]:
 
 
 def decide(
-    problem: Problem, found: SearchResult, score: Callable[[Values], Score]
+    problem: Problem, found: SearchResult, score: Callable[[Values], Score], settings: SearchSettings
 ) -> tuple[Values, list[tuple[Values, Score]]]:
-    """Return the finalist of highest accuracy, and all of them with their scores.
+    """Return the finalist of highest reward, and all of them with their scores.
 
     Args:
         problem: the variables under the budget.
         found: the result of the search.
         score: a function that returns the true score of values.
+        settings: those of the search; they name the reward.
 
     Returns:
-        The best values; of equal accuracies the lower loss decides. Then (values, score) of all finalists.
+        The best values; of equal rewards the lower loss decides. Then (values, score) of all finalists.
     """
+    reward = REWARDS[settings.reward_policy]
+
+    def rank(entry: tuple[Values, Score]) -> tuple[float, float]:
+        values, found = entry
+        return reward(found, problem.cost(values), problem.budget.kind, settings.noise_tolerance), -found.loss
+
     scored = [(values, score(values)) for values in finalists(problem, found)]
-    best = max(scored, key=lambda entry: (entry[1].accuracy, -entry[1].loss))
-    return best[0], scored
+    return max(scored, key=rank)[0], scored

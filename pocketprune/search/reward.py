@@ -10,6 +10,9 @@ from pocketprune.search.interface import Score
 # Latency comes in milliseconds; in nanoseconds its logarithm is a positive number of the size of ln MACs.
 LN_UNITS = {"macs": 1.0, "params": 1.0, "latency": 1e6}
 
+USELESS = 20.0
+"""Nats. Networks beyond are equally bad: a diverged one has a finite reward, which an agent can average."""
+
 
 def accuracy_reward(score: Score, cost: float, kind: str, noise_tolerance: float) -> float:
     """Return the accuracy itself. The budget is met by construction."""
@@ -24,17 +27,17 @@ def flops_reward(score: Score, cost: float, kind: str, noise_tolerance: float) -
 
 def loss_reward(score: Score, cost: float, kind: str, noise_tolerance: float) -> float:
     """Return minus the cross-entropy. It is finer than the accuracy on few held-out examples."""
-    return -score.loss
+    return -min(score.loss, USELESS)
 
 
 def divergence_reward(score: Score, cost: float, kind: str, noise_tolerance: float) -> float:
     """Return minus the divergence from the full network's predictions. It needs no labels."""
-    return -score.divergence
+    return -min(score.divergence, USELESS)
 
 
 REWARDS: dict[str, Callable[[Score, float, str, float], float]] = {
-    "accuracy": accuracy_reward,
-    "flops": flops_reward,
-    "loss": loss_reward,
     "divergence": divergence_reward,
+    "accuracy": accuracy_reward,
+    "loss": loss_reward,
+    "flops": flops_reward,
 }

@@ -59,9 +59,10 @@ class SearchSettings:
     nb_rlouts: int = option(200, "roll-outs: networks that the search may score", accept=COUNT)
     nb_rlouts_min: int = option(50, "ddpg: random roll-outs before the agent acts", accept=COUNT)
     reward_policy: str = option(
-        "accuracy",
-        "what the search maximises on the held-out images: accuracy; flops (-error x ln cost, the budget only a "
-        "ceiling); loss (minus the cross-entropy); divergence (minus that from the dense network's predictions)",
+        "divergence",
+        "what the search maximises on the held-out images: divergence (minus that from the dense network's "
+        "predictions, which takes no labels); accuracy; loss (minus the cross-entropy); flops (-error x ln cost, the "
+        "budget only a ceiling)",
         accept=tuple(REWARDS),
     )
     noise_tolerance: float = option(0.15, "flops: errors below this count as this", accept=SHARE_OR_ZERO)

@@ -79,6 +79,10 @@ class Admm(Callback):
         ]
         return 0.5 * self.rho * torch.stack(distances).sum()
 
+    def gradient(self, name: str, weight: Tensor) -> Tensor:
+        """Return the penalty's gradient at a layer's weight, for a training that no callback can reach."""
+        return self.rho * (weight.detach() - self.sparse[name].to(weight) + self.scaled_dual[name].to(weight))
+
     def after_step(self, context: TrainContext) -> None:
         """End a round where one is due."""
         due = context.step * self.settings.rounds // context.total

@@ -41,6 +41,11 @@ def proved(structure: Structure, recipe: Recipe, exact: bool) -> tuple[nn.Module
         return _plainest(structure, recipe, exact, graph, module)
 
 
+def unproved(structure: Structure, recipe: Recipe, form: str) -> nn.Module:
+    """The thinned network in this form; nothing is compared."""
+    return thin_graph(structure, recipe) if form == "graph" else thin_modules(structure.traced.net, recipe)
+
+
 def _plainest(
     structure: Structure, recipe: Recipe, exact: bool, graph: nn.Module, module: nn.Module
 ) -> tuple[nn.Module, str]:

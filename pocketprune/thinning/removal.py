@@ -15,7 +15,7 @@ from pocketprune.graph.tracing import ExampleInputs
 from pocketprune.structure.channel_groups import Structure, analyse
 from pocketprune.structure.verification import check_groups
 from pocketprune.thinning.holding import groups_that_hold, is_exact
-from pocketprune.thinning.proving import proved, with_tensors
+from pocketprune.thinning.proving import proved, unproved, with_tensors
 from pocketprune.thinning.recipes import CHANNELS, Recipe, check_kept, recipe_for
 
 
@@ -58,7 +58,12 @@ def remove_channels(
 
 
 def thin(
-    structure: Structure, recipe: Recipe, *, exact: bool = True, tensors: Mapping[str, Tensor] | None = None
+    structure: Structure,
+    recipe: Recipe,
+    *,
+    exact: bool = True,
+    tensors: Mapping[str, Tensor] | None = None,
+    form: str = "",
 ) -> nn.Module:
     """The network thinned by a recipe; its own code where that still computes the right thing, else the graph.
 
@@ -66,10 +71,11 @@ def thin(
         exact: compare with the masked dense network, which is the definition of right; False where a normalisation
             mixes removed channels, so that only the two forms can be compared.
         tensors: dense-shaped replacements for the network's tensors (refitted weights), by name.
+        form: the form that was right at another thinning of this structure; it is not proved again. "": prove it.
     """
     recipe.example = describe_example(structure.traced.example)
     recipe.dense = {name: list(tensor.shape) for name, tensor in structure.traced.named_tensors().items()}
-    net, form = proved(structure, recipe, exact)
+    net, form = (unproved(structure, recipe, form), form) if form else proved(structure, recipe, exact)
     dense = structure.traced.net
     own = {name: tensor.detach() for name, tensor in (*dense.named_parameters(), *dense.named_buffers())}
     recipe.form = form

@@ -1,6 +1,7 @@
 """Training and measuring networks. Nothing here knows of pruning, of flags, or of the source of the data."""
 
 from pocketprune.training.average import MovingAverage
+from pocketprune.training.best import Best, BestState, Judge
 from pocketprune.training.callbacks import Callback, CallbackList, TrainContext
 from pocketprune.training.checkpoint import Checkpoint, Checkpoints, compare_configs
 from pocketprune.training.distillation import Distillation
@@ -24,6 +25,8 @@ from pocketprune.training.tasks import Classification, Task
 
 __all__ = [
     "POCKETFLOW_RECIPES",
+    "Best",
+    "BestState",
     "Callback",
     "CallbackList",
     "Checkpoint",
@@ -33,6 +36,7 @@ __all__ = [
     "Cosine",
     "Distillation",
     "Exponential",
+    "Judge",
     "Metrics",
     "MovingAverage",
     "NonFiniteError",

@@ -55,7 +55,7 @@ def reestimate_batch_norm(net: nn.Module, batches: Iterable[ExampleInputs], *, t
 def shift_batch_norm(
     net: nn.Module,
     dense: nn.Module,
-    batches: Iterable[Tensor],
+    batches: Iterable[ExampleInputs],
     kept: Mapping[str, Sequence[int]] | None = None,
     *,
     together: bool = True,
@@ -77,16 +77,42 @@ def shift_batch_norm(
     Returns:
         The number of batch norms. If it is 0, nothing has changed.
     """
-    batches, known = list(batches), _statistics(dense)
-    measured = copy.deepcopy(dense)
+    batches = list(batches)
+    return apply_shifts(net, shifts_of(dense, batches, together=together), batches, kept, together=together)
+
+
+Shifts = dict[str, tuple[Tensor, Tensor]]
+"""Name of a batch norm -> what to add to a measured mean (channels,), and by what to multiply a measured variance."""
+
+
+def shifts_of(dense: nn.Module, batches: Iterable[ExampleInputs], *, together: bool = True) -> Shifts:
+    """Return by how much a dense network's statistics differ from those of these images. See `shift_batch_norm`."""
+    known, measured = _statistics(dense), copy.deepcopy(dense)
     reestimate_batch_norm(measured, batches, together=together)
-    count, of_images = reestimate_batch_norm(net, batches, together=together), _statistics(measured)
+    of_images = _statistics(measured)
+    return {
+        name: (mean - of_images[name][0], var / of_images[name][1].clamp_min(torch.finfo(var.dtype).tiny))
+        for name, (mean, var) in known.items()
+    }
+
+
+@torch.no_grad()
+def apply_shifts(
+    net: nn.Module,
+    shifts: Shifts,
+    batches: Iterable[ExampleInputs],
+    kept: Mapping[str, Sequence[int]] | None = None,
+    *,
+    together: bool = True,
+) -> int:
+    """Measure the statistics of a pruned network and shift them. `shift_batch_norm` says what the arguments are."""
+    count = reestimate_batch_norm(net, batches, together=together)
     for name, (mean, var) in _statistics(net).items():
-        if name in known:
+        if name in shifts:
             chosen = slice(None) if kept is None or name not in kept else list(kept[name])
-            (old_mean, old_var), (its_mean, its_var) = known[name], of_images[name]
-            mean += (old_mean - its_mean)[chosen]
-            var *= (old_var / its_var.clamp_min(torch.finfo(its_var.dtype).tiny))[chosen]
+            difference, ratio = shifts[name]
+            mean += difference[chosen]
+            var *= ratio[chosen]
     return count
 
 

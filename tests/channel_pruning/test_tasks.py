@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -79,6 +80,29 @@ def test_latency_is_measured_on_inputs_of_any_kind() -> None:
     judged = TaskInputs(Task(), inputs)
     environment = PruningEnvironment(_net(), inputs, judged, budget="latency", options=OPTIONS, latency=latency)
     assert environment.cost([layer.full for layer in environment.variables]) > 0
+
+
+@dataclass
+class Heads:
+    map: Tensor
+    numbers: list[Tensor]
+
+
+class Packed(TwoHeads):
+    """The same, its heads in a dataclass of its own, its images in a tuple."""
+
+    def forward(self, image: Tensor, depth: Tensor) -> Heads:
+        heads = super().forward(image=image, depth=depth)
+        return Heads(heads["map"], [heads["number"]])
+
+
+def test_inputs_in_a_tuple_and_outputs_in_a_dataclass() -> None:
+    torch.manual_seed(0)
+    net, batch = Packed().eval(), tuple(_batches((8,))[0].values())
+    result = prune_channels(net, [batch], 0.5, options=OPTIONS)
+    assert isinstance(result.net(*batch), Heads)
+    assert 0 < result.output_error < 1
+    assert Task().distance(result.net, net, [batch]) > 0
 
 
 def test_a_classifiers_task_is_built_in() -> None:

@@ -16,6 +16,7 @@ FLAGS = [
     "--learner=channel", "--resnet_size=8", "--nb_epochs=2", "--device=cpu", "--cp_nb_batches=2", "--threads=1",
     "--latency_batch=1", "--save_step=3", "--cp_list_group=5", "--cp_finetune", "--cp_nb_iters_ft_ratio=0.5",
     "--cp_uniform_preserve_ratio=0.5", "--enbl_dst", "--cp_bn_reestimate", "--ema_decay=0.5", "--summ_step=4",
+    "--cp_recover_epochs=0.5",
 ]  # fmt: skip
 PHASES = ("dense", "prune", "tune0", "prune", "recover", "finetune")
 PATIENCE = 120  # seconds for one life

@@ -77,7 +77,7 @@ def test_another_learner_in_the_same_workdir_is_no_other_run(tmp_path: Path) -> 
 
 
 def test_a_finished_run_told_again_trains_nothing(tmp_path: Path, weights: Path) -> None:
-    flags = (f"--init_checkpoint={weights}", "--cp_bn_reestimate", "--cp_block_steps=3")
+    flags = (f"--init_checkpoint={weights}", "--cp_bn_reestimate", "--cp_block_steps=3", "--cp_recover_epochs=0.5")
     assert _run(tmp_path, *flags) == 0
     first, model = _report(tmp_path), str(read_tensors(tmp_path / "pruned_model.pt"))
     assert [row["name"] for row in first["stages"]] == [
@@ -85,9 +85,10 @@ def test_a_finished_run_told_again_trains_nothing(tmp_path: Path, weights: Path)
         "before recovery",
         "batch norms re-estimated",
         "blocks reconstructed",
+        "recovered end to end",
         "final",
     ]
-    assert first["before_finetune"]["accuracy"] == first["stages"][3]["accuracy"]
+    assert first["before_finetune"]["accuracy"] == first["stages"][4]["accuracy"]
     assert _run(tmp_path, *flags) == 0
     again = _report(tmp_path)
     assert str(read_tensors(tmp_path / "pruned_model.pt")) == model

@@ -82,6 +82,7 @@ def test_text_from_outside_is_never_markup(make: Callable[[Record], str]) -> Non
     {}, {"stages": 3, "layers": "x", "config": None, "export": [], "warnings": {}, "seconds": 1, "budget": 0.5},
     {"stages": [{"name": "one", "accuracy": None}], "layers": [{}], "export": {"files": [{}]}},
     {"stages": [{"macs": 0}, {"macs": 0, "latency_ms": 0.0}], "budget": {"asked": 1}},
+    {"stages": [{"macs": 1, "latency_ms": 1.0}, {"macs": 0, "latency_ms": 0.0}], "phases": 1, "config": {"a": []}},
 ])  # fmt: skip
 def test_a_report_may_lack_anything(report: dict) -> None:
     _Checked(run_page(Record("mine", report)))

@@ -8,6 +8,7 @@ import pytest
 from pocketprune.common.errors import UserError
 from pocketprune.search import Budget, Hooks, Progress, SearchSettings, SensitivityTable, search
 from pocketprune.search.interface import Score
+from pocketprune.search.reward import USELESS
 from tests.search.toys import deep, three_layers
 
 QUICK = SearchSettings(nb_rlouts=12, nb_rlouts_min=6, swaps=4)
@@ -71,7 +72,7 @@ def test_a_diverged_network_scores_worst_instead_of_stopping_the_search() -> Non
     env.score = lambda values: Score(float("nan"), float("nan"), float("nan")) if values[1] % 2 else sound(values)
     result = search(env, Budget(), method="random", settings=QUICK)
     assert result.values[1] % 2 == 0
-    assert min(one.reward for one in result.history) == 0.0
+    assert min(one.reward for one in result.history) == -USELESS
 
 
 TABLE_HEAD = "layer,channels,kept,error,accuracy,loss,divergence"

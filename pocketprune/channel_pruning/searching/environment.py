@@ -3,8 +3,8 @@
 A roll-out looks up the weights that were refitted for its counts, thins the network with them, and runs the held-out
 images through the thinned network. The weights are the best ones on the dense network's features. Unlike those of the
 final pruning, they do not correct the errors of earlier layers. To rank networks as that pruning would, the statistics
-of the batch norms are first estimated again on a few calibration images. On a ResNet-20, the rank correlation between
-these losses and those after the full pruning is 0.8 with this step and 0.1 without.
+of the batch norms are first shifted by what the cut has changed on a few calibration images. On a ResNet-20, the rank
+correlation between the losses of roll-outs and those after the full pruning is 0.8 with new statistics and 0.1 without.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from pocketprune.channel_pruning.searching.statistics import collect
 from pocketprune.common.errors import UserError
 from pocketprune.common.inputs import ExampleInputs
 from pocketprune.common.modes import evaluation_mode
+from pocketprune.common.steps import steps_of
 from pocketprune.common.untouched import untouched
 from pocketprune.graph.tracing import batch_of
 from pocketprune.search.interface import Score, Variable
 from pocketprune.structure.channel_groups import Structure
 from pocketprune.structure.cost_model import CostModel
-from pocketprune.training.batch_norm import reestimate_batch_norm
+from pocketprune.training.batch_norm import apply_shifts, shifts_of
 from pocketprune.training.distributed import gather_objects, world_size
 
 CACHE_GB = 1.0  # of refitted weights
-NORM_IMAGES = 512  # calibration images that the batch norms' statistics are estimated on
-NORM_BATCH = 128
+NORM_IMAGES = 128  # calibration images that shift the batch norms' statistics
 
 Progress = Callable[[str, int, int], None]
 
@@ -80,10 +80,12 @@ class PruningEnvironment:
         with torch.no_grad(), untouched(dense), evaluation_mode(dense):
             self._judge = judge_of(dense, held_out)
             self.structure = analysed(net, calibration[0], options)
+            self._shifts = shifts_of(dense, self._norm_inputs, together=False)
             self.choices: list[Choice] = choices_of(self.structure, options)
             self._statistics = collect(self.structure, self.choices, calibration, options, progress)
         self.variables: Sequence[Variable] = tuple(choice.layer for choice in self.choices)
         self._curves = {index: statistics.error_curve() for index, statistics in self._statistics.items()}
+        self._forms: dict[tuple[int, ...], str] = {}  # proved once for these layers: a roll-out is only a score
         self._cuts: OrderedDict[tuple[int, int], Cut] = OrderedDict()
         self._set_costs(budget, latency)
 
@@ -132,21 +134,23 @@ class PruningEnvironment:
     def thinned(self, counts: Sequence[int]) -> nn.Module:
         """Return the network thinned to these counts, with its refitted weights, in evaluation mode."""
         cut = Cut.nothing(self.structure)
-        for index in self._statistics:
-            if counts[index] < self.variables[index].full:
-                cut = cut.merged(self._cut(index, counts[index]))
+        layers = [index for index in self._statistics if counts[index] < self.variables[index].full]
+        for index in layers:
+            cut = cut.merged(self._cut(index, counts[index]))
         with evaluation_mode(self.structure.traced.net):
-            return cut.thinned(self.structure)[0].eval()
+            net, recipe = cut.thinned(self.structure, form=self._forms.get(tuple(layers), ""))
+        self._forms[tuple(layers)] = recipe.form
+        return net.eval()
 
     def score(self, counts: Sequence[int]) -> Score:
-        """Return the score of the thinned network, after its batch norms' statistics were estimated again.
+        """Return the score of the thinned network, after its batch norms' statistics were shifted.
 
         They stay as they are if a single layer is cut. The layers before it have lost nothing, and new statistics alone
         would change the predictions by more than the cut.
         """
         net = self.thinned(counts)
         if sum(count < layer.full for count, layer in zip(counts, self.variables, strict=True)) > 1:
-            reestimate_batch_norm(net, self._norm_inputs, together=False)
+            apply_shifts(net, self._shifts, self._norm_inputs, _kept_channels(net), together=False)
         return self.judge(net)
 
     def judge(self, net: nn.Module) -> Score:
@@ -179,14 +183,20 @@ class PruningEnvironment:
         return cut
 
 
-def _for_norms(batches: Sequence[ExampleInputs], together: bool) -> Sequence[ExampleInputs]:
-    """Return the calibration inputs that batch norms' statistics are estimated on.
+def _kept_channels(net: nn.Module) -> dict[str, list[int]]:
+    """Return name of a batch norm -> the channels that a thinned network has left of it."""
+    recipe, ending = steps_of(net)[-1].data, ".running_mean"
+    return {name.removesuffix(ending): axes[0] for name, axes in recipe.kept.items() if name.endswith(ending)}
 
-    Images of one size are split into batches of their own; other inputs stay in the batches they come in.
+
+def _for_norms(batches: Sequence[ExampleInputs], together: bool) -> Sequence[ExampleInputs]:
+    """Return the calibration inputs that shift the batch norms' statistics.
+
+    Images of one size are one batch; other inputs stay in the batches they come in.
     """
     images = [batch for batch in batches if isinstance(batch, Tensor)]
     if len({batch.shape[1:] for batch in images}) == 1 and len(images) == len(batches):
-        return list(_first(images, NORM_IMAGES, together).split(NORM_BATCH))
+        return [_first(images, NORM_IMAGES, together)]
     found, count = [], 0
     for batch in batches:
         found.append(batch)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import median
 from typing import Any
 
 from torch import Tensor, nn
 
 from pocketprune.channel_pruning.calibration import Calibration
+from pocketprune.channel_pruning.measuring import PruningWarning
 from pocketprune.channel_pruning.options import Hooks, Progress, PruningOptions
 from pocketprune.channel_pruning.pruning import prune_channels
 from pocketprune.channel_pruning.searching.environment import PruningEnvironment
@@ -18,11 +21,15 @@ from pocketprune.channel_pruning.tasks import Task
 from pocketprune.common.devices import device_of
 from pocketprune.common.errors import UserError
 from pocketprune.common.inputs import ExampleInputs
+from pocketprune.deploy.latency import measure_latency
 from pocketprune.graph.tracing import batch_of
 from pocketprune.search import Budget, Problem, Rollout, Score, SearchSettings, Values, search
 from pocketprune.search.finalists import decide
 from pocketprune.structure.batches import at_batch
 from pocketprune.structure.channel_groups import Structure, analyse
+
+ROUNDS, REPEATS = 5, 3  # of timing a network
+NOISE = 0.02  # share of the latency by which two timings of one network differ
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,7 @@ class FoundRatios:
         share: its cost as a share of the dense network's.
         history: every network that was scored, with those in which a single layer was cut.
         finalists: ratios and score of the networks that were pruned at the end to choose among them.
+        measured: under a latency budget, the latency of the network pruned to them as a share of the dense one's.
     """
 
     ratios: list[float]
@@ -42,6 +50,7 @@ class FoundRatios:
     share: float
     history: tuple[Rollout, ...] = field(repr=False)
     finalists: tuple[tuple[list[float], Score], ...] = field(repr=False)
+    measured: float | None = None
 
 
 def search_ratios(
@@ -66,10 +75,10 @@ def search_ratios(
         batches: batches of training inputs, for the moments: tensors, tuples of arguments or dicts of keyword
             arguments.
         budget: share of the dense network's MACs to keep, in (0, 1], or a `Budget` of another kind.
-        held_out: batches of images, or of (images, labels), that are not among `batches`. Without labels, networks are
-            compared by the divergence from the dense network's predictions. It may also be a function that returns a
-            number for a network, where higher is better. With a task: batches of inputs alone, by default a fifth of
-            those of `batches`, which then take no part in the moments.
+        held_out: batches of images, or of (images, labels), that are not among `batches`. Networks are compared by the
+            divergence from the dense network's predictions, unless `settings` ask for a reward that takes labels. It
+            may also be a function that returns a number for a network, where higher is better. With a task: batches of
+            inputs alone, by default a fifth of those of `batches`, which then take no part in the moments.
         task: what the network is for: networks are compared by its metric, or if it has none by its divergence from
             the dense network. None stands for a classifier.
         method: one of `pocketprune.search.SEARCHES`.
@@ -105,9 +114,14 @@ def search_ratios(
         ratios = environment.ratios(values)
         whole = replace(options, group_size=None)
         pruned = prune_channels(structure, batches, ratios, options=whole, hooks=Hooks(progress=progress))
+        if latency is not None:
+            measured[values] = latency_share(pruned.net, structure.traced.net, batches[0])
         return environment.judge(pruned.net.eval())
 
-    chosen, scored = decide(problem, found, score)
+    measured: dict[Values, float] = {}
+    chosen, scored = decide(problem, found, score, settings)
+    if measured:
+        chosen = _on_time(chosen, scored, measured, budget)
     finalists = tuple((environment.ratios(values), each) for values, each in scored)
     return FoundRatios(
         environment.ratios(chosen),
@@ -115,7 +129,34 @@ def search_ratios(
         problem.cost(chosen) / problem.full_cost,
         found.history,
         finalists,
+        measured.get(chosen),
     )
+
+
+def latency_share(net: nn.Module, dense: nn.Module, inputs: ExampleInputs) -> float:
+    """Return a network's measured latency as a share of the dense one's; the two are timed in turns."""
+    times = [[measure_latency(each, inputs, repeats=REPEATS) for each in (net, dense)] for _ in range(ROUNDS)]
+    return median(mine for mine, _ in times) / median(whole for _, whole in times)
+
+
+def _on_time(
+    chosen: Values, scored: Sequence[tuple[Values, Score]], measured: Mapping[Values, float], budget: Budget
+) -> Values:
+    """Return the best of the finalists that meet a latency budget as measured; if none does, the quickest, and warn."""
+    most = budget.share + NOISE
+    if measured[chosen] <= most:
+        return chosen
+    meeting = [entry for entry in scored if measured[entry[0]] <= most]
+    if meeting:
+        return max(meeting, key=lambda entry: (entry[1].accuracy, -entry[1].loss))[0]
+    quickest = min(measured, key=lambda values: measured[values])
+    warnings.warn(
+        f"the latency budget is not met: {budget.share:.1%} of the dense network's asked, "
+        f"{measured[quickest]:.1%} measured",
+        PruningWarning,
+        stacklevel=3,
+    )
+    return quickest
 
 
 def _shared_out(batches: Sequence[ExampleInputs], held_out: Any, task: Task | None) -> tuple[Sequence[Any], Any]:
@@ -132,7 +173,6 @@ def _shared_out(batches: Sequence[ExampleInputs], held_out: Any, task: Task | No
 
 
 def _reward(held_out: Any) -> str:
-    """Return the reward for the held-out images: the divergence if they have no labels, else the accuracy."""
-    if isinstance(held_out, TaskInputs):
-        return "divergence" if held_out.task.metric is None else "accuracy"
-    return "divergence" if not callable(held_out) and all(isinstance(b, Tensor) for b in held_out) else "accuracy"
+    """Return the reward for the held-out inputs: the metric of a task that has one, else the divergence."""
+    has_metric = isinstance(held_out, TaskInputs) and held_out.task.metric is not None
+    return "accuracy" if has_metric else "divergence"

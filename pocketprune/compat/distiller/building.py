@@ -6,12 +6,14 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from pocketprune.compat.distiller.elements import is_fine, weight_rules
 from pocketprune.compat.distiller.instances import Masking, Pull, masking_of, pulls_of
 from pocketprune.compat.distiller.periods import Period, periods_of
 from pocketprune.compat.distiller.rates import check_rates
 from pocketprune.compat.distiller.reading import Document, Place
 from pocketprune.compression.policy import Policy, Rule
 from pocketprune.compression.schedules import Schedule
+from pocketprune.sparsity.policy import SparsityPolicy, WeightRule
 from pocketprune.structure.channel_groups import Structure, layer_name
 from pocketprune.structure.group import ChannelGroup
 from pocketprune.structure.layers import read_groups
@@ -25,7 +27,8 @@ class Plan:
     """A schedule in this project's words.
 
     Attributes:
-        policy: what is masked, and when; None where only rates and regularizers act.
+        policy: which channels are masked, and when; None without any.
+        weights: which single weights are; None without any.
         pull: in which epochs the regularizers act; None without any.
         rates: the policies of the learning rate.
         last: the last epoch in which a pruner masks more.
@@ -34,6 +37,7 @@ class Plan:
     """
 
     policy: Policy | None
+    weights: SparsityPolicy | None
     pull: Period | None
     rates: tuple[Period, ...]
     last: int
@@ -53,18 +57,27 @@ def plan_for(document: Document, structure: Structure) -> Plan:
     periods = periods_of(document)
     check_rates(document)
     rules = _Rules(document, structure)
+    fine: list[WeightRule] = []
     for period in periods:
-        if period.kind == "pruner":
+        if period.kind == "pruner" and is_fine(document, period.name):
+            fine += weight_rules(document, period, structure.traced.net)
+        elif period.kind == "pruner":
             rules.add_masking(period)
         elif period.kind == "regularizer":
             rules.add_pulls(period)
     pulls = [period for period in periods if period.kind == "regularizer"]
+    removal = _removal(document, periods)
+    if fine and removal is not None:
+        raise document.error(
+            ("extensions",), "single weights are masked too; accepted are files of their own, the removal first"
+        )
     return Plan(
         rules.policy(),
+        SparsityPolicy(rules=tuple(fine)) if fine else None,
         replace(pulls[0], start=min(p.start for p in pulls), end=max(p.end for p in pulls)) if pulls else None,
         tuple(period for period in periods if period.kind == "lr_scheduler"),
         max((period.last for period in periods if period.kind == "pruner"), default=0),
-        _removal(document, periods),
+        removal,
         document,
     )
 

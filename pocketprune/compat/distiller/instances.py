@@ -25,10 +25,7 @@ CRITERIA = {
 """Class of a pruner without its `_AGP` -> criterion."""
 
 ELEMENTS = (
-    "AutomatedGradualPruner",
     "MagnitudeParameterPruner",
-    "SparsityLevelParameterPruner",
-    "SensitivityPruner",
     "SplicingPruner",
     "BaiduRNNPruner",
     "StructureParameterPruner",
@@ -36,7 +33,7 @@ ELEMENTS = (
     "BernoulliFilterPruner",
     "BernoulliFilterPruner_AGP",
 )
-"""Pruners of Distiller that mask single weights, or by thresholds or chance."""
+"""Pruners of Distiller that mask by thresholds of their own, or by chance."""
 
 REGULARIZERS = {"L1Regularizer": "l1", "GroupLassoRegularizer": "group_lasso"}
 

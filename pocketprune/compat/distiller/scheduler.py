@@ -20,6 +20,7 @@ from pocketprune.compat.distiller.reading import Document, read_document
 from pocketprune.compression.controller import Controller, compress
 from pocketprune.compression.questions import Loss
 from pocketprune.graph.tracing import ExampleInputs
+from pocketprune.sparsity.controller import SparsityController, sparsify
 from pocketprune.structure.channel_groups import analyse
 from pocketprune.thinning.in_place import become_thinner
 
@@ -84,7 +85,8 @@ def _scheduler(
     example = _dummy_input(document, net) if dummy_input is None else dummy_input
     plan = plan_for(document, analyse(net, example))
     controller = None if plan.policy is None else compress(net, example, plan.policy, batches, loss=loss)
-    return CompressionScheduler(net, optimizer, plan, controller)
+    weights = None if plan.weights is None else sparsify(net, plan.weights)
+    return CompressionScheduler(net, optimizer, plan, controller, weights)
 
 
 def _dummy_input(document: Document, net: nn.Module) -> Tensor:
@@ -113,13 +115,19 @@ class CompressionScheduler:
     Attributes:
         model: the network.
         plan: the schedule in this project's words.
-        controller: holds the masks; None once channels are removed, or where nothing is masked.
+        controller: holds the masks on channels; None once they are removed, or where none is masked.
+        weights: holds the masks on single weights; None where none is masked.
     """
 
     def __init__(
-        self, model: nn.Module, optimizer: Optimizer | None, plan: Plan, controller: Controller | None
+        self,
+        model: nn.Module,
+        optimizer: Optimizer | None,
+        plan: Plan,
+        controller: Controller | None,
+        weights: SparsityController | None = None,
     ) -> None:
-        self.model, self.plan, self.controller = model, plan, controller
+        self.model, self.plan, self.controller, self.weights = model, plan, controller, weights
         self._optimizer = optimizer
         self._rates = [
             (p, scheduler_for(plan.document, p.name, optimizer)) for p in plan.rates if optimizer is not None
@@ -127,9 +135,11 @@ class CompressionScheduler:
 
     def on_epoch_begin(self, epoch: int, optimizer: Optimizer | None = None, **_: Any) -> None:
         """Mask what is due, and remove it where an extension says so."""
+        optimizer = optimizer or self._optimizer
+        if self.weights is not None:
+            self.weights.epoch_step(epoch, optimizer)
         if self.controller is None:
             return
-        optimizer = optimizer or self._optimizer
         self.controller.epoch_step(epoch, optimizer)
         if self.plan.removal is not None and epoch >= self.plan.removal:
             thinner = self.controller.remove()
@@ -169,8 +179,9 @@ class CompressionScheduler:
         self, epoch: int, minibatch_id: int, minibatches_per_epoch: int, optimizer: Optimizer | None = None, **_: Any
     ) -> None:
         """Put the zeros back."""
-        if self.controller is not None:
-            self.controller.step(optimizer or self._optimizer)
+        for controller in (self.controller, self.weights):
+            if controller is not None:
+                controller.step(optimizer or self._optimizer)
 
     def on_epoch_end(self, epoch: int, optimizer: Optimizer | None = None, **_: Any) -> None:
         """Set the learning rate of the next epoch."""
@@ -180,13 +191,15 @@ class CompressionScheduler:
 
     def mask_all_weights(self, *_: Any, **__: Any) -> None:
         """Put the zeros back."""
-        if self.controller is not None:
-            self.controller.masks.enforce()
+        for controller in (self.controller, self.weights):
+            if controller is not None:
+                controller.masks.enforce()
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed training needs beside the states of the network and the optimizer."""
         return {
             "controller": None if self.controller is None else self.controller.state_dict(),
+            "weights": None if self.weights is None else self.weights.state_dict(),
             "rates": [scheduler.state_dict() for _, scheduler in self._rates],
         }
 
@@ -201,5 +214,7 @@ class CompressionScheduler:
             raise UserError("of a network with other channels; pocketprune.load reads that one", argument="state")
         if self.controller is not None:
             self.controller.load_state_dict(state["controller"])
+        if self.weights is not None:
+            self.weights.load_state_dict(state["weights"])
         for (_, scheduler), own in zip(self._rates, state["rates"], strict=True):
             scheduler.load_state_dict(own)

@@ -15,19 +15,23 @@ from pocketprune.compat.nni.one_shot import (
 )
 from pocketprune.compat.nni.searching import NetAdaptPruner, SensitivityPruner, SimulatedAnnealingPruner
 from pocketprune.compat.nni.sensitivity import SensitivityAnalysis
+from pocketprune.compat.nni.sparse import ADMMPruner, AutoCompressPruner, LotteryTicketPruner
 from pocketprune.compat.nni.speedup import ModelSpeedup, apply_compression_results
 from pocketprune.compat.nni.units import ChannelDependency
 
 __all__ = [
+    "ADMMPruner",
     "AGPPruner",
     "AMCPruner",
     "ActivationAPoZRankFilterPruner",
     "ActivationMeanRankFilterPruner",
+    "AutoCompressPruner",
     "ChannelDependency",
     "FPGMPruner",
     "L1FilterPruner",
     "L2FilterPruner",
     "LevelPruner",
+    "LotteryTicketPruner",
     "ModelSpeedup",
     "NetAdaptPruner",
     "SensitivityAnalysis",

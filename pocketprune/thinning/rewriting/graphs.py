@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import operator
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -90,7 +92,7 @@ class _Emitter:
             elif node.op == "call_function":
                 self.made[node] = self._call(node)
         leaves = [self.value(n) for n in pytree.tree_leaves(self.traced.output_node.args[0])]
-        self.graph.output(pytree.tree_unflatten(leaves, self.traced.out_spec))
+        self.graph.output(_made_by_nodes(self.graph, pytree.tree_unflatten(leaves, self.traced.out_spec)))
         for node in reversed(list(self.graph.nodes)):
             if node.op not in ("placeholder", "output") and not node.users:
                 self.graph.erase_node(node)
@@ -224,3 +226,16 @@ def _attribute(root: nn.Module, name: str) -> Tensor:
     path, _, leaf = name.rpartition(".")
     tensor: Tensor = getattr(root.get_submodule(path), leaf)
     return tensor
+
+
+def _made_by_nodes(graph: fx.Graph, output: Any) -> Any:
+    """Return a nested output whose dataclasses are made by nodes; a graph takes sequences and mappings as they are."""
+    if isinstance(output, Mapping):
+        return output
+    if isinstance(output, (list, tuple)) and not hasattr(output, "_fields"):
+        return type(output)(_made_by_nodes(graph, part) for part in output)
+    if dataclasses.is_dataclass(output) and not isinstance(output, type):
+        names = [field.name for field in dataclasses.fields(output) if field.init]
+        parts = {name: _made_by_nodes(graph, getattr(output, name)) for name in names}
+        return graph.call_function(type(output), (), parts)
+    return output

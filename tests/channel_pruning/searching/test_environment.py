@@ -23,12 +23,14 @@ from pocketprune.channel_pruning.searching.environment import PruningEnvironment
 from pocketprune.channel_pruning.searching.layer_latency import LatencyCost
 from pocketprune.channel_pruning.state import PruningState
 from pocketprune.common.errors import UserError
+from pocketprune.common.steps import steps_of
 from pocketprune.numerics.reconstruction import relative_error
 from pocketprune.search import Budget, Problem, search
 from pocketprune.search.interface import replaced
 from pocketprune.search.random_search import random_values
 from pocketprune.structure.layers import layers_of
-from pocketprune.training.batch_norm import reestimate_batch_norm
+from pocketprune.thinning import removal
+from pocketprune.training.batch_norm import shift_batch_norm
 from tests.structure.small import images, resnet, shaken
 
 
@@ -188,19 +190,38 @@ def test_the_same_counts_have_the_same_score() -> None:
     assert env.score(counts) == first == other.score(counts)
 
 
-def test_scores_come_after_the_norms_statistics_are_estimated_anew() -> None:
+def test_scores_come_after_the_norms_statistics_are_shifted_by_what_the_cut_changed() -> None:
     env = environment("resnet", "keep")
     counts = some_counts(env)
-    net = env.thinned(counts)
+    net, dense = env.thinned(counts), env.structure.traced.net
     plain = env.judge(net)
-    reestimate_batch_norm(net, env._norm_inputs, together=False)
+    kept = {
+        name.removesuffix(".running_mean"): axes[0]
+        for name, axes in steps_of(net)[-1].data.kept.items()
+        if name.endswith(".running_mean")
+    }
+    assert kept
+    shift_batch_norm(net, dense, env._norm_inputs, kept, together=False)
     assert env.judge(net) == env.score(counts) != plain
-    x = torch.cat(list(env._norm_inputs))
-    with torch.no_grad():
-        first = nn.functional.conv2d(x, net.conv1.weight, padding=1)
-    assert torch.allclose(net.bn1.running_mean, first.mean((0, 2, 3)), atol=1e-4)
+    assert torch.allclose(net.bn1.running_mean, dense.bn1.running_mean, atol=1e-5)  # nothing before it is cut
     assert not net.training
     assert net.bn1.momentum == 0.1
+
+
+def test_the_form_of_a_thinned_network_is_proved_once_for_the_same_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = environment.__wrapped__("resnet", "keep")
+    proofs: list[int] = []
+    real = removal.proved
+    monkeypatch.setattr(removal, "proved", lambda *args: proofs.append(1) or real(*args))
+    dense, half = (tuple(max(1, v.full // by) for v in env.variables) for by in (1, 2))
+    env.thinned(half)
+    found = env.thinned([count - (count > 1) for count in half])
+    assert len(proofs) == 1
+    env.thinned(replaced(dense, Problem(env, Budget()).free[0], 4))
+    assert len(proofs) == 2
+    env._forms.clear()
+    expected = env.thinned([count - (count > 1) for count in half])
+    assert all(torch.equal(tensor, found.state_dict()[name]) for name, tensor in expected.state_dict().items())
 
 
 def test_the_callers_network_is_left_alone() -> None:

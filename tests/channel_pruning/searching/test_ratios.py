@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 import pocketprune
 from pocketprune import PruningOptions, UserError, prune_channels, search_ratios
-from pocketprune.search import Budget, SearchSettings
+from pocketprune.channel_pruning.searching import ratios
+from pocketprune.search import Budget, Score, SearchSettings
 from tests.channel_pruning.searching.test_environment import held_out
 from tests.channel_pruning.test_promises import Odd
 from tests.structure.small import images
@@ -31,7 +32,7 @@ def test_the_ratios_found_meet_the_budget_and_are_a_target() -> None:
     result = prune_channels(net, images(), found.ratios, options=OPTIONS)
     assert result.macs / result.dense_macs == pytest.approx(found.share)
     assert abs(found.share - 0.5) <= 0.005
-    assert found.score.accuracy == max(score.accuracy for _, score in found.finalists)
+    assert found.score.divergence == min(score.divergence for _, score in found.finalists)
     assert any(rollout.kind == "rollout" for rollout in found.history)
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
 
@@ -112,3 +113,12 @@ def test_layers_to_be_left_alone_are_not_searched() -> None:
     assert dict(zip(names, found.ratios, strict=True))["c"] == 1
     result = prune_channels(Odd().eval(), images(), found.ratios, options=options)
     assert result.macs / result.dense_macs == pytest.approx(found.share)
+
+
+def test_a_latency_budget_is_judged_by_what_is_measured() -> None:
+    values, scores = [(4,), (3,), (2,)], [Score(0.9, 1, 1), Score(0.8, 1, 1), Score(0.7, 1, 1)]
+    scored, budget = list(zip(values, scores, strict=True)), Budget("latency", 0.8)
+    assert ratios._on_time((4,), scored, dict(zip(values, (0.81, 0.7, 0.6), strict=True)), budget) == (4,)
+    assert ratios._on_time((4,), scored, dict(zip(values, (1.04, 0.8, 0.6), strict=True)), budget) == (3,)
+    with pytest.warns(pocketprune.PruningWarning, match=r"not met: 80.0% .* asked, 90.0% measured"):
+        assert ratios._on_time((4,), scored, dict(zip(values, (1.04, 0.95, 0.9), strict=True)), budget) == (2,)

@@ -61,6 +61,12 @@ def test_the_pruned_network_meets_the_budget(searched: Path) -> None:
     report = json.loads((searched / "report.json").read_text())
     assert report["pruned"]["macs"] / report["dense"]["macs"] == pytest.approx(0.5, abs=0.005)
     assert report["seconds"]["search"] > 0
+    reached = report["pruned"]["macs"] / report["dense"]["macs"]
+    assert report["budget"] == {"kind": "macs", "asked": 0.5, "reached": reached, "met": True}
+    finalists = json.loads((searched / "search.json").read_text())["finalists"]
+    assert sum(finalist["chosen"] for finalist in finalists) == 1
+    page = (searched / "report.html").read_text(encoding="utf-8")
+    assert page.count("number ") == sum(1 for _ in (searched / "search.csv").open()) - 1
 
 
 def test_the_list_repeats_the_result_without_a_search(searched: Path, weights: Path, tmp_path: Path) -> None:

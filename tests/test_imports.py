@@ -29,8 +29,9 @@ ALLOWED = {
     "pocketprune.compression": LOWER | {"pocketprune.thinning", "pocketprune.training", "pocketprune.channel_pruning"},
     # Of compression it uses the schedules, of channel pruning the moments.
     "pocketprune.sparsity": MIDDLE | {"pocketprune.channel_pruning", "pocketprune.compression"},
-    "pocketprune.compat": MIDDLE | {"pocketprune.channel_pruning", "pocketprune.compression", "pocketprune.sparsity"},
     "pocketprune.quantization": MIDDLE,
+    "pocketprune.compat": MIDDLE
+    | {"pocketprune.channel_pruning", "pocketprune.compression", "pocketprune.sparsity", "pocketprune.quantization"},
     "pocketprune": {"pocketprune"},  # the public API
     "nets": {"pocketprune.common"},
     "datasets": {"pocketprune.common"},

@@ -117,6 +117,12 @@ def _entry(value: Any, path: str) -> None:
     (QUANTIZATION_ENTRY if name == QUANTIZATION else ENTRY)(value, path)
 
 
+def _only_false(value: Any, path: str) -> None:
+    """Accept false alone."""
+    if value is not False:
+        refuse(value, path, "false is")
+
+
 def _anything(value: Any, path: str) -> None:
     """Accept every value."""
 
@@ -175,7 +181,7 @@ QUANTIZATION_ENTRY = section(
         "preset": word("performance", "mixed"),
         "overflow_fix": word("enable", "disable", "first_layer_only"),
         "weights": section({"bits": BITS, "mode": word("symmetric"), "per_channel": FLAG}),
-        "activations": section({**SIDE, "per_channel": word(False)}),
+        "activations": section({**SIDE, "per_channel": _only_false}),
         "initializer": section(
             {
                 "range": section({"num_init_samples": whole(1), "type": TEXT}),

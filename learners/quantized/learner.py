@@ -47,7 +47,7 @@ class QuantizationLearner(Learner):
     stages: ClassVar[Mapping[str, str]] = {"dense": "float", "calibrated": "calibrated", "quantized": "final"}
     columns = COLUMNS | PACKED
     settings = (*Learner.settings, "quantization")
-    phases = (NAME,)
+    phases: ClassVar[tuple[str, ...]] = (NAME,)
 
     def __init__(self, run: RunContext) -> None:
         self.after = None if self.first is None else self.first(run)

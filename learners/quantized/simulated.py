@@ -65,9 +65,13 @@ class UniformLearner(QuantizationLearner):
         env = BitsEnvironment(prepared, [(images.to(run.device), labels.to(run.device)) for images, labels in found])
         checkpoints = run.checkpoints(self.phases[1])
         saved = checkpoints.latest()
+
+        def save(state: dict[str, Any]) -> None:
+            checkpoints.save(state, len(state["history"]))
+
         hooks = Hooks(
             csv_path=run.workdir / "bits_search.csv" if is_main() else None,
-            save=(lambda state: checkpoints.save(state, len(state["history"]))) if is_main() else None,
+            save=save if is_main() else None,
             resume=None if saved is None else saved.state,
         )
         rollouts = self.flag("nb_rlouts")

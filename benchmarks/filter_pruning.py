@@ -20,11 +20,13 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from common import arguments, cifar10, cifar_resnet, machine, subset, table
+from filter_rows import UNTRAINED, Row, telling, wider
 from torch import nn
 from torch_pruning_side import is_installed, pruned_by_torch_pruning
 
@@ -42,57 +44,6 @@ RAMP, INIT = 0.75, 0.2  # share of the epochs in which a level rises, and where 
 JUDGED, ADAPTED = 500, 256  # images on which a candidate of the learned ranking is judged, and adapted before
 ONE_RESULT = ("resnet_size", "macs", "epochs", "lrn_rate", "images", "limit_train", "limit_test", "amp")
 HEAD = ["method", "criterion", "ranking", "members", "groups", "seeds", "MACs", "before fine-tuning", "after"]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One way to prune.
-
-    Attributes:
-        method: "at once", "refit" (at once, with the closed form), the name of a schedule, "channel" (by
-            reconstruction), "Torch-Pruning", or "dense" (trained and not pruned).
-        criterion: what scores channels.
-        ranking: of channels, as in a rule.
-        aggregate: how the members of a group count, as in a rule.
-        groups: "all", or "inside" those that are no residual stream.
-    """
-
-    method: str
-    criterion: str = ""
-    ranking: str = ""
-    aggregate: str = ""
-    groups: str = "all"
-
-
-def own(method: str, criterion: str, ranking: str = "group", aggregate: str = "sum", groups: str = "all") -> Row:
-    return Row(method, criterion, ranking, aggregate, groups)
-
-
-def telling(schedule: str) -> list[Row]:
-    """Return the rows beside Torch-Pruning and channel pruning."""
-    named = ("l1", "taylor", "geometric_median")
-    rows = [Row("dense"), Row("channel", "obs", groups="inside")]
-    rows += [own("refit", name, groups="inside") for name in named[:2]]
-    rows += [Row("Torch-Pruning", name, groups="inside") for name in named]
-    rows += [own("at once", name, groups="inside") for name in named]
-    rows += [own(schedule, name, groups="inside") for name in named[:2]]
-    return rows
-
-
-def wider(schedule: str) -> list[Row]:
-    """Return the rows of all groups: criteria, then rankings and members."""
-    rows = [own(schedule, "l1"), own("at once", "l1"), own("refit", "l1"), own("at once", "taylor")]
-    rows += [own(method, "taylor", "global") for method in ("at once", "refit", schedule)]
-    rows += [own("at once", "l1", ranking) for ranking in ("global", "learned")]
-    rows += [own("at once", name, aggregate="leader") for name in ("l1", "taylor")]
-    more = ("geometric_median", "bn_scale", "fisher", "gradient", "apoz", "mean_activation", "l2", "random")
-    rows += [own("at once", name) for name in (*more, "magnitude", "obs", "lasso")]
-    rows += [own("at once", "taylor", "learned"), Row("channel", "obs")]
-    rows += [own(schedule, name) for name in ("taylor", *more)]
-    rows += [own("at once", name, "global") for name in more[:-1]]
-    rows += [own(name, "l1") for name in ("exponential", "exponential_with_bias", "linear") if name != schedule]
-    rows += [own(schedule, "l1", "global"), own(schedule, "l1", aggregate="leader")]
-    return rows
 
 
 class Bench:
@@ -114,6 +65,8 @@ class Bench:
 
     def tune(self, net: nn.Module, **more: Any) -> None:
         flags = self.flags
+        if not flags.epochs:
+            return
         settings = TrainSettings(
             epochs=flags.epochs, optimizer="adam", lrn_rate=flags.lrn_rate, schedule=Cosine(0.1), weight_decay=0.0,
             seed=self.seed, amp=flags.amp, channels_last=True,
@@ -175,19 +128,22 @@ class Bench:
             net = self.by_schedule(row)
         macs = pocketprune.count_macs(net, self.example) / self.macs
         seconds = time.process_time() - began
-        return {"macs": macs, "before": before, "after": self.accuracy(net), "cpu_seconds": seconds}
+        return {"share": macs, "before": before, "after": self.accuracy(net), "cpu_seconds": seconds}
 
 
 def flags_of() -> argparse.Namespace:
     parser = arguments(__doc__ or "")
     parser.add_argument("--resnet_size", type=int, default=20)
     parser.add_argument("--macs", type=float, default=0.5, help="share of the MACs that stays")
-    parser.add_argument("--rows", choices=("telling", "all"), default="all", help="the first ones, or all")
+    parser.add_argument(
+        "--rows", choices=("telling", "wider", "all"), default="all", help="the first ones, others, all"
+    )
+    parser.add_argument("--most", type=int, default=None, help="rows of this call; the next one goes on")
     parser.add_argument("--methods", nargs="*", default=[], help="only rows of these methods")
     parser.add_argument("--schedule", default="agp", help="the schedule of most rows")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="used in place of --seed")
-    parser.add_argument("--epochs", type=float, default=4)
-    parser.add_argument("--lrn_rate", type=float, default=0.002)
+    parser.add_argument("--epochs", type=float, default=4, help="0: only what is pruned at once, and not trained")
+    parser.add_argument("--lrn_rate", type=float, default=0.0005)
     parser.add_argument("--images", type=int, default=1024, help="for criteria, statistics and the closed form")
     parser.add_argument("--limit-train", type=int, default=50000, help="training images of an epoch")
     parser.add_argument("--limit-test", type=int, default=10000, help="test images")
@@ -211,7 +167,10 @@ def identity(found: dict[str, Any]) -> tuple[Any, ...]:
 
 def wanted(flags: argparse.Namespace) -> Iterator[tuple[Row, int]]:
     """Yield rows with seeds that the file does not have, in the order in which they are measured."""
-    rows = telling(flags.schedule) + (wider(flags.schedule) if flags.rows == "all" else [])
+    rows = {"telling": telling, "wider": wider, "all": lambda name: telling(name) + wider(name)}[flags.rows](
+        flags.schedule
+    )
+    rows = [row for row in rows if flags.epochs or row.method in UNTRAINED]
     if not is_installed():
         print("Torch-Pruning is not installed here; its rows are left out (pip install torch-pruning)")
         rows = [row for row in rows if row.method != "Torch-Pruning"]
@@ -241,7 +200,7 @@ def show(rows: list[dict[str, Any]]) -> None:
     for values, found in settings.items():
         ways = sorted(found.items(), key=lambda way: -statistics.mean(row["after"] for row in way[1]))
         lines = [
-            [*names, len(each), *(spread([row[key] for row in each]) for key in ("macs", "before", "after"))]
+            [*names, len(each), *(spread([row[key] for row in each]) for key in ("share", "before", "after"))]
             for names, each in ways
         ]
         told = ", ".join(f"{name} {value}" for name, value in zip(ONE_RESULT, values, strict=True))
@@ -250,7 +209,7 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     flags, benches = flags_of(), {}
-    for row, seed in [] if flags.table else wanted(flags):
+    for row, seed in islice(wanted(flags), 0 if flags.table else flags.most):
         bench = benches[seed] = benches.get(seed) or Bench(flags, seed)
         found = {**asdict(row), "seed": seed, **bench.measure(row), "machine": machine(flags.device)}
         found |= {name: getattr(flags, name) for name in ONE_RESULT}

@@ -32,6 +32,8 @@ class ChannelPruningConfig(Concern):
     cp_selection: str = flag_of(PruningOptions, "selection")
     cp_lasso: bool = setting(True, "PocketFlow's switch: --nocp_lasso is --cp_selection magnitude")
     cp_shared_input: str = flag_of(PruningOptions, "shared_input")
+    cp_metric: str = flag_of(PruningOptions, "metric")
+    cp_depthwise_refit: bool = flag_of(PruningOptions, "depthwise")
     cp_nb_batches: int = setting(
         60, "batches of training images that the statistics come from (at most one epoch)", accept=COUNT
     )

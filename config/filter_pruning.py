@@ -5,14 +5,10 @@ Defaults and accepted values are those of the engine's rules, schedules and poli
 
 from dataclasses import dataclass
 
-from config.settings import Concern, setting
-from pocketprune.common.options import COUNT, COUNT_OR_ZERO, FRACTION, NOT_NEGATIVE, SHARE_OR_ZERO
-from pocketprune.compression.masks import KINDS
-from pocketprune.compression.policy import RANKINGS, SIDES, Policy, Rule
-from pocketprune.compression.questions import PARTS
-from pocketprune.compression.regularisers import REGULARISERS
+from config.settings import Concern, flag_of, setting
+from pocketprune.common.options import COUNT, COUNT_OR_ZERO, FRACTION, SHARE_OR_ZERO
+from pocketprune.compression.policy import Policy, Rule
 from pocketprune.compression.schedules import SCHEDULES, Schedule
-from pocketprune.numerics.criteria import AGGREGATES
 
 REFITS = ("none", "removal", "steps")
 
@@ -23,36 +19,21 @@ class FilterPruningConfig(Concern):
 
     title = "Filter pruning (--learner filter)"
 
-    fp_level: float = setting(
-        Schedule.target, "share that is masked when the schedule ends, see --fp_share_of", accept=FRACTION,
-        argument="policy.target",
+    fp_level: float = flag_of(
+        Schedule, "target", argument="policy.target",
+        teach="share that is masked when the schedule ends, see --fp_share_of",
     )  # fmt: skip
-    fp_share_of: str = setting(
-        Rule.share_of,
-        "what the level is a share of: channels, or the network's macs or params (parameters)",
-        accept=("channels", "macs", "params"),
+    fp_share_of: str = flag_of(
+        Rule,
+        "share_of",
         argument="policy.share_of",
+        teach="what the level is a share of: channels, or the network's macs, params (parameters) or latency "
+        "(milliseconds of a batch of --latency_batch images, measured layer by layer on this machine)",
     )
-    fp_criterion: str = setting(
-        Rule.criterion, f"what scores channels: {', '.join(PARTS)}", accept=tuple(PARTS), argument="policy.criterion"
-    )
-    fp_side: str = setting(
-        Rule.side, "the weights that are scored: filters (write a channel) or channels (read it)", accept=SIDES,
-        argument="policy.side",
-    )  # fmt: skip
-    fp_aggregate: str = setting(
-        Rule.aggregate,
-        "how the scores of several members of a channel group become one: sum, leader (the first decides), mean or max",
-        accept=tuple(AGGREGATES),
-        argument="policy.aggregate",
-    )
-    fp_ranking: str = setting(
-        Rule.ranking,
-        "group (every group loses the same share), global (the lowest scores of all groups go) or learned (global, "
-        "each group's scores with a scale and a shift found by evolution)",
-        accept=RANKINGS,
-        argument="policy.ranking",
-    )
+    fp_criterion: str = flag_of(Rule, "criterion", argument="policy.criterion")
+    fp_side: str = flag_of(Rule, "side", argument="policy.side")
+    fp_aggregate: str = flag_of(Rule, "aggregate", argument="policy.aggregate")
+    fp_ranking: str = flag_of(Rule, "ranking", argument="policy.ranking")
     fp_schedule: str = setting(
         Schedule.name,
         f"how the level rises over the epochs: {', '.join(name for name in SCHEDULES if name != 'multi_step')}; "
@@ -60,11 +41,9 @@ class FilterPruningConfig(Concern):
         accept=tuple(name for name in SCHEDULES if name != "multi_step"),
         argument="policy.schedule",
     )
-    fp_level_init: float = setting(
-        Schedule.init, "level when the schedule starts", accept=FRACTION, argument="policy.init"
-    )
-    fp_warmup_epochs: int = setting(
-        Schedule.start, "epochs before the schedule starts", accept=COUNT_OR_ZERO, argument="policy.start"
+    fp_level_init: float = flag_of(Schedule, "init", argument="policy.init")
+    fp_warmup_epochs: int = flag_of(
+        Schedule, "start", argument="policy.start", teach="epochs before the schedule starts"
     )
     fp_ramp_epochs: int | None = setting(
         None,
@@ -72,28 +51,15 @@ class FilterPruningConfig(Concern):
         accept=COUNT,
         argument="policy.steps",
     )
-    fp_freeze_epoch: int | None = setting(
-        Schedule.freeze, "epoch from which masks do not change any more; its own: the one after the ramp",
-        accept=COUNT_OR_ZERO, argument="policy.freeze",
+    fp_freeze_epoch: int | None = flag_of(
+        Schedule, "freeze", argument="policy.freeze",
+        teach="epoch from which masks do not change any more; its own: the one after the ramp",
     )  # fmt: skip
-    fp_mask: str = setting(
-        Policy.mask,
-        "soft (the filters live on, and channels may come back until the masks freeze) or hard",
-        accept=KINDS,
-        argument="policy.mask",
-    )
-    fp_regulariser: str = setting(
-        Rule.regulariser,
-        "what makes channels small meanwhile: none, bn_scale (L1 on batch-norm scales), group_lasso or l1",
-        accept=("none", *REGULARISERS),
-        argument="policy.regulariser",
-    )
-    fp_strength: float = setting(
-        Rule.strength, "what the regulariser is multiplied by", accept=NOT_NEGATIVE, argument="policy.strength"
-    )
-    fp_multiple: int = setting(
-        Policy.multiple, "keep multiples of this many channels", accept=COUNT, argument="policy.multiple"
-    )
+    fp_mask: str = flag_of(Policy, "mask", argument="policy.mask")
+    fp_regulariser: str = flag_of(Rule, "regulariser", argument="policy.regulariser")
+    fp_strength: float = flag_of(Rule, "strength", argument="policy.strength")
+    fp_multiple: int = flag_of(Policy, "multiple", argument="policy.multiple")
+    fp_allow_inexact: bool = flag_of(Policy, "allow_inexact", argument="policy.allow_inexact")
     fp_ignore: str = setting(
         "",
         "channel groups to be left alone: names of layers that write them, with wildcards, or types of modules, "
@@ -105,6 +71,13 @@ class FilterPruningConfig(Concern):
         "a .json or .yaml file that says all of the above, for each part of the network; --exec_mode layers writes a "
         "template",
         argument="policy",
+    )
+    fp_max_accuracy_drop: float | None = setting(
+        None,
+        "look for the largest level at which the validation accuracy is at most this much below the dense network's "
+        "(0.01: one point), from --fp_level on, each level trained like the first; none: --fp_level is the level",
+        accept=FRACTION,
+        argument="max_accuracy_drop",
     )
     compress: str = setting(
         "",
@@ -124,7 +97,9 @@ class FilterPruningConfig(Concern):
         accept=REFITS,
     )
     fp_bn_images: int = setting(
-        2000, "training images that batch-norm statistics are taken from before the removal; 0: they stay",
+        2000,
+        "training images that batch-norm statistics are taken from before the removal; 0: they stay. Fewer than 256 "
+        "and --fp_tune_share 1: they are the dense network's, shifted by what the masks change on these images",
         accept=COUNT_OR_ZERO,
     )  # fmt: skip
     fp_tune_share: float = setting(

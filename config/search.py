@@ -18,8 +18,9 @@ class SearchConfig(Concern):
 
     cp_search: str = setting(
         "dp",
-        "dp: allocation by measured sensitivity, then jointly scored exchanges; ddpg: PocketFlow's reinforcement "
-        "learning; anneal, netadapt, sensitivity, random (best of many) and uniform (one ratio) to compare",
+        "dp: allocation by measured sensitivity, then jointly scored exchanges; curvature: allocation by sensitivities "
+        "that a backward pass gives, in one roll-out; ddpg: PocketFlow's reinforcement learning; anneal, netadapt, "
+        "sensitivity, random (best of many) and uniform (one ratio) to compare",
         accept=tuple(SEARCHES),
         argument="method",
     )

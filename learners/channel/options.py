@@ -12,6 +12,8 @@ def pruning_options(config: Config) -> PruningOptions:
         selection=flags.selection,
         shared_input=flags.cp_shared_input,
         points_per_layer=flags.cp_nb_points_per_layer,
+        metric=flags.cp_metric,
+        depthwise=flags.cp_depthwise_refit,
         channel_multiple=flags.channel_multiple,
         cache_gb=flags.cp_cache_gb,
         moments_gb=flags.cp_moments_gb,

@@ -5,12 +5,14 @@ Criteria, schedules and masks are those of `pocketprune.compress`.
 
 import copy
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from learners.context import RunContext
+from learners.filter import level
 from learners.filter.distiller import asked_schedule
 from learners.filter.images import labelled_batches
 from learners.filter.policies import TOLERANCE, asked_policy, check_target_met, told, write_template
@@ -28,15 +30,19 @@ from pocketprune import Controller, Policy, compress, find_channel_groups
 from pocketprune.common.modes import evaluation_mode
 from pocketprune.compression.callback import callback
 from pocketprune.compression.evidence import STREAMED
+from pocketprune.compression.latency import MeasuredLatency
+from pocketprune.compression.level_search import Trial
 from pocketprune.compression.questions import PARTS
 from pocketprune.compression.statistics import GroupRow
-from pocketprune.training.batch_norm import reestimate_batch_norm
+from pocketprune.training.batch_norm import reestimate_batch_norm, shift_batch_norm
 from pocketprune.training.batches import steps_per_epoch
 from pocketprune.training.distributed import is_main
 from pocketprune.training.metrics import evaluate
 from pocketprune.training.state import TrainSettings
 
 MASKED, TUNED = "filter", "filter_tune"  # the phases before and after the removal
+LATENCY = "latency.json"  # the table of measured times, in the workdir
+FEW = 256  # images; more of them say the statistics better than those of the dense network do
 AGREE = 1e-3  # largest difference of outputs, relative to the largest one, that rounding explains
 
 
@@ -51,7 +57,9 @@ class FilterPruningLearner(PruningLearner):
         "pruned": "final",
     }
     settings = (*PruningLearner.settings, "filter_pruning")
-    phases = (RANKED, MASKED, TUNED)
+    phases = (RANKED, MASKED, level.SEARCHED, f"{level.TRIED}*", TUNED)
+    tried: Sequence[Trial] = ()
+    """The levels that were tried where the largest one was looked for."""
 
     def train(self) -> dict[str, Any]:
         """Mask, train and thin the network that the run starts with. Return the report."""
@@ -59,15 +67,21 @@ class FilterPruningLearner(PruningLearner):
         start = self.start()
         net = run.net if start is None else start
         masking, tuning, policy = _asked(run, net)
-        controller = _controller(run, net, policy)  # before any work: it may be impossible
+        level.check(run, policy, masking)
+        latency = _latency(run, net, policy)
+        controller = _controller(run, net, policy, latency)  # before any work: it may be impossible
         named = named_teacher(run)
         self.claim()
+        if latency is not None:
+            latency.save(run.workdir / LATENCY)
         if start is None:
             train_dense(run, net)
         dense = copy.deepcopy(net)
         teacher = (dense if named is None else named) if run.config.distillation.enbl_dst else None
         learn(run, controller)
         self.mask(controller, masking, teacher)
+        if run.config.filter_pruning.fp_max_accuracy_drop is not None and masking is not None:
+            self.tried = level.largest_level(run, controller, masking, dense, teacher)
         return self.thin(dense, controller, tuning, teacher)
 
     def mask(self, controller: Controller, settings: TrainSettings | None, teacher: nn.Module | None) -> None:
@@ -91,9 +105,9 @@ class FilterPruningLearner(PruningLearner):
         with run.timed("prune"):
             refitted = controller.remove(refit=_seen(run)) if flags.fp_refit == "removal" else None
             if flags.fp_bn_images:
-                reestimate_batch_norm(masked, [x for x, _ in labelled_batches(run, flags.fp_bn_images)])
+                self._adapt(masked, dense)
             nets["removed"] = final = controller.remove()
-        run.say(_agreement(masked, final, run.images(run.config.data.batch_size_eval)))
+        run.say(_agreement(masked, final, run.images(run.config.data.batch_size_eval), controller.inexact()))
         if refitted is not None:
             nets["refitted"] = refitted
             final = _better(run, final, refitted)
@@ -107,6 +121,15 @@ class FilterPruningLearner(PruningLearner):
         self.save(final)
         return self.tell(dense, controller, final, stages)
 
+    def _adapt(self, masked: nn.Module, dense: nn.Module) -> None:
+        """Take the batch-norm statistics anew; of few images only what the masks changed, if nothing was trained."""
+        run, flags = self.run, self.run.config.filter_pruning
+        images = [x for x, _ in labelled_batches(run, flags.fp_bn_images)]
+        if flags.fp_tune_share == 1 and flags.fp_bn_images < FEW:
+            shift_batch_norm(masked, dense, images)
+        else:
+            reestimate_batch_norm(masked, images)
+
     def tell(
         self, dense: nn.Module, controller: Controller, final: nn.Module, stages: dict[str, Row]
     ) -> dict[str, Any]:
@@ -115,7 +138,8 @@ class FilterPruningLearner(PruningLearner):
         run.say(f"\n{statistics}")
         if run.config.run.plot:
             plot_groups(run, find_channel_groups(dense, run.example), final)
-        return self.finish(stages, layers=[_entry(group) for group in statistics.groups])
+        layers = [_entry(group) for group in statistics.groups]
+        return self.finish(stages, layers=layers, facts=level.told(self.tried))
 
     def layers(self) -> None:
         """Show the channel groups that can be pruned, and write a policy to edit."""
@@ -169,11 +193,25 @@ def _policy(run: RunContext, masking: TrainSettings | None) -> Policy:
     return policy
 
 
-def _controller(run: RunContext, net: nn.Module, policy: Policy) -> Controller:
+def _latency(run: RunContext, net: nn.Module, policy: Policy) -> MeasuredLatency | None:
+    """Return what a share of the latency is of, if a rule asks for one; times measured before are used again."""
+    if all(rule.share_of != "latency" for rule in policy.rules):
+        return None
+    return MeasuredLatency(
+        net,
+        run.example,
+        batch=run.config.run.latency_batch,
+        path=run.workdir / LATENCY,
+        attention=policy.attention,
+        allow_inexact=policy.allow_inexact,
+    )
+
+
+def _controller(run: RunContext, net: nn.Module, policy: Policy, latency: MeasuredLatency | None) -> Controller:
     """Return the controller of a network. Raises UserError for a policy that cannot be carried out on it."""
     looks = policy.refit or any(PARTS[rule.criterion] in STREAMED for rule in policy.rules)
     with told(run.config):
-        return compress(net, run.example, policy, _seen(run) if looks else None)
+        return compress(net, run.example, policy, _seen(run) if looks else None, cost=latency)
 
 
 def _seen(run: RunContext) -> list[tuple[Tensor, Tensor]]:
@@ -181,12 +219,14 @@ def _seen(run: RunContext) -> list[tuple[Tensor, Tensor]]:
     return labelled_batches(run, run.config.filter_pruning.fp_nb_batches * run.config.data.batch_size)
 
 
-def _agreement(masked: nn.Module, removed: nn.Module, images: Tensor) -> str:
-    """Return a line that says whether two networks compute the same."""
+def _agreement(masked: nn.Module, removed: nn.Module, images: Tensor, inexact: Sequence[str]) -> str:
+    """Return a line that says whether two networks compute the same, or which groups are normalised otherwise."""
     with torch.no_grad(), evaluation_mode(masked), evaluation_mode(removed):
         expected, found = masked(images), removed(images)
     difference = float((found - expected).abs().max() / expected.abs().max())
     verdict = "agree" if difference <= AGREE else "do NOT agree"
+    if inexact:
+        verdict = f"need not agree, as a norm mixes channels of {', '.join(inexact)}"
     return f"Masked and removed {verdict}: their outputs differ by at most {difference:.1e} of the largest one"
 
 

@@ -116,6 +116,7 @@ def _from_flags(config: Config, epochs: int) -> Policy:
         ignore=tuple(name.strip() for name in flags.fp_ignore.split(",") if name.strip()),
         mask=flags.fp_mask,
         multiple=flags.fp_multiple,
+        allow_inexact=flags.fp_allow_inexact,
         seed=config.run.seed,
     )
 

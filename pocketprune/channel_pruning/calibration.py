@@ -70,6 +70,27 @@ class Calibration:
         pairs = zip(self.batches, self._sizes, self._fitted, strict=False)
         return [pytree.tree_map_only(Tensor, _Rows(size, 0, last), batch) for batch, size, last in pairs if last]
 
+    def first(self, count: int) -> list[tuple[Any, list[int]]]:
+        """Return the first images of this process, up to `count`, with their numbers."""
+        found, left = [], count
+        for batch, (inputs, size) in enumerate(zip(self.batches, self._sizes, strict=True)):
+            if (taken := min(size, left)) > 0:
+                part = pytree.tree_map_only(Tensor, _Rows(size, 0, taken), inputs)
+                found.append((part, self._numbers(batch, 0, taken)))
+                left -= taken
+        return found
+
+    def held_out_numbered(self) -> list[tuple[Any, list[int]]]:
+        """Return the held-out images, as `held_out` does, with their numbers."""
+        sizes = [(batch, size) for batch, size in enumerate(self._sizes)]
+        spans = [(batch, self._fitted[batch], size) for batch, size in sizes if self._fitted[batch] < size]
+        spans = spans or [(batch, 0, size) for batch, size in sizes]
+        return [(part, self._numbers(*span)) for part, span in zip(self.held_out(), spans, strict=False)]
+
+    def _numbers(self, batch: int, first: int, end: int) -> list[int]:
+        """Return the numbers of rows of a batch. An image has the same number in any number of processes."""
+        return [(batch << 32) + self.rank + self.world * row for row in range(first, end)]
+
     def total(self, moments: list[Moments]) -> list[Moments]:
         """Return the moments of all processes' images. Every process must call this."""
         return [all_reduce(m) for m in moments] if self.world > 1 else moments

@@ -34,6 +34,7 @@ class Consumer:
         decision: the units of its input, of which it keeps some.
         weight_name: name of the weight tensor.
         conv_groups: groups of the convolution; 1 for a linear layer.
+        metric: (n,) how much selection weighs the error of each output; None for `output_weights`.
         block: rows of a patch that belong to one unit (channels per unit times kernel size).
         bias_place: where a refitted bias goes: the layer's own "bias", the running mean of the "norm" that follows, a
             "new" bias, or "" if another layer reads each of these places.
@@ -42,8 +43,8 @@ class Consumer:
         ValueError: the layer has no weight tensor.
     """
 
-    def __init__(self, traced: TracedNet, decision: Decision) -> None:
-        self.traced, self.decision = traced, decision
+    def __init__(self, traced: TracedNet, decision: Decision, metric: Tensor | None = None) -> None:
+        self.traced, self.decision, self.metric = traced, decision, metric
         self.layer: Contraction = decision.layer.layer
         if self.layer.weight is None:
             raise ValueError(f"{self.layer.node} has no weight")
@@ -55,7 +56,7 @@ class Consumer:
         self.bias_place = self._find_bias_place()
         self._own = traced.named_tensors()
         taps = self.weight_tensor.shape[2:].numel()
-        self.block = decision.units.shape[1] * taps
+        self.block: int = decision.units.shape[1] * taps
         rows = torch.from_numpy(decision.units)[:, :, None] * taps + torch.arange(taps)
         self._rows = rows.reshape(-1).to(self.weight_tensor.device)
 
@@ -96,6 +97,11 @@ class Consumer:
             return [None] * self.conv_groups
         scale = norm_scale(self.norm, self.traced.tensor_names, self._own)
         return list(scale.square().chunk(self.conv_groups))
+
+    @property
+    def selection_weights(self) -> list[Tensor | None]:
+        """How much the error of each output (n,) counts where channels are selected."""
+        return self.output_weights if self.metric is None else list(self.metric.chunk(self.conv_groups))
 
     def new_moments(self) -> list[Moments]:
         """Return moments of no rows."""
@@ -153,7 +159,7 @@ class Consumer:
 
     def slices(self, moments: list[Moments]) -> list[ConsumerSlice]:
         """Return what a criterion reads of the layer, given its moments."""
-        parts = zip(self.weights, moments, self.output_weights, strict=True)
+        parts = zip(self.weights, moments, self.selection_weights, strict=True)
         return [ConsumerSlice(weight, self.block, m, scale) for weight, m, scale in parts]
 
     def refit(self, moments: list[Moments], kept: Tensor, ridge: float) -> list[Fit]:
@@ -186,6 +192,12 @@ class Consumer:
             mean, old = self._own[mean_name], torch.cat(self.biases)
             tensors[mean_name] = (mean.double() - (bias - old)).to(mean.dtype)
         return tensors, {self.node: bias.to(dense.dtype)} if self.bias_place == "new" else {}
+
+    def change(self, kept: Tensor, fits: list[Fit]) -> tuple[Tensor, Tensor]:
+        """Return what refitted weights and biases add to the dense weight, in its shape, and to the bias (n,)."""
+        weight = self.refitted(kept, fits)[0][self.weight_name] - self.weight_tensor
+        bias = torch.cat([b for _, b in fits]) - torch.cat(self.biases)
+        return weight, bias if self.bias_place else torch.zeros_like(bias)
 
 
 def _about(moments: Moments, bias: Tensor) -> Moments:

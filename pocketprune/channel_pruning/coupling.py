@@ -85,7 +85,7 @@ def _dense_moments(
 ) -> list[tuple[Consumer, list[Moments]]]:
     """Return every reader with its moments on the dense network, from one pass."""
     traced, options = plan.structure.traced, plan.options
-    consumers = {r.layer.node: Consumer(traced, whole_input(r)) for r in readers}
+    consumers = {r.layer.node: Consumer(traced, whole_input(r), plan.metric.get(r.layer.node)) for r in readers}
     sweep = Sweep(Route.through(traced, list(consumers)), calibration.batches, cache_gb=options.cache_gb)
     found = []
 
@@ -106,7 +106,7 @@ def slices_of(
     assert consumer.layer.in_ids is not None  # a reader of a group carries its identities
     labels = structure.class_of(consumer.layer.in_ids).reshape(consumer.conv_groups, -1)
     slices = []
-    for inputs, m, weight, scale in zip(labels, moments, consumer.weights, consumer.output_weights, strict=True):
+    for inputs, m, weight, scale in zip(labels, moments, consumer.weights, consumer.selection_weights, strict=True):
         positions = [np.flatnonzero(inputs == c) for c in group.classes]
         if len(positions[0]) and len({len(p) for p in positions}) == 1:
             slices.append(_slice(m, weight, scale, np.stack(positions), consumer.block))

@@ -15,6 +15,7 @@ from pocketprune.structure.channel_groups import Structure
 from pocketprune.structure.cost_model import Decision
 from pocketprune.structure.masking import masked_readers
 from pocketprune.thinning.expanding import expand_tensors
+from pocketprune.thinning.holding import is_exact
 from pocketprune.thinning.recipes import Recipe, recipe_for, thin_tensor
 from pocketprune.thinning.removal import thin
 
@@ -82,7 +83,7 @@ class Cut:
         for path, outputs, bias in self._new_biases(structure, recipe):
             recipe.new_biases.append(path)
             tensors[f"{path}.bias"] = thin_tensor(bias, outputs)
-        return thin(structure, recipe, tensors=tensors, form=form), recipe
+        return thin(structure, recipe, exact=is_exact(structure, kept), tensors=tensors, form=form), recipe
 
     def following(self, structure: Structure, net: nn.Module, recipe: Recipe, names: set[str]) -> Cut:
         """Return the cut after the thinned network was trained: with its tensors `names` and its new biases."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pocketprune.channel_pruning.calibration import Calibration
 from pocketprune.channel_pruning.plan import Plan
 from pocketprune.channel_pruning.results import PruneResult
+from pocketprune.channel_pruning.state import PruningState
 from pocketprune.common.inputs import called
 from pocketprune.common.modes import evaluation_mode
 from pocketprune.common.untouched import untouched
@@ -23,6 +24,8 @@ FACTOR, SLACK = 4.0, 0.1
 """An output error above FACTOR times the largest error of a layer, plus SLACK, contradicts the layers' errors."""
 SHARE, LEAST = 0.5, 0.02
 """If a layer writes the output, its error and that of the output should agree. They may differ by SHARE or LEAST."""
+ROUNDING = 1e-12
+"""Equal outputs have a variance of up to this share of their squares, by rounding."""
 FALLEN = 1.0
 """At this output error the network is no better than a constant, the mean output."""
 
@@ -31,8 +34,8 @@ class PruningWarning(UserWarning):
     """A pruned network may not be what its owner expects."""
 
 
-def measured(result: PruneResult, plan: Plan, calibration: Calibration, promised: float | None) -> PruneResult:
-    """Return the result with the measured error of the thinned network's output, and a warning if it is too large.
+def measured(result: PruneResult, plan: Plan, calibration: Calibration, state: PruningState) -> PruneResult:
+    """Return the result with the measured error of the thinned network's output, and what its owner should know.
 
     The error is measured once, end to end, on the calibration's held-out images.
 
@@ -40,13 +43,40 @@ def measured(result: PruneResult, plan: Plan, calibration: Calibration, promised
         result: the pruned network.
         plan: how it was pruned.
         calibration: the images.
-        promised: the error of the layer that writes the output, on the same images; None if no layer does.
+        state: of the finished pruning. It holds the error of the layer that writes the output, on the same images.
     """
     dense, together = plan.structure.traced.net, calibration.world > 1
     error = output_error(result.net, dense, calibration.held_out(), together=together)
-    if math.isnan(error):
-        return replace(result, output_error=error)
     largest = max((layer.error_after for layer in result.layers), default=0.0)
+    warnings = [*_too_few_rows(state.scarce), *_too_large(error, state.promised, largest)]
+    return replace(result, output_error=error, warnings=tuple(warnings))
+
+
+def _too_few_rows(scarce: Mapping[str, tuple[int, int]]) -> list[str]:
+    """Return a warning if layers have fewer rows than unknowns, with the numbers of the layer that lacks most."""
+    if not scarce:
+        return []
+    name, (rows, unknowns) = min(scarce.items(), key=lambda entry: entry[1][0] / entry[1][1])
+    others = f", and {len(scarce) - 1} more layers have too few" if len(scarce) > 1 else ""
+    return [
+        f"layer '{name}' has {unknowns} unknowns to refit, and {rows} patches of the calibration images{others}: more "
+        "images, or more positions of each, bring its output closer"
+    ]
+
+
+def _too_large(error: float, promised: float | None, largest: float) -> list[str]:
+    """Return a warning if the output's error is too large.
+
+    Args:
+        error: of the output.
+        promised: of the layer that writes the output; None if no layer does.
+        largest: of all prunable layers.
+    """
+    if math.isnan(error):
+        return [
+            "the dense network's output does not vary over the held-out images: they are too few, or too much alike, "
+            "to show what pruning has changed"
+        ]
     warnings = []
     if promised is not None and not abs(error - promised) <= SHARE * promised + LEAST:
         warnings.append(
@@ -63,7 +93,7 @@ def measured(result: PruneResult, plan: Plan, calibration: Calibration, promised
             f"the pruned network's output is off by {error:.3g} of its variance on held-out images: too much was "
             "removed, or the calibration images are not like the ones that the network was trained on"
         )
-    return replace(result, output_error=error, warnings=tuple(warnings))
+    return warnings
 
 
 @torch.no_grad()
@@ -117,7 +147,8 @@ def _keys(parts: list[tuple[float, dict[tuple[int, ...], Tensor]]]) -> set[tuple
 def _variance(parts: list[Tensor]) -> float:
     """Return the sum of squared distances from the means, from the sums of several processes."""
     total, squares, count = torch.stack(parts).sum(0)
-    return float((squares - total.square() / count).sum())
+    variance = float((squares - total.square() / count).sum())
+    return variance if variance > ROUNDING * float(squares.sum()) else 0.0
 
 
 def _outputs(net: nn.Module, batch: Any) -> list[Tensor]:

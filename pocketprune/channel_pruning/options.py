@@ -40,6 +40,18 @@ class PruningOptions:
         "(the shared channels go for all readers at once), keep (all stay)",
         accept=SHARED_INPUTS,
     )
+    allocation: str = option(
+        "divergence",
+        "a share of the MACs as the target: divergence (the ratios that change the output least, to second order) or "
+        "uniform (the largest common ratio)",
+        accept=("divergence", "uniform"),
+    )
+    metric: str = option(
+        "divergence",
+        "how selection weighs a layer's outputs: divergence (by what their errors do to the network's output) or norm "
+        "(by the scale of the batch norm that follows)",
+        accept=("divergence", "norm"),
+    )
     points_per_layer: int = option(
         10, "positions per image and layer that the statistics come from; 0: all", accept=COUNT_OR_ZERO
     )
@@ -58,6 +70,7 @@ class PruningOptions:
         "all layers (those with unpruned inputs correct errors of earlier layers) or only the pruned ones",
         accept=("all", "pruned"),
     )
+    depthwise: bool = option(True, "with refit all, refit the channels of depthwise convolutions as well")
     branch_drift: bool = option(True, "layers before an addition correct the drift of its other operand")
     attention: str = option("heads", "heads removes whole heads, widths narrows all heads alike", accept=ATTENTION)
     check: bool = option(True, "permute every channel group first, and leave it alone where that changes the output")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
-from torch import fx
+from torch import Tensor, fx
 
 from pocketprune.channel_pruning.affordable import affordable, is_affordable, left_alone
 from pocketprune.channel_pruning.consumers import Consumer
@@ -17,7 +17,7 @@ from pocketprune.numerics.ratios import unit_count
 from pocketprune.structure.channel_groups import Structure
 from pocketprune.structure.cost_model import decision_of, whole_input
 from pocketprune.structure.ignoring import is_named
-from pocketprune.structure.layers import PrunableLayer, is_reused, layers_of
+from pocketprune.structure.layers import PrunableLayer, depthwise_layers, is_reused, layers_of
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,23 @@ class Plan:
         layers: its prunable layers, in the order of a ratio list.
         counts: node of each prunable layer -> number of input channels that it keeps.
         options: see `PruningOptions`.
+        metric: node -> how much selection weighs the error of each output (n,); see `metric_of`.
     """
 
     structure: Structure
     layers: tuple[PrunableLayer, ...]
     counts: Mapping[fx.Node, int]
     options: PruningOptions
+    metric: Mapping[fx.Node, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def for_target(cls, structure: Structure, target: Target, options: PruningOptions) -> Plan:
+    def for_target(
+        cls,
+        structure: Structure,
+        target: Target,
+        options: PruningOptions,
+        metric: Mapping[fx.Node, Tensor] | None = None,
+    ) -> Plan:
         """Return the plan that prunes an analysed network to a target.
 
         Raises:
@@ -46,7 +54,7 @@ class Plan:
         layers = tuple(affordable(layers_of(structure, options.shared_input, options.layers), options.moments_gb))
         counts = target_counts(structure, layers, target, options.channel_multiple)
         nodes = [layer.layer.node for layer in layers]
-        return cls(structure, layers, dict(zip(nodes, counts, strict=True)), options)
+        return cls(structure, layers, dict(zip(nodes, counts, strict=True)), options, metric or {})
 
     @cached_property
     def consumers(self) -> dict[fx.Node, Consumer]:
@@ -69,14 +77,28 @@ class Plan:
             and (self.options.refit == "all" or layer.way == "couple" or self.loses(layer))
         ]
 
+    @cached_property
+    def depthwise(self) -> dict[fx.Node, Consumer]:
+        """The depthwise layers at which to stop: those that can be refitted, with refit="all"."""
+        if self.options.refit != "all" or not self.options.depthwise:
+            return {}
+        consumers = [
+            Consumer(self.structure.traced, whole_input(layer))
+            for layer in depthwise_layers(self.structure)
+            if not is_reused(self.structure, layer.layer) and not is_named(layer.name, self.structure.ignore)
+        ]
+        return {consumer.node: consumer for consumer in consumers if consumer.bias_place}
+
     def _consumer(self, layer: PrunableLayer) -> Consumer:
         own = layer.layer.node in self.counts and layer.way == "private"
-        return Consumer(self.structure.traced, decision_of(self.structure, layer) if own else whole_input(layer))
+        decision = decision_of(self.structure, layer) if own else whole_input(layer)
+        return Consumer(self.structure.traced, decision, self.metric.get(layer.layer.node))
 
     @cached_property
     def route(self) -> Route:
         """The order in which the network is swept, and its stops."""
-        return Route.through(self.structure.traced, list(self.consumers), branch_drift=self.options.branch_drift)
+        stops = [*self.consumers, *self.depthwise]
+        return Route.through(self.structure.traced, stops, branch_drift=self.options.branch_drift)
 
     def loses(self, layer: PrunableLayer) -> bool:
         """Return whether a layer loses input channels."""
@@ -97,8 +119,9 @@ class Plan:
 
     def group_ends(self) -> list[int]:
         """Return the numbers of stops after which the network is tuned. See `group_ends`."""
+        listed_layers = {layer.layer.node: layer for layer in self.layers}
         listed = [stop in self.counts for stop in self.route.stops]
-        losing = [self.loses(self.consumers[stop].decision.layer) for stop in self.route.stops]
+        losing = [stop in listed_layers and self.loses(listed_layers[stop]) for stop in self.route.stops]
         return group_ends(listed, losing, self.options.group_size)
 
 

@@ -20,11 +20,13 @@ from torch.utils import _pytree as pytree
 from pocketprune.channel_pruning.analysis import analysed
 from pocketprune.channel_pruning.calibration import Calibration
 from pocketprune.channel_pruning.measuring import PruningWarning, measured
+from pocketprune.channel_pruning.metric import metric_of
 from pocketprune.channel_pruning.options import Hooks, PruningOptions
 from pocketprune.channel_pruning.plan import Plan
 from pocketprune.channel_pruning.results import PruneResult
 from pocketprune.channel_pruning.runner import PruningRun
-from pocketprune.channel_pruning.targets import Target
+from pocketprune.channel_pruning.searching.allocating import allocated_ratios
+from pocketprune.channel_pruning.targets import MacsShare, Target
 from pocketprune.common.devices import device_of
 from pocketprune.common.errors import UserError
 from pocketprune.common.modes import evaluation_mode
@@ -70,12 +72,15 @@ def prune_channels(
     hooks.tell("tracing", 0, 1)
     structure = analysed(net, moved[0], options)
     _check_alike(moved, structure.traced)
-    plan = Plan.for_target(structure, target, options)
     calibration = Calibration.of(moved, together=options.together)
     traced = time.perf_counter()
     with torch.no_grad(), evaluation_mode(dense):
+        metric = metric_of(structure, calibration, options)
+        if isinstance(target, MacsShare) and options.allocation == "divergence":
+            target = allocated_ratios(structure, target, calibration, options, hooks.tell, metric)
+        plan = Plan.for_target(structure, target, options, metric)
         run = PruningRun(plan, calibration, hooks)
-        result = measured(run.prune(), plan, calibration, run.state.promised)
+        result = measured(run.prune(), plan, calibration, run.state)
     _restore_modes(dense, result.net)
     result.warnings = (*plan.warnings, *result.warnings)
     result.seconds = {"trace": traced - start, "prune": time.perf_counter() - traced}

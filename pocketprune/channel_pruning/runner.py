@@ -13,10 +13,11 @@ from pocketprune.channel_pruning.calibration import Calibration
 from pocketprune.channel_pruning.consumers import Consumer
 from pocketprune.channel_pruning.coupling import coupled_cut
 from pocketprune.channel_pruning.cut import Cut
+from pocketprune.channel_pruning.depthwise import depthwise_cut
 from pocketprune.channel_pruning.options import Hooks
 from pocketprune.channel_pruning.plan import Plan
 from pocketprune.channel_pruning.results import LayerResult, PruneResult
-from pocketprune.channel_pruning.solver import LayerMoments, Solution, choose, solve
+from pocketprune.channel_pruning.solver import LayerMoments, Solution, choose, solve, unknowns
 from pocketprune.channel_pruning.state import PruningState, as_state, from_state, identity_of
 from pocketprune.graph.sweep import Sweep
 from pocketprune.structure.channel_groups import analyse
@@ -61,6 +62,9 @@ class PruningRun:
         """Decide the layers before stop `end`."""
         while self.state.done < end:
             for consumer, sweep in self._undecided(end):
+                if consumer.node in self.plan.depthwise:
+                    self._refit_depthwise(consumer, sweep)
+                    continue
                 moments = self._moments(consumer, sweep)
                 kept = self._kept(consumer, moments)
                 if self._rewinds(consumer, kept):
@@ -76,7 +80,7 @@ class PruningRun:
         sweep = Sweep(plan.route, self.calibration.batches, cache_gb=plan.options.cache_gb, pruned=pruned)
         total = len(plan.route.stops)
         for number, stop in enumerate(sweep):
-            consumer = plan.consumers[stop]
+            consumer = plan.depthwise.get(stop) or plan.consumers[stop]
             name = consumer.decision.layer.name
             if number < state.done:
                 self.hooks.tell(f"reaching {name}", number, total)
@@ -101,7 +105,9 @@ class PruningRun:
         if not places or min(places) > route.place(consumer.node):
             return False
         for stop in route.stops[: self.state.done + 1]:
-            earlier = self.plan.consumers[stop]
+            earlier = self.plan.consumers.get(stop)
+            if earlier is None:
+                continue
             if route.place(stop) > min(places) and self.plan.unit_count(earlier) is not None:
                 units = kept if earlier is consumer else self._kept_before(earlier)
                 self.state.chosen[earlier.weight_name] = units.tolist()
@@ -147,11 +153,23 @@ class PruningRun:
         if self.plan.writes_output(consumer):
             self.state.promised = consumer.error(moments.held, solution.fits or consumer.dense(kept), kept)
         layer = consumer.decision.layer
+        if solution.fits is not None and moments.rows < (wanted := unknowns(consumer, kept)):
+            self.state.scarce[layer.name] = (moments.rows, wanted)
         if layer.layer.node in self.plan.counts:
             result = _row(layer, consumer, solution)
             self.state.results[layer.layer.node] = result
             if self.hooks.on_layer is not None:
                 self.hooks.on_layer(result)
+
+    def _refit_depthwise(self, consumer: Consumer, sweep: Sweep) -> None:
+        """Refit a depthwise layer, unless no layer before it was refitted. Add it to the cut."""
+        plan, state = self.plan, self.state
+        cut = depthwise_cut(consumer, sweep, self.calibration, plan.structure)
+        if state.cut.is_refitted:
+            state.cut = state.cut.merged(cut)
+            sweep.pruned = state.cut.replacements(plan.structure)
+        state.done += 1
+        self._save()
 
     def _tune(self, tune: Callable[[nn.Module, int], None], names: set[str]) -> None:
         """Tune the thinned network. Of the changed tensors, keep those with these names."""

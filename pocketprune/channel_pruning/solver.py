@@ -24,17 +24,25 @@ class LayerMoments:
         fit: of the images to which weights are fitted.
         held: of the images on which the error of the fit is measured.
         both: of all images.
+        judged: whether `held` has images of its own.
     """
 
     fit: list[Moments]
     held: list[Moments]
     both: list[Moments]
+    judged: bool = True
 
     @classmethod
     def of(cls, fit: list[Moments], held: list[Moments]) -> LayerMoments:
         """Return both with their sums. Without held-out images, the error is measured on the fitted ones."""
-        held = held if held[0].count else fit
-        return cls(fit, held, [_merged(f, h) for f, h in zip(fit, held, strict=True)])
+        judged = held[0].count > 0
+        held = held if judged else fit
+        return cls(fit, held, [_merged(f, h) for f, h in zip(fit, held, strict=True)], judged)
+
+    @property
+    def rows(self) -> int:
+        """The number of patches, of all images, that a layer's weight is fitted to."""
+        return self.both[0].count
 
 
 @dataclass(frozen=True)
@@ -68,7 +76,8 @@ def choose(consumer: Consumer, moments: LayerMoments, count: int, selection: str
 def solve(consumer: Consumer, moments: LayerMoments, kept: Tensor, *, untouched: bool) -> Solution:
     """Refit a layer on its kept units if that lowers the held-out error.
 
-    The ridge is the one of `RIDGES` with the lowest held-out error. The weight is then fitted to all images.
+    The ridge is the one of `RIDGES` with the lowest held-out error. The weight is then fitted to all images. Where no
+    image is held out and there are fewer rows than unknowns, the old weight stays.
 
     Args:
         consumer: the layer.
@@ -83,11 +92,18 @@ def solve(consumer: Consumer, moments: LayerMoments, kept: Tensor, *, untouched:
     before = consumer.error(moments.held, old, kept)
     if untouched and len(kept) == consumer.decision.size:
         return Solution(kept, None, before, before)
+    if not moments.judged and moments.rows < unknowns(consumer, kept):
+        return Solution(kept, old, before, before)  # any such fit looks perfect on the images that it is fitted to
     errors = {ridge: consumer.error(moments.held, consumer.refit(moments.fit, kept, ridge), kept) for ridge in RIDGES}
     ridge = min(errors, key=errors.__getitem__)
     if not errors[ridge] < before:
         return Solution(kept, old, before, before)
     return Solution(kept, consumer.refit(moments.both, kept, ridge), before, errors[ridge])
+
+
+def unknowns(consumer: Consumer, kept: Tensor) -> int:
+    """Return how many numbers are fitted for each output of a layer, the bias included."""
+    return len(kept) * consumer.block + 1
 
 
 def _merged(fit: Moments, held: Moments) -> Moments:

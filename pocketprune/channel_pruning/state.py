@@ -18,7 +18,7 @@ from pocketprune.channel_pruning.results import LayerResult
 from pocketprune.common.errors import UserError
 from pocketprune.training.checkpoint import compare_configs
 
-FORMAT = 2  # of a state; raise it when what `as_state` returns changes
+FORMAT = 3  # of a state; raise it when what `as_state` returns changes
 FREE_OPTIONS = ("cache_gb", "check", "together")  # they do not change the result
 
 
@@ -38,6 +38,7 @@ class PruningState:
         tuned: number of tuned groups.
         promised: held-out error of the layer that writes the network's output; None before that layer, or if no layer
             writes the output.
+        scarce: name -> (rows, unknowns) of the refitted layers that have fewer rows than unknowns.
         positions: the source of sampled positions. Each process has its own one.
         choices: the generator of random selection, the same in every process.
     """
@@ -50,6 +51,7 @@ class PruningState:
     chosen: dict[str, list[int]] = field(default_factory=dict)
     tuned: int = 0
     promised: float | None = None
+    scarce: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @classmethod
     def start(cls, plan: Plan, rank: int) -> PruningState:
@@ -68,6 +70,7 @@ def as_state(plan: Plan, state: PruningState, calibration: Calibration, identity
         "tuned": state.tuned,
         "chosen": dict(state.chosen),
         "promised": state.promised,
+        "scarce": {name: list(numbers) for name, numbers in state.scarce.items()},
         "cut": state.cut.state_dict(plan.structure),
         "results": [asdict(result) for result in state.results.values()],
         "choices": state.choices.get_state(),
@@ -97,9 +100,10 @@ def from_state(
             state.results[nodes[result.index]] = result
         state.done, state.tuned, state.promised = saved["done"], saved["tuned"], saved["promised"]
         state.chosen = dict(saved["chosen"])
+        state.scarce = {name: (rows, unknowns) for name, (rows, unknowns) in saved["scarce"].items()}
         state.choices.set_state(saved["choices"])
         state.positions.generator.set_state(saved["positions"][calibration.rank])
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise StateError(f"incomplete or malformed ({type(error).__name__}: {error})", argument="state") from error
     return state
 

@@ -19,7 +19,7 @@ from pocketprune.structure.layers import PrunableLayer
 
 @dataclass(frozen=True)
 class MacsShare:
-    """A share of the dense network's MACs, in (0, 1], that one preserve ratio for all layers keeps."""
+    """A share of the dense network's MACs, in (0, 1]. How layers share it is an option, `allocation`."""
 
     share: float
 
@@ -37,7 +37,7 @@ def target_counts(
         UserError: a value outside (0, 1], a list of another length, or a share of MACs that no ratio reaches.
     """
     if isinstance(target, MacsShare):
-        return _counts_for_share(structure, layers, _ratio("target.share", target.share), channel_multiple)
+        return _counts_for_share(structure, layers, checked_share(target), channel_multiple)
     if isinstance(target, str) or not isinstance(target, (Sequence, np.ndarray)):
         return _counts(layers, [_ratio("target", target)] * len(layers), channel_multiple)
     if len(target) != len(layers):
@@ -49,6 +49,15 @@ def target_counts(
         )
     ratios = [_ratio(f"target[{number}]", ratio) for number, ratio in enumerate(target)]
     return _counts(layers, ratios, channel_multiple)
+
+
+def checked_share(target: MacsShare) -> float:
+    """Return the share of a target, in (0, 1].
+
+    Raises:
+        UserError: it is not a number in this range.
+    """
+    return _ratio("target.share", target.share)
 
 
 def _ratio(argument: str, value: Any) -> float:

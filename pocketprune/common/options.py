@@ -29,7 +29,7 @@ class Interval:
 
     def __contains__(self, value: Any) -> bool:
         is_number = isinstance(value, numbers.Integral if self.whole else numbers.Real)
-        return is_number and self._spans(value)
+        return is_number and not isinstance(value, bool) and self._spans(value)
 
     def _spans(self, value: float) -> bool:
         above = value > self.low if self.low_open else value >= self.low

@@ -14,11 +14,12 @@ from torch.utils import _pytree as pytree
 
 from pocketprune.common.devices import device_of
 from pocketprune.common.errors import UserError
+from pocketprune.common.options import FRACTION, check_option
 from pocketprune.compression.costs import Cost
 from pocketprune.compression.masks import ChannelMasks
 from pocketprune.compression.planner import Planner
 from pocketprune.compression.policy import Policy
-from pocketprune.compression.questions import Loss, Source
+from pocketprune.compression.questions import PARTS, Loss, Source
 from pocketprune.compression.regularisers import REGULARISERS
 from pocketprune.compression.statistics import Statistics
 from pocketprune.graph.tracing import ExampleInputs
@@ -50,16 +51,16 @@ def compress(
             channels are chosen, so a list or a data loader is accepted and a generator is not. Under several
             processes each brings its own.
         loss: (output, labels) -> scalar, for criteria that need gradients.
-        cost: what `share_of="latency"` means, a function of the kept channels by group name. A group that is not named
-            keeps all.
+        cost: what `share_of="latency"` means, a function of the kept channels by group name, such as `MeasuredLatency`
+            of `pocketprune.compression.latency`. A group that is not named keeps all.
 
     Raises:
         UserError: a network that cannot be traced, or a policy that cannot be carried out on it.
     """
     policy = policy if isinstance(policy, Policy) else Policy.from_dict(policy)
-    if batches is not None and iter(batches) is batches:
-        raise UserError("can be read only once; a list or a data loader is accepted", argument="batches")
-    structure = analyse(net, example_inputs, attention=policy.attention)
+    if batches is not None:
+        _check_lasting(batches)
+    structure = analyse(net, example_inputs, attention=policy.attention, allow_inexact=policy.allow_inexact)
     check_groups(structure, structure.traced.example)
     return compress_analysed(structure, policy, batches, loss=loss, cost=cost)
 
@@ -75,6 +76,13 @@ def compress_analysed(
     """Do what `compress` does with a network that is analysed and checked already; the arguments are its own."""
     planner = Planner(policy, Source(structure, batches, loss), cost)
     return Controller(structure.traced.net, structure.traced.example, policy, planner)
+
+
+def _check_lasting(batches: Any) -> None:
+    if isinstance(batches, Tensor) or not hasattr(batches, "__iter__"):
+        raise UserError(f"{type(batches).__name__} given; a list or a data loader is accepted", argument="batches")
+    if iter(batches) is batches:
+        raise UserError("can be read only once; a list or a data loader is accepted", argument="batches")
 
 
 class Controller:
@@ -147,7 +155,15 @@ class Controller:
         return any(scope.rule.regulariser != "none" for scope in self.planner.scopes)
 
     def set_levels(self, levels: Sequence[float], optimizer: Optimizer | None = None) -> None:
-        """Choose masks at given levels, one for each rule, whatever the schedules say."""
+        """Choose masks at given levels, one for each rule, whatever the schedules say.
+
+        Raises:
+            UserError: another number of levels, or one that is no level.
+        """
+        if len(levels) != len(self.planner.scopes):
+            raise UserError(f"{len(levels)} given for {len(self.planner.scopes)} rules", argument="levels")
+        for level in levels:
+            check_option("levels", level, FRACTION)
         self._update(list(zip(range(len(self.planner.scopes)), levels, strict=True)), optimizer)
 
     def set_group_levels(self, levels: Mapping[str, float], optimizer: Optimizer | None = None) -> None:
@@ -168,24 +184,36 @@ class Controller:
         """Return the channels that are not masked, of each group that a rule means."""
         return {name: self.masks.kept(name) for name in self.planner.views}
 
+    def inexact(self) -> list[str]:
+        """Return the names of the groups with masked channels that a layer or group norm mixes.
+
+        There the network without them is normalised otherwise than the masked one.
+        """
+        groups = (views.group for views in self.planner.views.values())
+        return [group.name for group in groups if not group.exact and bool(self.masks.masked[group.name].any())]
+
     def remove(self, adapt: Iterable[Tensor] | None = None, refit: Iterable[ExampleInputs] | None = None) -> nn.Module:
         """Return a copy of the network without what is masked; the network itself stays as it is.
 
         Args:
-            adapt: batches of inputs that batch-norm statistics are taken from anew; None: they stay.
-            refit: batches of inputs, without labels, on which all layers are refitted in closed form to what they put
-                out with the hidden numbers in place. That is of use as long as these are those of a trained network:
-                right after the masks have been set. None: weights stay.
+            adapt: batches of inputs, with labels or without, that batch-norm statistics are taken from anew; None: they
+                stay.
+            refit: batches of inputs, with labels or without, on which all layers are refitted in closed form to what
+                they put out with the hidden numbers in place. That is of use as long as these are those of a trained
+                network: right after the masks have been set. None: weights stay.
         """
-        device = device_of(self.net)
         if refit is not None:
             with self.masks.lifted():
                 smaller = self.planner.refitted_without(self.masks.masked, refit)
         else:
+            device = device_of(self.net)
             example = pytree.tree_map_only(Tensor, lambda t: t.to(device), self._example)
-            smaller = remove_channels(self.net, example, self.kept(), attention=self.policy.attention, check=False)
+            policy, kept = self.policy, self.kept()
+            smaller = remove_channels(
+                self.net, example, kept, attention=policy.attention, allow_inexact=policy.allow_inexact, check=False
+            )
         if adapt is not None:
-            reestimate_batch_norm(smaller, (batch.to(device) for batch in adapt))
+            reestimate_batch_norm(smaller, self.planner.inputs(adapt))
         return smaller
 
     def mask(self, net: nn.Module) -> None:
@@ -216,8 +244,10 @@ class Controller:
         """Take back what `state_dict` returned.
 
         Raises:
-            UserError: it is of another policy.
+            UserError: it is no such state, or one of another policy.
         """
+        if not isinstance(state, Mapping) or set(state) != set(self.state_dict()):
+            raise UserError("not the state of a controller", argument="state")
         lines = compare_configs(dict(state["policy"]), self.policy.to_dict())
         if lines:
             raise UserError(f"of another policy: {'; '.join(lines[:3])}", argument="state")
@@ -242,8 +272,11 @@ class Controller:
             return
         for number, level in due:
             self.levels[number] = level
+        by_gradients = [one for one in due if PARTS[self.planner.scopes[one[0]].rule.criterion] == "gradients"]
+        evidence = self.planner.evidence(by_gradients)  # of the network as it trains: hidden numbers fit it no more
         with self._as_hidden():
-            chosen = self.planner.choose(due, self.masks.masked, self.planner.evidence(due))
+            evidence |= self.planner.evidence([one for one in due if one not in by_gradients])
+            chosen = self.planner.choose(due, self.masks.masked, evidence)
         self._put(chosen, optimizer)
 
     def _as_hidden(self) -> AbstractContextManager[None]:

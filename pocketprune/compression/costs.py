@@ -31,23 +31,28 @@ class GroupCosts:
     Args:
         structure: the network.
         groups: those that may lose channels.
+
+    Attributes:
+        model: the cost model of the groups' counts.
+        dense_macs, dense_params: of the whole network.
     """
 
     def __init__(self, structure: Structure, groups: Sequence[ChannelGroup]) -> None:
-        self._model = CostModel(structure, [_decision(structure, group) for group in groups])
+        self.model = CostModel(structure, [_decision(structure, group) for group in groups])
         self._sizes = {group.name: group.size for group in groups}
         self.dense_macs = traced_macs(structure.traced)
         self.dense_params = count_params(structure.traced.net)
 
     def macs(self, kept: Mapping[str, int]) -> float:
         """Return the multiply-adds for one input."""
-        return self._model.macs(self._counts(kept))
+        return self.model.macs(self.counts(kept))
 
     def params(self, kept: Mapping[str, int]) -> float:
         """Return the number of parameters."""
-        return self._model.params(self._counts(kept))
+        return self.model.params(self.counts(kept))
 
-    def _counts(self, kept: Mapping[str, int]) -> list[int]:
+    def counts(self, kept: Mapping[str, int]) -> list[int]:
+        """Return the counts as the cost model takes them, one for each group."""
         return [kept.get(name, size) for name, size in self._sizes.items()]
 
 

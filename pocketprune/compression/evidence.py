@@ -56,8 +56,18 @@ def check(questions: Sequence[Question], source: Source) -> None:
                 f"'{criterion}' needs {NEEDED[part]} the channels, and group '{views.group.name}' has none",
                 argument="criterion",
             )
-    if part in STREAMED and source.batches is None:
+    if part in STREAMED:
+        _check_batches(criterion, part, source)
+
+
+def _check_batches(criterion: str, part: str, source: Source) -> None:
+    if source.batches is None:
         raise UserError(f"none given; '{criterion}' needs some", argument="batches")
+    first = next(iter(source.each()), None)
+    if first is None:
+        raise UserError(f"empty; '{criterion}' needs at least one", argument="batches")
+    if part == "gradients" and first[1] is None:
+        raise UserError(f"without labels; '{criterion}' needs pairs of inputs and labels", argument="batches")
 
 
 def gather(questions: Sequence[Question], source: Source) -> list[Evidence]:

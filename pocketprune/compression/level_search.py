@@ -12,33 +12,27 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pocketprune.common.errors import UserError
+from pocketprune.common.options import Interval, check_options, option
 from pocketprune.compression.controller import Controller
+
+OPEN = Interval(0, 1, low_open=True, high_open=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LevelSearch:
     """How the largest level is looked for; the defaults are NNCF's.
 
-    Attributes:
-        step: between the first levels.
-        shrink: what the step is multiplied by when the direction changes.
-        least_step: the search ends when the step is smaller.
-        most: no level above it is tried.
-
     Raises:
         UserError: a value that is not accepted.
     """
 
-    step: float = 0.1
-    shrink: float = 0.5
-    least_step: float = 0.025
-    most: float = 0.95
+    step: float = option(0.1, "difference between the first levels", accept=OPEN)
+    shrink: float = option(0.5, "what the step is multiplied by when the direction changes", accept=OPEN)
+    least_step: float = option(0.025, "the search ends when the step is smaller", accept=OPEN)
+    most: float = option(0.95, "no level above it is tried", accept=OPEN)
 
     def __post_init__(self) -> None:
-        for name in ("step", "shrink", "least_step", "most"):
-            if not 0 < getattr(self, name) < 1:
-                raise UserError(f"{getattr(self, name)} given; a number in (0, 1) is accepted", argument=name)
+        check_options(self)
 
     def shrinks(self, step: float) -> int:
         """Return how often the first step has shrunk to this one."""

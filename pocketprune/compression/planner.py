@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -143,10 +144,12 @@ class Planner:
     def refitted_without(self, masked: Mapping[str, Tensor], batches: Iterable[ExampleInputs]) -> nn.Module:
         """Return the network without these channels, refitted on batches of inputs to what it is now."""
         self._follow_device()
-        structure = self._source.structure
-        return refitted_network(
-            structure, masked, [inputs for inputs, _ in replace(self._source, batches=batches).each()]
-        )
+        return refitted_network(self._source.structure, masked, list(self.inputs(batches)))
+
+    def inputs(self, batches: Iterable[Any]) -> Iterable[Any]:
+        """Return the inputs of batches, with labels or without, on the network's device."""
+        self._follow_device()
+        return (inputs for inputs, _ in replace(self._source, batches=batches).each())
 
     def statistics(self, masked: Mapping[str, Tensor], levels: Sequence[float]) -> Statistics:
         """Return what is masked, at the levels that the schedules ask for."""
@@ -202,7 +205,12 @@ class Planner:
         leaves = [leaf for leaf in pytree.tree_leaves(structure.traced.example) if isinstance(leaf, Tensor)]
         if any(leaf.device != device for leaf in leaves):
             example = pytree.tree_map_only(Tensor, lambda t: t.to(device), structure.traced.example)
-            moved = analyse(structure.traced.net, example, attention=self._policy.attention)
+            moved = analyse(
+                structure.traced.net,
+                example,
+                attention=structure.attention,
+                allow_inexact=structure.allow_inexact,
+            )
             moved.groups[:] = structure.groups
             self._source = replace(self._source, structure=moved)
 

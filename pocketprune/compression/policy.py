@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from numbers import Real
 from typing import Any
 
 from pocketprune.common.errors import UserError
 from pocketprune.common.names import nearest
+from pocketprune.common.options import COUNT, COUNT_OR_ZERO, FRACTION, NOT_NEGATIVE, check_options, option
 from pocketprune.compression.masks import KINDS
 from pocketprune.compression.questions import PARTS
 from pocketprune.compression.regularisers import REGULARISERS
@@ -27,52 +27,60 @@ MEETINGS = ("nearest", "below")
 class Rule:
     """What happens to some channel groups.
 
-    Attributes:
-        groups: patterns of layer names, with wildcards. A group is meant if one of the layers that write it is.
-        criterion: what scores channels, a key of `pocketprune.numerics.criteria.CRITERIA`.
-        side: the weights that it scores: "filters", which write a channel, or "channels", which read it.
-        aggregate: how the scores of several members of a group become one: "sum", "leader", "mean" or "max".
-        ranking: "group" (every group loses the same share), "global" (the lowest scores of all groups) or "learned"
-            (global, with a scale and a shift of each group's scores).
-        normalise: what makes scores compare between groups in a global ranking: they are divided by their mean or
-            largest one, or each weight by its L2 norm before ("norm", as NNCF), or nothing is done ("none").
-        share_of: what the schedule's level is a share of: the rule's "channels", or the network's "macs", "params" or
-            "latency".
-        meet: how a level that is a share of a cost is met: "nearest" (from either side) or "below" (by the first cut
-            that costs less than what is to be left, as NNCF).
-        schedule: the level over the time.
-        regulariser: what makes channels small meanwhile: "none", "bn_scale", "group_lasso" or "l1".
-        strength: what the regulariser is multiplied by.
-
     Raises:
         UserError: a value that is not accepted.
     """
 
-    groups: tuple[str, ...] = ("*",)
-    criterion: str = "l1"
-    side: str = "filters"
-    aggregate: str = "sum"
-    ranking: str = "group"
-    normalise: str = "mean"
-    share_of: str = "channels"
-    meet: str = "nearest"
+    groups: tuple[str, ...] = option(
+        ("*",), "patterns of layer names, with wildcards; a group is meant if one of the layers that write it is"
+    )
+    criterion: str = option("l1", f"what scores channels: {', '.join(PARTS)}", accept=tuple(PARTS))
+    side: str = option(
+        "filters", "the weights that are scored: filters (write a channel) or channels (read it)", accept=SIDES
+    )
+    aggregate: str = option(
+        "sum",
+        "how the scores of several members of a channel group become one: sum, leader (the first decides), mean or max",
+        accept=tuple(AGGREGATES),
+    )
+    ranking: str = option(
+        "group",
+        "group (every group loses the same share), global (the lowest scores of all groups go) or learned (global, "
+        "each group's scores with a scale and a shift found by evolution)",
+        accept=RANKINGS,
+    )
+    normalise: str = option(
+        "mean",
+        "how scores compare between groups in a global ranking: divided by their mean or max, the weights divided by "
+        "their L2 norm before (norm, as NNCF), or as they are (none)",
+        accept=NORMALISATIONS,
+    )
+    share_of: str = option(
+        "channels",
+        "what the level is a share of: the rule's channels, or the network's macs, params (parameters) or latency",
+        accept=SHARES,
+    )
+    meet: str = option(
+        "nearest",
+        "how a level that is a share of a cost is met: nearest (from either side) or below (by the first cut that "
+        "costs less than what is to be left, as NNCF)",
+        accept=MEETINGS,
+    )
     schedule: Schedule = field(default_factory=Schedule)
-    regulariser: str = "none"
-    strength: float = 1e-4
+    regulariser: str = option(
+        "none",
+        "what makes channels small meanwhile: none, bn_scale (L1 on batch-norm scales), group_lasso or l1",
+        accept=("none", *REGULARISERS),
+    )
+    strength: float = option(1e-4, "what the regulariser is multiplied by", accept=NOT_NEGATIVE)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "groups", _patterns("groups", self.groups))
         if not self.groups:
             raise UserError("none given; at least one pattern is needed", argument="groups")
-        _check_word("criterion", self.criterion, PARTS)
-        _check_word("side", self.side, SIDES)
-        _check_word("aggregate", self.aggregate, AGGREGATES)
-        _check_word("ranking", self.ranking, RANKINGS)
-        _check_word("normalise", self.normalise, NORMALISATIONS)
-        _check_word("share_of", self.share_of, SHARES)
-        _check_word("meet", self.meet, MEETINGS)
-        _check_word("regulariser", self.regulariser, ("none", *REGULARISERS))
-        _check_real("strength", self.strength, 0, float("inf"))
+        check_options(self)
+        if not isinstance(self.schedule, Schedule):
+            raise UserError(f"{self.schedule!r} given; a Schedule is accepted", argument="schedule")
         if self.ranking != "group" and self.criterion in ("lasso", "obs"):
             raise UserError(
                 f"'{self.ranking}' given with '{self.criterion}', which has no scores; 'group' is accepted",
@@ -82,45 +90,41 @@ class Rule:
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """What compression while training is to do.
-
-    Attributes:
-        rules: the first one that means a group takes it.
-        ignore: patterns of layer names, or names of module types, whose groups are left alone.
-        mask: "soft" (the filters live on, and channels may come back until the schedule freezes) or "hard".
-        multiple: counts of kept channels are multiples of it.
-        floor: the share of each group that stays at least where groups are ranked together or a cost is to be met.
-        refit: whether, each time masks change, the layers are refitted in closed form to what they put out before.
-        attention: "heads" or "widths", as in `find_channel_groups`.
-        seed: of random scores.
+    """What compression while training is to do. The first rule that means a group takes it.
 
     Raises:
         UserError: a value that is not accepted.
     """
 
     rules: tuple[Rule, ...] = field(default_factory=lambda: (Rule(),))
-    ignore: tuple[str, ...] = ()
-    mask: str = "soft"
-    multiple: int = 1
-    floor: float = 0.1
-    refit: bool = False
-    attention: str = "heads"
-    seed: int = 0
+    ignore: tuple[str, ...] = option((), "patterns of layer names, or module types, whose groups are left alone")
+    mask: str = option(
+        "soft", "soft (the filters live on, and channels may come back until the masks freeze) or hard", accept=KINDS
+    )
+    multiple: int = option(1, "keep multiples of this many channels", accept=COUNT)
+    floor: float = option(
+        0.1,
+        "share of each group that stays at least where groups are ranked together or a cost is to be met",
+        accept=FRACTION,
+    )
+    refit: bool = option(False, "each time masks change, refit the layers in closed form to what they put out before")
+    attention: str = option("heads", "heads or widths, as in `find_channel_groups`", accept=ATTENTION)
+    allow_inexact: bool = option(
+        False, "also mask channels that a layer or group norm mixes; what is left is then normalised otherwise"
+    )
+    seed: int = option(0, "of random scores", accept=COUNT_OR_ZERO)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.rules, (tuple, list)) or not all(isinstance(rule, Rule) for rule in self.rules):
+            raise UserError(f"{self.rules!r} given; a list of Rules is accepted", argument="rules")
         object.__setattr__(self, "rules", tuple(self.rules))
         object.__setattr__(self, "ignore", _patterns("ignore", self.ignore))
         if not self.rules:
             raise UserError("none given; at least one is needed", argument="rules")
-        _check_word("mask", self.mask, KINDS)
-        _check_word("attention", self.attention, ATTENTION)
-        _check_real("floor", self.floor, 0, 1)
-        if not isinstance(self.refit, bool):
-            raise UserError(f"{self.refit!r} given; True and False are accepted", argument="refit")
-        for name, least in (("multiple", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:
-                raise UserError(f"{value!r} given; a whole number, {least} or more, is accepted", argument=name)
+        check_options(self)
+        for name in ("refit", "allow_inexact"):
+            if not isinstance(getattr(self, name), bool):
+                raise UserError(f"{getattr(self, name)!r} given; True and False are accepted", argument=name)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the policy as dicts, lists and plain values, as a file may hold it."""
@@ -193,16 +197,6 @@ def _check_keys(given: Any, known: Iterable[str], argument: str) -> None:
     unknown = next((str(name) for name in given if name not in known), None)
     if unknown is not None:
         raise UserError(f"'{unknown}' given{nearest(unknown, known)}", argument=argument)
-
-
-def _check_word(name: str, value: Any, accepted: Iterable[str]) -> None:
-    if not isinstance(value, str) or value not in accepted:
-        raise UserError(f"{value!r} given{nearest(str(value), accepted)}", argument=name)
-
-
-def _check_real(name: str, value: Any, least: float, below: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, Real) or not least <= float(value) < below:
-        raise UserError(f"{value!r} given; a number in [{least:g}, {below:g}) is accepted", argument=name)
 
 
 def _patterns(name: str, given: Any) -> tuple[str, ...]:

@@ -13,91 +13,9 @@ from dataclasses import dataclass
 from scipy.optimize import brentq
 
 from pocketprune.common.errors import UserError
-from pocketprune.common.names import nearest
+from pocketprune.common.options import COUNT, COUNT_OR_ZERO, FRACTION, check_option, check_options, option
 
 UNITS = ("epoch", "step")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """A level as a function of the time.
-
-    Attributes:
-        name: a key of ``SCHEDULES``.
-        init: the level when the ramp starts, in [0, 1).
-        target: the level when the ramp ends, in [0, 1).
-        start: the time when the ramp starts; before it the level is 0 (NNCF's warm-up).
-        steps: how long the ramp is: the target is reached at start + steps - 1.
-        frequency: the level changes every so many units of time.
-        unit: what the time counts, "epoch" or "step".
-        freeze: the time from which masks do not change any more; None for the schedule's own.
-        milestones: (time, level) of a multi-step schedule, in rising order of time.
-
-    Raises:
-        UserError: a value out of its range, an unknown name, or an init above the target.
-    """
-
-    name: str = "exponential"
-    init: float = 0.0
-    target: float = 0.5
-    start: int = 0
-    steps: int = 1
-    frequency: int = 1
-    unit: str = "epoch"
-    freeze: int | None = None
-    milestones: tuple[tuple[int, float], ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.name not in SCHEDULES:
-            raise UserError(f"{self.name!r} given{nearest(str(self.name), SCHEDULES)}", argument="schedule")
-        if self.unit not in UNITS:
-            raise UserError(f"{self.unit!r} given{nearest(str(self.unit), UNITS)}", argument="unit")
-        _check_level("init", self.init)
-        _check_level("target", self.target)
-        if self.name != "multi_step" and self.init > self.target:
-            raise UserError(f"{self.init} given; it must not be above the target, {self.target}", argument="init")
-        for name, least in (("start", 0), ("steps", 1), ("frequency", 1)):
-            _check_whole(name, getattr(self, name), least)
-        if self.freeze is not None:
-            _check_whole("freeze", self.freeze, 0)
-        self._check_milestones()
-
-    def _check_milestones(self) -> None:
-        if bool(self.milestones) != (self.name == "multi_step"):
-            words = "multi_step needs at least one" if not self.milestones else f"{self.name} has none"
-            raise UserError(f"{len(self.milestones)} given; {words}", argument="milestones")
-        for time, level in self.milestones:
-            _check_whole("milestones", time, 0)
-            _check_level("milestones", level)
-        times = [time for time, _ in self.milestones]
-        if times != sorted(set(times)):
-            raise UserError(f"times {times} given; they must rise", argument="milestones")
-
-    def level(self, t: int) -> float:
-        """Return the level at time ``t``."""
-        return SCHEDULES[self.name](t, self)
-
-    @property
-    def final(self) -> float:
-        """The level at the end."""
-        return self.milestones[-1][1] if self.milestones else self.target
-
-    @property
-    def largest(self) -> float:
-        """The largest level that is ever reached."""
-        return max((level for _, level in self.milestones), default=self.target)
-
-    def changes(self, t: int) -> bool:
-        """Return whether masks are chosen anew at time ``t``."""
-        return t >= self.start and (t - self.start) % self.frequency == 0 and (self.freeze is None or t <= self.freeze)
-
-    def is_frozen(self, t: int) -> bool:
-        """Return whether the masks chosen at time ``t`` are the last ones."""
-        if self.freeze is not None:
-            return t >= self.freeze
-        if self.name == "multi_step":
-            return t >= self.milestones[-1][0]
-        return t >= self.start + (0 if self.name in AT_ONCE else self.steps)
 
 
 def one_shot(t: int, given: Schedule) -> float:
@@ -175,11 +93,69 @@ def _share(t: int, given: Schedule) -> float:
     return min(1.0, past / span) if span else 1.0
 
 
-def _check_level(name: str, value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
-        raise UserError(f"{value!r} given; a level in [0, 1) is accepted", argument=name)
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """A level as a function of the time.
 
+    Raises:
+        UserError: a value out of its range, an unknown name, or an init above the target.
+    """
 
-def _check_whole(name: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:
-        raise UserError(f"{value!r} given; a whole number, {least} or more, is accepted", argument=name)
+    name: str = option("exponential", f"how the level rises: {', '.join(SCHEDULES)}", accept=tuple(SCHEDULES))
+    init: float = option(0.0, "level when the schedule starts", accept=FRACTION)
+    target: float = option(0.5, "level when the schedule ends", accept=FRACTION)
+    start: int = option(0, "time when the schedule starts; before it the level is 0", accept=COUNT_OR_ZERO)
+    steps: int = option(1, "how long the level rises; the target is reached at start + steps - 1", accept=COUNT)
+    frequency: int = option(1, "the level changes every so many units of time", accept=COUNT)
+    unit: str = option("epoch", "what the time counts: epoch or step (of the training)", accept=UNITS)
+    freeze: int | None = option(
+        None, "time from which masks do not change any more; its own: the one after the rise", accept=COUNT_OR_ZERO
+    )
+    milestones: tuple[tuple[int, float], ...] = option((), "(time, level) of multi_step, the times rising")
+
+    def __post_init__(self) -> None:
+        check_option("schedule", self.name, tuple(SCHEDULES))
+        check_options(self)
+        if self.name != "multi_step" and self.init > self.target:
+            raise UserError(f"{self.init} given; it must not be above the target, {self.target}", argument="init")
+        self._check_milestones()
+
+    def _check_milestones(self) -> None:
+        given = self.milestones
+        if not isinstance(given, (tuple, list)) or any(not isinstance(m, (tuple, list)) or len(m) != 2 for m in given):
+            raise UserError(f"{given!r} given; a list of (time, level) is accepted", argument="milestones")
+        if bool(self.milestones) != (self.name == "multi_step"):
+            words = "multi_step needs at least one" if not self.milestones else f"{self.name} has none"
+            raise UserError(f"{len(self.milestones)} given; {words}", argument="milestones")
+        for time, level in self.milestones:
+            check_option("milestones", time, COUNT_OR_ZERO)
+            check_option("milestones", level, FRACTION)
+        times = [time for time, _ in self.milestones]
+        if times != sorted(set(times)):
+            raise UserError(f"times {times} given; they must rise", argument="milestones")
+
+    def level(self, t: int) -> float:
+        """Return the level at time ``t``."""
+        return SCHEDULES[self.name](t, self)
+
+    @property
+    def final(self) -> float:
+        """The level at the end."""
+        return self.milestones[-1][1] if self.milestones else self.target
+
+    @property
+    def largest(self) -> float:
+        """The largest level that is ever reached."""
+        return max((level for _, level in self.milestones), default=self.target)
+
+    def changes(self, t: int) -> bool:
+        """Return whether masks are chosen anew at time ``t``."""
+        return t >= self.start and (t - self.start) % self.frequency == 0 and (self.freeze is None or t <= self.freeze)
+
+    def is_frozen(self, t: int) -> bool:
+        """Return whether the masks chosen at time ``t`` are the last ones."""
+        if self.freeze is not None:
+            return t >= self.freeze
+        if self.name == "multi_step":
+            return t >= self.milestones[-1][0]
+        return t >= self.start + (0 if self.name in AT_ONCE else self.steps)

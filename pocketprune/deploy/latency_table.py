@@ -29,6 +29,9 @@ class LatencyTable:
         path: the file; None keeps the table in memory alone.
         device: what the times are measured on, as torch names it.
 
+    Attributes:
+        known: name -> milliseconds, on this machine and device.
+
     Raises:
         UserError: the file is no such table.
     """
@@ -39,15 +42,19 @@ class LatencyTable:
             f"{torch.get_num_threads()} threads, torch {torch.__version__}"
         )
         self._all = _read(path) if path is not None and path.exists() else {}
-        self._known = self._all.setdefault(self.machine, {})
+        self.known = self._all.setdefault(self.machine, {})
 
     def milliseconds(self, name: str, measure: Callable[[], float]) -> float:
         """Return the stored time of `name`; where there is none, call `measure` once and store the result."""
-        if name not in self._known:
-            self._known[name] = float(measure())
+        if name not in self.known:
+            self.known[name] = float(measure())
             if self.path is not None:
-                write_atomically(self.path, json.dumps(self._all, indent=1).encode())
-        return self._known[name]
+                self.write(self.path)
+        return self.known[name]
+
+    def write(self, path: Path) -> None:
+        """Write the table, with what it has read of other machines."""
+        write_atomically(path, json.dumps(self._all, indent=1).encode())
 
 
 def _read(path: Path) -> dict[str, dict[str, float]]:

@@ -74,8 +74,7 @@ def eliminate(
         masked = _output_by_output(P, start, chosen, pattern)
         W = start.masked_fill(masked, 0)
     else:
-        U = torch.linalg.cholesky(P, upper=True)
-        W, masked = _in_blocks(start, U, chosen, pattern)
+        W, masked = _in_blocks(start, _upper_factor(A, damping), chosen, pattern)
     if affordable:
         W = fit_support(A, B, W0, masked, damping)
     back = order.argsort()
@@ -111,8 +110,19 @@ def fit_support(A: Tensor, B: Tensor, weight: Tensor, masked: Tensor, damping: f
     for here, right in zip(keep.split(step), pull.split(step), strict=True):
         inside = A * here[:, :, None] * here[:, None, :]
         inside.diagonal(dim1=1, dim2=2).add_(damping * here + (1 - here))
-        found.append(torch.cholesky_solve(right, torch.linalg.cholesky(inside))[..., 0] * here)
+        found.append(torch.cholesky_solve(right, _factors(inside, damping))[..., 0] * here)
     return torch.cat(found).T
+
+
+def _factors(matrices: Tensor, damping: float) -> Tensor:
+    """Return the Cholesky factors of matrices (k, d, d), which get more damping, in place, until all have one."""
+    while True:
+        factors: Tensor
+        factors, info = torch.linalg.cholesky_ex(matrices)
+        if not bool(info.any()):
+            return factors
+        damping *= 10
+        matrices.diagonal(dim1=1, dim2=2).add_(damping)
 
 
 def _scale(output_weight: Tensor | None, B: Tensor) -> Tensor:
@@ -134,6 +144,14 @@ def _chosen(costs: Tensor, taps: int, pattern: Pattern, pieces: int) -> Tensor:
     cheapest = lowest([pattern.scores(shaped)], pieces)[0]
     whole = Pattern(pattern.rows, pattern.columns)  # of n:m the whole group, of which the caller masks a part
     return whole.masked(shaped, cheapest).transpose(1, 2).reshape(n, d).T
+
+
+def _upper_factor(A: Tensor, damping: float) -> Tensor:
+    """Return the upper triangular U with U^T U = (A + lambda I)^-1, without a factor of the inverse."""
+    reversed_factor = damped_cholesky(A.flip(0, 1), damping)[0].flip(0, 1)
+    eye = torch.eye(len(A), dtype=A.dtype, device=A.device)
+    found: Tensor = torch.linalg.solve_triangular(reversed_factor, eye, upper=True)
+    return found
 
 
 def _in_blocks(start: Tensor, U: Tensor, chosen: Tensor, pattern: Pattern) -> tuple[Tensor, Tensor]:
@@ -230,6 +248,7 @@ def _directions(P: Tensor, taken: Tensor, i: Tensor, live: Tensor) -> Tensor:
     block = rows.gather(2, i[:, None].expand(-1, i.shape[1], -1))
     both = live[:, :, None] & live[:, None]
     block = torch.where(both, block, torch.eye(i.shape[1]).to(block))
+    block = block + torch.diag_embed(1e-10 * block.diagonal(dim1=1, dim2=2))  # room for rounding
     factor = torch.linalg.cholesky_ex(block).L
     found: Tensor = torch.linalg.solve_triangular(factor, rows * live[..., None], upper=False)
     return found

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from pocketprune.common.errors import UserError
 from pocketprune.common.options import check_option
-from pocketprune.search import allocation, anneal, ddpg, netadapt, random_search, sensitivity, uniform
+from pocketprune.search import allocation, anneal, curvature, ddpg, netadapt, random_search, sensitivity, uniform
 from pocketprune.search.budget import Budget, Problem, Profile
 from pocketprune.search.interface import Environment, Progress, Rollout, Score, SearchResult, Values, Variable
 from pocketprune.search.journal import Hooks, Journal, State
@@ -22,6 +22,7 @@ Searcher = Callable[[Problem, SearchSettings, Journal, int], None]
 
 SEARCHES: dict[str, Searcher] = {
     "dp": allocation.search,
+    "curvature": curvature.search,
     "ddpg": ddpg.search,
     "anneal": anneal.search,
     "netadapt": netadapt.search,

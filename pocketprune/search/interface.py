@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -75,6 +75,18 @@ class Environment(Protocol):
 
     def score(self, values: Sequence[int]) -> Score:
         """Score the network that follows from these values. The same values have the same score."""
+        ...
+
+
+@runtime_checkable
+class PricedEnvironment(Environment, Protocol):
+    """An environment that knows what single variables cost without scoring a network."""
+
+    def divergences(self, trials: Sequence[tuple[int, int]]) -> Sequence[float]:
+        """Return the divergence from the full network for each (index, value), expected without scoring any network.
+
+        All other variables have their full values.
+        """
         ...
 
 

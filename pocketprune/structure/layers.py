@@ -104,6 +104,32 @@ def layers_of(structure: Structure, shared_input: str, layers: str = "conv2d") -
     return found
 
 
+def depthwise_layers(structure: Structure) -> list[PrunableLayer]:
+    """The convolutions with one input channel in each group, which lose the channels that their readers do."""
+    found: list[PrunableLayer] = []
+    for layer in structure.contractions:
+        if layer.carrier and layer.kind == "conv" and layer.plain and layer.weight is not None:
+            weight = node_shape(arguments(layer.node)[1])
+            bias = argument(layer.node, layer.node.args, layer.node.kwargs, "bias")
+            if weight[1] == 1 and (bias is None or bias.op == "placeholder"):
+                found.append(
+                    PrunableLayer(
+                        index=len(found),
+                        name=layer_name(layer),
+                        channels=layer.groups,
+                        out_channels=weight[0],
+                        kernel=weight[2:],
+                        macs=node_macs(structure, layer.node),
+                        input_from=_source(structure, layer),
+                        removable=False,
+                        reason="it is depthwise",
+                        way="fixed",
+                        layer=layer,
+                    )
+                )
+    return found
+
+
 def is_prunable_kind(layer: Contraction, layers: str) -> bool:
     """A convolution or linear layer, its weight and bias tensors of its own, that reads all channels it is given."""
     if operator_name(layer.node) not in LAYERS[layers] or layer.weight is None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pocketprune.common.errors import UserError
 from pocketprune.common.inputs import ExampleInputs, called
 from pocketprune.common.modes import evaluation_mode
 from pocketprune.training.distributed import all_reduce_sum
@@ -28,7 +30,15 @@ def reestimate_batch_norm(net: nn.Module, batches: Iterable[ExampleInputs], *, t
 
     Returns:
         The number of batch norms. If it is 0, nothing has changed.
+
+    Raises:
+        UserError: no process has a batch.
     """
+    batches = iter(batches)
+    first = next(batches, None)
+    has = torch.tensor(float(first is not None))
+    if not (all_reduce_sum(has) if together else has):
+        raise UserError("empty; at least one batch is needed", argument="batches")
     norms = list(_norms(net).values())
     if not norms:
         return 0
@@ -40,7 +50,7 @@ def reestimate_batch_norm(net: nn.Module, batches: Iterable[ExampleInputs], *, t
             norm.momentum = None  # the plain average over the batches
             norm.train()
         try:
-            for batch in batches:
+            for batch in () if first is None else chain((first,), batches):
                 called(net, batch)
                 count += 1
         finally:

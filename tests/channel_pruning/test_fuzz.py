@@ -18,6 +18,7 @@ from torch import Tensor, nn
 import pocketprune
 from pocketprune import PruneResult, PruningOptions, PruningWarning
 from pocketprune.channel_pruning import pruning
+from pocketprune.channel_pruning.state import PruningState
 from pocketprune.common.errors import UserError
 from tests.channel_pruning.fuzzing import SIDE, Network
 
@@ -64,9 +65,9 @@ def _pruned(net: nn.Module, batches: list[Tensor], options: PruningOptions) -> t
     """The pruning of a caller, and what its last layer promises of the output."""
     promises = []
 
-    def measured(result: PruneResult, plan: Any, calibration: Any, promised: float | None) -> PruneResult:
-        promises.append(promised)
-        return told(result, plan, calibration, promised)
+    def measured(result: PruneResult, plan: Any, calibration: Any, state: PruningState) -> PruneResult:
+        promises.append(state.promised)
+        return told(result, plan, calibration, state)
 
     told = pruning.measured
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():

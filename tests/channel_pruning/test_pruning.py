@@ -167,7 +167,7 @@ def test_a_pruned_network_still_trains() -> None:
         ([0.5] * 9 + [2], {}, r"target\[9\]: 2 given"),
         (MacsShare(0.01), {}, "can be reached"),
         (MacsShare(7), {}, "target.share: 7 given"),
-        (MacsShare(0.5), {"shared_input": "couple"}, "a ratio or a list is accepted"),
+        (MacsShare(0.5), {"shared_input": "couple", "allocation": "uniform"}, "a ratio or a list is accepted"),
         (0.5, {"selection": "laso"}, "did you mean 'lasso'"),
         (0.5, {"selection": None}, "selection: None given"),
         (0.5, {"shared_input": "kept"}, "did you mean 'keep'"),

@@ -15,7 +15,7 @@ from pocketprune.common.options import COUNT, FRACTION, POSITIVE, SHARE, Interva
         (FRACTION, [0, 0.999], [1, -0.1], "in [0, 1)"),
         (Interval(0, low_open=True), [1e-9, 1e9], [0, float("inf")], "> 0"),
         (Interval(1), [1, 10**9], [0, 10**20, 1e300, float("inf")], ">= 1"),
-        (COUNT, [1, 10**9], [0, 1.5, float("inf"), "1"], ">= 1"),
+        (COUNT, [1, 10**9], [0, 1.5, float("inf"), "1", True], ">= 1"),
     ],
 )
 def test_intervals(interval: Interval, inside: list[float], outside: list[float], text: str) -> None:

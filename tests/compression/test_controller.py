@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -143,6 +144,21 @@ def test_criteria_that_read_batches_run_while_masked(criterion: str) -> None:
     assert net.training
     assert torch.equal(net[1].running_mean, statistics)
     assert all(parameter.grad is None for parameter in net.parameters())
+
+
+def test_gradients_are_those_of_the_network_as_it_trains() -> None:
+    """A masked channel has none, so that it stays masked while the level rises."""
+    ramp = {"name": "linear", "init": 0.25, "target": 0.5, "steps": 3}
+    net, controller = controlled(criterion="taylor", schedule=ramp)
+    masked = []
+    for _ in range(4):
+        controller.epoch_step()
+        masked.append(controller.masks.masked["0"].clone())
+        with torch.no_grad():
+            net[3].weight.add_(torch.randn_like(net[3].weight))
+        controller.masks.enforce()
+    assert [int(mask.sum()) for mask in masked] == [2, 3, 4, 4]
+    assert all(bool((later | earlier == later).all()) for earlier, later in pairwise(masked))
 
 
 @pytest.mark.parametrize("ranking", ["group", "global"])

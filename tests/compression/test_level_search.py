@@ -72,5 +72,5 @@ def test_where_no_level_is_good_enough_there_is_no_best_one() -> None:
     net = conv_net()
     controller = compress(net, torch.randn(2, 3, 8, 8), {"schedule": "one_shot"})
     assert search_level(controller, lambda trial: 0.0, 0.7, first=0.2).best is None
-    with pytest.raises(UserError, match=r"^shrink: 1 given; a number in \(0, 1\) is accepted"):
+    with pytest.raises(UserError, match=r"^shrink: 1 given; expected a number in \(0, 1\)"):
         LevelSearch(shrink=1)

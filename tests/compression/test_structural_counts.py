@@ -114,3 +114,77 @@ def test_filter_rank_on_resnet56() -> None:
     assert controller.statistics().macs == count_macs(smaller, EXAMPLE)
     widths = [m.out_channels for m in smaller.layer1.modules() if isinstance(m, nn.Conv2d)]
     assert {pair for pair in pairwise(widths)} == {(7, 16), (16, 7)}
+
+
+class NncfsNetwork(nn.Module):
+    """The network of NNCF's test of counts, with its weights: channel i of a layer is its base plus i."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(1, 16, 2), nn.BatchNorm2d(16)
+        self.depthwise = nn.Conv2d(16, 16, 3, groups=16)
+        self.conv2, self.bn2 = nn.Conv2d(16, 32, 3), nn.BatchNorm2d(32)
+        self.up = nn.ConvTranspose2d(32, 64, 3, 2)
+        self.linear, self.norm, self.bn3 = nn.Linear(3136, 128), nn.LayerNorm(128), nn.BatchNorm1d(128)
+        self.last = nn.Conv2d(128, 1, 1)
+        with torch.no_grad():
+            for layer, base in ((self.conv1, 0), (self.depthwise, 0), (self.conv2, 20)):
+                rows = torch.arange(float(layer.out_channels)).view(-1, 1, 1, 1) + base
+                layer.weight.copy_(rows + torch.eye(layer.kernel_size[0]))
+            self.up.weight.fill_(3)
+            self.up.weight[0] += torch.arange(64.0).view(-1, 1, 1)
+            self.linear.weight.copy_(torch.arange(128.0).view(-1, 1).expand(128, 3136))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.bn2(self.conv2(self.depthwise(self.bn1(self.conv1(x)).relu()))).relu()
+        x = self.bn3(self.norm(self.linear(self.up(x).relu().flatten(1))))
+        return self.last(x.unflatten(1, (-1, 1, 1)))
+
+
+def nncf_counts(net: nn.Module) -> tuple[int, int]:
+    """NNCF's FLOPs, two for each weight at each place of the output, and its weights, without biases and norms."""
+    found = []
+
+    def count(module: nn.Module, _: object, output: torch.Tensor) -> None:
+        places = output[0].numel() // output.shape[1]
+        found.append((2 * module.weight.numel() * places, module.weight.numel()))
+
+    kinds = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+    handles = [module.register_forward_hook(count) for module in net.modules() if isinstance(module, kinds)]
+    net.eval()(torch.randn(2, 1, 8, 8))
+    for handle in handles:
+        handle.remove()
+    flops, weights = (sum(values) for values in zip(*found, strict=True))
+    return flops, weights
+
+
+@pytest.mark.parametrize(
+    ("policy", "widths", "counts"),
+    [
+        ({"channels": 0.5}, [8, 16, 32, 64], (679_888, 106_280)),
+        (
+            {"channels": 0.5, "criterion": "l2", "ranking": "global", "normalise": "norm", "floor": 0},
+            [14, 30, 35, 41],
+            (1_146_640, 83_768),
+        ),
+        ({"channels": 0.4, "multiple": 8}, [16, 24, 40, 80], (1_236_160, 169_184)),
+    ],
+)
+def test_nncfs_network_with_its_layer_norm(
+    policy: dict[str, object], widths: list[int], counts: tuple[int, int]
+) -> None:
+    net, example = NncfsNetwork(), torch.randn(2, 1, 8, 8)
+    assert nncf_counts(net) == (2_705_824, 424_784)
+    controller = compress(net, example, {**policy, "schedule": "one_shot", "allow_inexact": True})
+    controller.epoch_step()
+    smaller = controller.remove()
+    assert [len(kept) for kept in controller.kept().values()] == widths
+    assert nncf_counts(smaller) == counts
+
+
+def test_channels_that_a_layer_norm_mixes_stay_unless_asked_for() -> None:
+    net, example = NncfsNetwork(), torch.randn(4, 1, 8, 8)
+    assert "linear" not in compress(net, example, {}).kept()
+    controller = compress(net, example, {"schedule": "one_shot", "allow_inexact": True})
+    controller.epoch_step()
+    assert controller.remove(refit=[example]).linear.out_features == 64

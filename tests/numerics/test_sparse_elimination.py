@@ -99,3 +99,16 @@ def test_nothing_removed_is_the_weight_itself():
     masked, W = eliminate(moments, weight, 2, SINGLE, 0)
     assert not masked.any()
     assert torch.allclose(W, weight, rtol=1e-6)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_dead_and_equal_inputs_do_no_harm(exact):
+    x = torch.randn(300, 8, dtype=torch.float64).repeat(1, 2)
+    x[:, 3] = x[:, 11] = 0.0
+    weight = torch.randn(16, 4, dtype=torch.float64)
+    moments = Moments.zeros(16, 4)
+    moments.update(x, x @ weight)
+    masked, W = eliminate(moments, weight, 1, SINGLE, 36, exact=exact)
+    assert int(masked.sum()) == 36
+    assert W.isfinite().all()
+    assert error(moments, W).sum() < 1e-6 * moments.sigma.sum()  # seven inputs say it all

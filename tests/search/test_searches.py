@@ -26,7 +26,7 @@ def test_direct_searches_find_the_best_of_four_thousand_networks(method: str, sh
 
 
 @pytest.mark.parametrize("share", [0.5, 0.3])
-@pytest.mark.parametrize("method", ["netadapt", "sensitivity"])
+@pytest.mark.parametrize("method", ["netadapt", "sensitivity", "curvature"])
 def test_greedy_searches_come_near_it_and_far_above_uniform(method: str, share: float) -> None:
     best = brute_force(Problem(three_layers(), Budget(share=share)))
     uniform = search(three_layers(), Budget(share=share), method="uniform").score.accuracy

@@ -44,6 +44,9 @@ class Chain:
         share = np.arange(self.variables[index].full + 1) / self.variables[index].full
         return np.expm1(self.decays[index] * (1.0 - share)) / np.expm1(self.decays[index])
 
+    def divergences(self, trials: Sequence[tuple[int, int]]) -> list[float]:
+        return [float(self.weights[index] * self.error_curve(index)[value]) for index, value in trials]
+
     def score(self, values: Sequence[int]) -> Score:
         self.scored.append(tuple(values))
         errors = [self.error_curve(index)[value] for index, value in enumerate(values)]

@@ -130,7 +130,7 @@ def test_the_closed_form_stays_nearer_to_the_dense_outputs() -> None:
     [
         ({"pattern": "2:4"}, "pattern: 2:4 given, and layer '0' does not fit: it has 3 inputs, which 4 does not"),
         ({"pattern": "2:4", "level": 0.6}, "target: 0.6 given; 2:4 masks at most 0.5"),
-        ({"level": 1.0}, "target: 1.0 given; a level in"),
+        ({"level": 1.0}, "target: 1.0 given; expected a number in"),
         ({"layers": ["conv"]}, "layers: 'conv' given"),
         ({"ignore": ["*"]}, "layers: *: no layer is left for it"),
         ({"ignore": ["Conv3d"]}, "ignore: 'Conv3d' given; did you mean 'Conv2d'?"),

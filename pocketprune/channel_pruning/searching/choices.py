@@ -6,10 +6,11 @@ it (`consumers`), and the entries of the ratio list that express it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from torch import Tensor, fx
 
 from pocketprune.channel_pruning.affordable import affordable, is_affordable
 from pocketprune.channel_pruning.consumers import Consumer
@@ -63,27 +64,37 @@ class Choice:
         )
 
 
-def choices_of(structure: Structure, options: PruningOptions) -> list[Choice]:
+Metric = Mapping[fx.Node, Tensor]
+
+
+def choices_of(structure: Structure, options: PruningOptions, metric: Metric | None = None) -> list[Choice]:
     """Return the choices of an analysed network in forward order, with fixed layers."""
-    multiple = options.channel_multiple
-    listed = affordable(layers_of(structure, options.shared_input), options.moments_gb)
+    multiple, metric = options.channel_multiple, metric or {}
+    listed = affordable(layers_of(structure, options.shared_input, options.layers), options.moments_gb)
     coupled = {index: entries for entries in _coupled(structure, listed) for index in [entries[0].index]}
     choices = []
     for entry in listed:
         if entry.way == "couple" and entry.index in coupled:
-            choices.append(_joint_choice(structure, coupled[entry.index], options))
+            choices.append(_joint_choice(structure, coupled[entry.index], options, metric))
         elif entry.way in ("private", "sample"):
-            choices.append(_own_choice(structure, entry, multiple))
+            choices.append(_own_choice(structure, entry, multiple, metric))
         elif entry.way == "fixed":
             choices.append(Choice(_variable(entry, (entry.channels,), entry.reason), (entry,)))
     return choices
 
 
-def _own_choice(structure: Structure, entry: PrunableLayer, multiple: int) -> Choice:
+def _own_choice(structure: Structure, entry: PrunableLayer, multiple: int, metric: Metric) -> Choice:
     decision = decision_of(structure, entry)
     counts = _allowed(lambda count: unit_count(count, entry.channels, decision.size), entry.channels, multiple)
     layer = _variable(entry, counts, "no smaller multiple of channels")
-    return Choice(layer, (entry,), (decision,), (), (Consumer(structure.traced, decision),), multiple)
+    return Choice(
+        layer,
+        (entry,),
+        (decision,),
+        (),
+        (Consumer(structure.traced, decision, metric.get(entry.layer.node)),),
+        multiple,
+    )
 
 
 def _allowed(units: Callable[[int], int], channels: int, multiple: int) -> Values:
@@ -93,7 +104,9 @@ def _allowed(units: Callable[[int], int], channels: int, multiple: int) -> Value
     return tuple(sorted(by_units.values()))
 
 
-def _joint_choice(structure: Structure, entries: Sequence[PrunableLayer], options: PruningOptions) -> Choice:
+def _joint_choice(
+    structure: Structure, entries: Sequence[PrunableLayer], options: PruningOptions, metric: Metric
+) -> Choice:
     """Return the choice of layers that read, directly or through one another, the same channel groups."""
     names = {g.name for entry in entries for g in read_groups(structure, entry.layer) if g.prunable}
     groups = tuple(g for g in structure.groups if g.name in names)
@@ -104,7 +117,7 @@ def _joint_choice(structure: Structure, entries: Sequence[PrunableLayer], option
     )
     decisions = tuple(Decision(widest, np.arange(g.size)[:, None], np.array(g.classes)[:, None]) for g in groups)
     consumers = tuple(
-        Consumer(structure.traced, whole_input(reader))
+        Consumer(structure.traced, whole_input(reader), metric.get(reader.layer.node))
         for reader in layers_of(structure, "couple", "all")
         if reader.layer.in_ids is not None
         and not is_reused(structure, reader.layer)

@@ -46,6 +46,10 @@ class HeldOut:
             for (x, labels), expected in zip(given, self._expected, strict=True)
         ]
 
+    def images(self) -> list[Tensor]:
+        """Return the images, in batches."""
+        return [x for x, _ in self._batches]
+
     @torch.inference_mode()
     def judge(self, net: nn.Module) -> Score:
         """Return the score of a network in evaluation mode."""
@@ -77,6 +81,10 @@ class Measure:
             raise UserError(
                 f"gave {self._dense} for the dense network; a finite number is accepted", argument="held_out"
             )
+
+    def images(self) -> list[Tensor]:
+        """Return no images: only the caller knows them."""
+        return []
 
     def judge(self, net: nn.Module) -> Score:
         """Return the measure as accuracy, and its distance below that of the dense network as divergence."""
@@ -114,6 +122,10 @@ class OnTask:
                 argument="held_out",
             )
         self._score(dense)
+
+    def images(self) -> list[ExampleInputs]:
+        """Return the inputs, in batches."""
+        return [batch for batch, _ in self._examples]
 
     def judge(self, net: nn.Module) -> Score:
         """Return the metric as accuracy, and the divergence; without a metric, minus the divergence as both."""

@@ -100,6 +100,7 @@ def collect(
     found = {}
     for consumer, mine in moments_of(sweep, owners, options.points_per_layer, draw, tell):
         moments = [all_reduce(m) for m in mine] if together else mine
+        consumer.check(moments)
         found[consumer.node] = consumer.ordered(moments)
     return {
         index: LayerStatistics(structure, choice, [found[c.node] for c in choice.consumers])

@@ -70,7 +70,7 @@ def create_compressed_model(
     clusters = [candidate for candidate in found if not candidate.reason]
     groups = [cluster.group for cluster in clusters]
     costs = FlopCosts(structure, groups)
-    policy = given.policy(tuple(group.name for group in groups))
+    policy = given.policy(tuple(group.name for group in groups), allow_inexact=allow_inexact)
     control = compress_analysed(structure, policy, cost=costs.flops)
     ctrl = FilterPruningController(control, given, found, scopes, costs, registered.train_loader, example)
     if compression_state is not None:

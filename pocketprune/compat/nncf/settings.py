@@ -70,8 +70,8 @@ class FilterPruning:
         """The schedule."""
         return Schedule(name=self.schedule, init=self.init, target=self.target, start=self.warmup, steps=self.steps)
 
-    def policy(self, groups: tuple[str, ...]) -> Policy:
-        """Return the policy for some channel groups, by name."""
+    def policy(self, groups: tuple[str, ...], *, allow_inexact: bool = False) -> Policy:
+        """Return the policy for some channel groups, by name; `allow_inexact` is as in `compress`."""
         ranking = "learned" if self.learned else "global" if self.all_weights else "group"
         rule = Rule(
             groups=groups,
@@ -87,6 +87,7 @@ class FilterPruning:
             rules=(rule,),
             multiple=1 if is_global else MULTIPLE,
             floor=LEAST_KEPT if is_global and self.flops else 0.0,
+            allow_inexact=allow_inexact,
         )
 
 

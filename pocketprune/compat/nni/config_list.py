@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from pocketprune.common.errors import UserError
 from pocketprune.common.names import nearest
@@ -81,7 +81,7 @@ def targets_of(net: nn.Module, config_list: Any, accepted: Sequence[str], *, sha
     Raises:
         UserError: the list breaks the schema (the message names the place), or means no layer.
     """
-    modules = {name: module for name, module in net.named_modules() if name and hasattr(module, "weight")}
+    modules = {n: m for n, m in net.named_modules() if n and isinstance(getattr(m, "weight", None), Tensor)}
     names = {name: type(module).__name__ for name, module in modules.items()}
     check(config_list, {name: type(module).__name__ for name, module in net.named_modules() if name}, shares)
     order = list(enumerate(config_list))

@@ -63,6 +63,10 @@ class Pruner:
         dependency_aware: bool = False,
         dummy_input: ExampleInputs | None = None,
     ) -> None:
+        if isinstance(optimizer, bool):
+            raise UserError(
+                f"{optimizer} given; dependency_aware={optimizer} has to be given by name", argument="optimizer"
+            )
         if dependency_aware and dummy_input is None:
             raise UserError("none given; dependency_aware=True needs it", argument="dummy_input")
         self.bound_model, self.config_list, self.optimizer = model, config_list, optimizer

@@ -143,7 +143,7 @@ def test_the_error_curve_is_the_layers_relative_error(name: str, mode: str) -> N
             kept = statistics.kept(count)[0]
             with torch.no_grad():
                 (W, bias), *_ = statistics.fits(consumer, kept)
-                scale = consumer.output_weights[0]
+                scale = consumer.selection_weights[0]
             exact = relative_error(moments[0], W, kept, consumer.block, scale, bias)
             assert curve[count] == pytest.approx(exact, rel=1e-6, abs=1e-9)
         assert curve[0] == 1.0

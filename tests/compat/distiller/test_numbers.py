@@ -91,3 +91,21 @@ def test_thinning(level: float, weight: str, group: str, widths: list[int]) -> N
 def test_all_structures_cannot_go(group: str) -> None:
     with pytest.raises(UserError, match="desired_sparsity: 1 given"):
         dict_config(net(), None, schedule(1, "2.weight", group), dummy_input=torch.zeros(2, 3, 4, 4))
+
+
+def test_a_scheduler_goes_on_from_its_state() -> None:
+    images, content = torch.randn(2, 3, 4, 4), schedule(0.5, "0.weight", "Filters")
+    content["policies"][1]["extension"] = {"instance_name": "e"}
+    content["policies"][1]["epochs"] = [1]
+    first, second = net(), net()
+    before = dict_config(first, None, content, dummy_input=images)
+    before.on_epoch_begin(0)
+    second.load_state_dict(first.state_dict())
+    after = dict_config(second, None, content, dummy_input=images)
+    after.load_state_dict(before.state_dict())
+    for scheduler in (before, after):
+        scheduler.on_epoch_begin(1)
+    assert first[0].out_channels == second[0].out_channels == 8
+    assert torch.equal(first(images), second(images))
+    with pytest.raises(UserError, match="state: of a network with other channels"):
+        dict_config(net(), None, content, dummy_input=images).load_state_dict(after.state_dict())

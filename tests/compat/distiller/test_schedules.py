@@ -43,8 +43,12 @@ def structure() -> Structure:
 @pytest.mark.parametrize(
     ("text", "widths"),
     [
-        (SCHEDULES[0], {"layer1.0.conv1": 7, "layer2.0.conv1": 32, "layer2.1.conv1": 16}),
-        (SCHEDULES[1], {"layer1.0.conv1": 8, "layer1.1.conv1": 8, "layer1.2.conv1": 16}),
+        pytest.param(
+            SCHEDULES[0], {"layer1.0.conv1": 7, "layer2.0.conv1": 32, "layer2.1.conv1": 16}, marks=pytest.mark.slow
+        ),
+        pytest.param(
+            SCHEDULES[1], {"layer1.0.conv1": 8, "layer1.1.conv1": 8, "layer1.2.conv1": 16}, marks=pytest.mark.slow
+        ),
         (SCHEDULES[2], {"layer1.0.conv1": 8, "layer2.1.conv1": 20, "layer3.0.conv1": 64}),
     ],
 )
@@ -90,6 +94,14 @@ def test_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
 def plan(text: str, structure: Structure) -> Plan:
     return plan_for(parse_document(text), structure)
+
+
+@pytest.mark.filterwarnings("ignore:line")
+def test_another_leader_is_said(structure: Structure) -> None:
+    swapped = SCHEDULES[1].replace("layer1.0.conv2", "layer1.9.conv2").replace("layer1.1.conv2", "layer1.0.conv2")
+    text = swapped.replace("layer1.9", "layer1.1").replace("Channels", "Filters")
+    with pytest.warns(UserWarning, match=r"weights: conv1 leads, the first in forward order, not layer1.1.conv2"):
+        plan(text, structure)
 
 
 def test_levels_of_agp(structure: Structure) -> None:

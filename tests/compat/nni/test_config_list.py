@@ -39,6 +39,8 @@ def test_bad_arguments() -> None:
     net, config = small_net(), [{"sparsity": 0.5, "op_types": CONV}]
     with pytest.raises(UserError, match="dummy_input: none given"):
         L1FilterPruner(net, config, dependency_aware=True)
+    with pytest.raises(UserError, match="optimizer: True given; dependency_aware=True has to be given by name"):
+        L1FilterPruner(net, config, True)
     with pytest.raises(UserError, match="activation: 'rellu' given; did you mean 'relu'"):
         ActivationAPoZRankFilterPruner(net, config, activation="rellu")
     with pytest.raises(UserError, match="trainer: none given, and no optimizer"):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 import run
 from learners import measuring
+from learners.filter import level
 from tests.command_line import refusal, report_of, succeed
 from tests.learners.filter.small import small_run
 
@@ -146,7 +148,7 @@ def test_what_cannot_be_done_is_one_line_and_leaves_nothing(
         ({"rules": [{"groups": ["3"]}, {"groups": ["3"]}]}, "groups: 3: earlier rules take all of its groups"),
         ({"criterion": "l3"}, "criterion: 'l3' given"),
         ({"schedule": {"steps": 0}}, "steps: 0 given"),
-        ({"schedule": {"name": ["agp"]}}, "malformed"),
+        ({"schedule": {"name": ["agp"]}}, "schedule: ['agp'] given; expected one of one_shot"),
         ({"shedule": "agp"}, "'shedule' given; did you mean 'schedule'?"),
         ({"schedule": {"steps": 5}}, "steps: the level is"),
         ([], "list given; names"),
@@ -170,3 +172,32 @@ def test_another_policy_in_the_same_workdir_is_refused(tmp_path: Path, capsys: p
         capsys, *small_run(tmp_path, "--nb_epochs=1", "--fp_level=0.25")
     )
     assert run.main(small_run(tmp_path, "--nb_epochs=1", "--cp_uniform_preserve_ratio=0.3")) == 0
+
+
+def test_the_largest_level_that_keeps_the_accuracy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = small_run(
+        tmp_path, "--fp_level=0.9", "--fp_schedule=one_shot", "--fp_max_accuracy_drop=0.95", "--nb_epochs=1"
+    )
+    succeed(*flags)
+    told, report = capsys.readouterr().out, report_of(tmp_path / "out")
+    levels = [row["level"] for row in report["levels"]]
+    assert levels == [0.9, 29 / 32], "one channel stays in each of three groups"
+    best = max(row["level"] for row in report["levels"] if row["kept"])
+    assert [layer["kept"] for layer in report["layers"][:3]] == [math.ceil(n * (1 - best) - 1e-9) for n in (8, 12, 12)]
+    assert f"Level {levels[-1]:.3f}: " in told
+    succeed(*flags)
+    assert report_of(tmp_path / "out")["pruned"]["loss"] == report["pruned"]["loss"]
+
+
+def test_where_no_level_keeps_the_accuracy_nothing_is_removed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([1.0])  # the dense network's, before all others
+    monkeypatch.setattr(level, "_accuracy", lambda run, net: next(scores, 0.0))
+    succeed(*small_run(tmp_path, "--fp_level=0.05", "--fp_max_accuracy_drop=0.01", "--nb_epochs=1", "--fp_bn_images=0"))
+    assert "No level keeps the accuracy: nothing is removed" in capsys.readouterr().out
+    report = report_of(tmp_path / "out")
+    assert [layer["kept"] for layer in report["layers"]] == [8, 12, 12, 10]
+    assert report["pruned"]["loss"] == report["dense"]["loss"]
+    line = refusal(capsys, *small_run(tmp_path, "--fp_max_accuracy_drop=0.01", "--fp_tune_share=1"))
+    assert line.startswith("--fp_max_accuracy_drop=0.01: 0.01 given without a training with masks")

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -106,7 +105,7 @@ def rows_of(nets: dict[str, nn.Module], test: Batches, flags: argparse.Namespace
 
 
 def in_turns(runners: dict[Any, Callable[[Tensor], Any]], batch: Tensor, turns: int) -> dict[Any, float]:
-    """Return the median milliseconds of each, which take turns so that what else the machine does slows all alike."""
+    """Return the least milliseconds of each, which take turns so that what else the machine does slows all alike."""
     times: dict[Any, list[float]] = {key: [] for key in runners}
     for turn in range(turns + 2):
         for key, runner in runners.items():
@@ -114,7 +113,7 @@ def in_turns(runners: dict[Any, Callable[[Tensor], Any]], batch: Tensor, turns: 
             runner(batch)
             if turn > 1:
                 times[key].append(1e3 * (time.perf_counter() - start))
-    return {key: statistics.median(found) for key, found in times.items()}
+    return {key: min(found) for key, found in times.items()}
 
 
 def _eager(net: nn.Module) -> Callable[[Tensor], list[Tensor]]:
@@ -129,17 +128,19 @@ def cifar(flags: argparse.Namespace) -> tuple[dict[str, nn.Module], Batches]:
     """Return the networks on CIFAR-10, and its test images."""
     data = cifar10(flags.data_dir, seed=flags.seed)
     dense = cifar_resnet(flags.resnet_size, flags.init_checkpoint)
-    images = calibration(data, 2000, seed=flags.seed)
+    images = calibration(data, flags.calibration, seed=flags.seed)
     small = pruned(dense, images, flags)
-    tuned(small, data.train, flags, flags.epochs, 0.002)
+    if flags.epochs > 0:
+        tuned(small, data.train, flags, flags.epochs, 0.002)
     few = calibration(data, 512, seed=flags.seed)
     nets = {"dense": dense, "pruned": small}
     for name, net in list(nets.items()):
         prefix = "" if name == "dense" else "pruned + "
         nets[f"{prefix}int8, calibrated"] = pocketprune.quantize(net, few)
-        nets[f"{prefix}int8, QAT"] = trained_in_integers(net, data.train, few, flags)
+        if flags.qat_epochs > 0:
+            nets[f"{prefix}int8, QAT"] = trained_in_integers(net, data.train, few, flags)
         print(f"{name}: quantised", flush=True)
-    return nets, list(data.test.batches(500))
+    return nets, [batch for batch, _ in zip(data.test.batches(500), range(flags.test_images // 500), strict=False)]
 
 
 def imagenet(flags: argparse.Namespace) -> tuple[dict[str, nn.Module], Batches]:
@@ -189,6 +190,8 @@ def flags_of() -> argparse.Namespace:
     parser.add_argument("--qat_lrn_rate", type=float, default=2e-4)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 32], help="batch sizes that are timed")
+    parser.add_argument("--calibration", type=int, default=2000, help="images that pruning is fitted to")
+    parser.add_argument("--test_images", type=int, default=10000)
     parser.add_argument("--turns", type=int, default=30)
     parser.add_argument("--results", type=Path, default=None, help="file that rows are appended to")
     return parser.parse_args()

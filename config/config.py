@@ -13,7 +13,7 @@ from config.distillation import DistillationConfig
 from config.filter_pruning import FilterPruningConfig
 from config.flags import parse
 from config.net import NetConfig
-from config.quantization import QuantizationConfig
+from config.quantization import NonUniformConfig, QuantizationConfig, UniformConfig
 from config.run import RunConfig
 from config.search import DdpgConfig, SearchConfig
 from config.settings import Concern, argument_of
@@ -39,6 +39,8 @@ class Config:
     weight_sparse: WeightSparseConfig = field(default_factory=WeightSparseConfig)
     auto_compress: AutoCompressConfig = field(default_factory=AutoCompressConfig)
     quantization: QuantizationConfig = field(default_factory=QuantizationConfig)
+    uniform: UniformConfig = field(default_factory=UniformConfig)
+    non_uniform: NonUniformConfig = field(default_factory=NonUniformConfig)
 
     @classmethod
     def from_flags(cls, arguments: Sequence[str]) -> "Config":

@@ -1,10 +1,11 @@
-"""The settings of --learner quant, and of --enbl_quant after any other learner."""
+"""The settings of quantisation: --learner quant, --enbl_quant after any other learner, PocketFlow's two learners."""
 
 from dataclasses import dataclass
 
 from config.settings import Concern, flag_of, setting
 from pocketprune.common.options import COUNT, NOT_NEGATIVE, POSITIVE, SHARE_OR_ZERO, Interval
-from pocketprune.quantization.options import QuantizationOptions
+from pocketprune.quantization.options import BITS, CODEBOOKS, TRAINED, QuantizationOptions
+from pocketprune.search import SEARCHES
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,62 @@ class QuantizationConfig(Concern):
         "learning rate at their start, falling by a cosine; its own: a hundredth of --lrn_rate_init",
         accept=POSITIVE,
     )
+    quant_while_masking: bool = setting(
+        False, "with --learner filter: quantisers in the network already while it is trained with masks"
+    )
     quant_dst: bool = setting(True, "in that training, also learn the softened outputs of the network in floats")
     quant_freeze_bn: float = setting(
         0.5, "share of that training, at its end, in which batch norms keep their statistics", accept=SHARE_OR_ZERO
     )
+
+
+SEARCH = ("none", *SEARCHES)
+SEARCHED = (
+    "search the bits of each layer, {0}_equivalent_bits on average: dp, ddpg (reinforcement learning, as PocketFlow's "
+    "{0}_enbl_rl_agent) or another search; none: the same for all"
+)
+
+
+@dataclass(frozen=True)
+class UniformConfig(Concern):
+    """The settings of --learner uniform. Names and defaults are PocketFlow's."""
+
+    title = "Uniform quantisation, simulated (--learner uniform)"
+
+    uql_weight_bits: int = setting(4, "bits of a weight", accept=BITS, argument="uql.weight_bits")
+    uql_activation_bits: int = setting(
+        32, "bits of an activation, 2 to 8; 32: they stay in float", accept=Interval(2, 32, whole=True),
+        argument="uql.activation_bits",
+    )  # fmt: skip
+    uql_use_buckets: bool = setting(False, "a scale for each output channel, in place of one for a whole layer")
+    uql_quant_epochs: float = setting(60.0, "epochs of training with quantisers; 0: none", accept=NOT_NEGATIVE)
+    uql_quantize_all_layers: bool = setting(False, "quantise the first and the last layer as well")
+    uql_search: str = setting("none", SEARCHED.format("uql"), accept=SEARCH)
+    uql_equivalent_bits: float = setting(4.0, "mean bits of a weight that the search may spend", accept=Interval(2, 8))
+    uql_nb_rlouts: int = setting(200, "roll-outs of the search", accept=COUNT)
+
+
+@dataclass(frozen=True)
+class NonUniformConfig(Concern):
+    """The settings of --learner non-uniform. Names and defaults are PocketFlow's."""
+
+    title = "Quantisation by codebooks, for size and not for speed (--learner non-uniform)"
+
+    nuql_weight_bits: int = setting(4, "bits of a weight", accept=BITS, argument="nuql.weight_bits")
+    nuql_activation_bits: int = setting(
+        32, "bits of an activation, 2 to 8; 32: they stay in float", accept=Interval(2, 32, whole=True),
+        argument="nuql.activation_bits",
+    )  # fmt: skip
+    nuql_init_style: str = setting(
+        "quantile", "a codebook's numbers at first: at quantiles of the weights, or evenly spaced (uniform)",
+        accept=CODEBOOKS,
+    )  # fmt: skip
+    nuql_opt_mode: str = setting(
+        "weights", "what training moves: the weights between the numbers, the numbers (clusters), or both",
+        accept=TRAINED,
+    )  # fmt: skip
+    nuql_quant_epochs: float = setting(60.0, "epochs of training with quantisers; 0: none", accept=NOT_NEGATIVE)
+    nuql_quantize_all_layers: bool = setting(False, "quantise the first and the last layer as well")
+    nuql_search: str = setting("none", SEARCHED.format("nuql"), accept=SEARCH)
+    nuql_equivalent_bits: float = setting(4.0, "mean bits of a weight that the search may spend", accept=Interval(2, 8))
+    nuql_nb_rlouts: int = setting(200, "roll-outs of the search", accept=COUNT)

@@ -25,12 +25,12 @@ class SearchConfig(Concern):
         argument="method",
     )
     cp_preserve_ratio: float = flag_of(Budget, "share", argument="budget.share")
-    cp_budget: str = flag_of(
-        Budget,
-        "kind",
-        argument="budget.kind",
-        teach="the cost that --cp_preserve_ratio bounds: macs, params (parameters) or latency (milliseconds of a batch "
+    cp_budget: str = setting(
+        Budget.kind,
+        "the cost that --cp_preserve_ratio bounds: macs, params (parameters) or latency (milliseconds of a batch "
         "of --latency_batch images, measured layer by layer on this machine)",
+        accept=("macs", "params", "latency"),
+        argument="budget.kind",
     )
     cp_nb_rlouts: int = flag_of(SearchSettings, "nb_rlouts")
     cp_nb_rlouts_min: int = flag_of(SearchSettings, "nb_rlouts_min")

@@ -14,6 +14,7 @@ from learners.context import RunContext
 from learners.filter.learner import FilterPruningLearner
 from learners.full_precision import FullPrecisionLearner
 from learners.quantized.learner import QuantizationLearner, quantized_after
+from learners.quantized.simulated import NonUniformLearner, UniformLearner
 from learners.sparse.auto_compress import AutoCompressLearner
 from learners.sparse.learner import SparseLearner
 from learners.sparse.weight_sparse import WeightSparseLearner
@@ -30,6 +31,8 @@ LEARNERS: dict[str, type[Learner]] = {
     "weight-sparse": WeightSparseLearner,
     "auto-compress": AutoCompressLearner,
     "quant": QuantizationLearner,
+    "uniform": UniformLearner,
+    "non-uniform": NonUniformLearner,
 }
 
 

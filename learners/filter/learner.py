@@ -21,6 +21,7 @@ from learners.fitting import fit
 from learners.listing import plot_groups, structure_of
 from learners.measuring import Row, accuracy, costs
 from learners.pruning import PruningLearner
+from learners.quantized.masking import quantisers
 from learners.reporting.tables import group_listing
 from learners.start import train_dense
 from learners.teacher import named_teacher
@@ -87,8 +88,8 @@ class FilterPruningLearner(PruningLearner):
         """Train the network with masks, or go on with that; without settings, mask what is asked for at once."""
         run = self.run
         if settings is not None:
-            part = callback(controller)
-            fit(run, controller.net, MASKED, settings, "finetune", teacher=teacher, callbacks=[part])
+            parts = [callback(controller), *quantisers(run, controller.net)]
+            fit(run, controller.net, MASKED, settings, "finetune", teacher=teacher, callbacks=parts)
         final = [rule.schedule.final for rule in controller.policy.rules]
         short = any(abs(a - b) > TOLERANCE for a, b in zip(controller.levels, final, strict=True))
         if short:  # without a training, or where a schedule masks more when it removes

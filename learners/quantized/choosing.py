@@ -27,9 +27,11 @@ def options_of(config: Config) -> QuantizationOptions:
     )
 
 
-def calibrated_within(run: RunContext, net: nn.Module, batches: Sequence[Tensor]) -> Calibrated:
+def calibrated_within(
+    run: RunContext, net: nn.Module, batches: Sequence[Tensor], options: QuantizationOptions
+) -> Calibrated:
     """Return the network with quantisers; with --quant_max_drop, the worst layers in float until the limit is kept."""
-    flags, options = run.config.quantization, options_of(run.config)
+    flags = run.config.quantization
     found = calibrated(net, batches, options)
     if flags.quant_max_drop is None and not flags.quant_sensitivity:
         return found

@@ -1,11 +1,11 @@
 """Quantisation: a trained network, dense or pruned, in integers, by calibration and, if asked for, by training."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 import pocketprune
 from config import short_name
@@ -15,14 +15,16 @@ from learners.fitting import fit
 from learners.measuring import Row, accuracy, costs
 from learners.quantized import exporting, telling
 from learners.quantized.choosing import calibrated_within, options_of
-from learners.quantized.measuring import COLUMNS, sizes
+from learners.quantized.measuring import COLUMNS, PACKED, sizes
 from learners.start import train_dense
 from learners.teacher import named_teacher
 from learners.train_settings import train_settings
+from pocketprune import QuantizationOptions
 from pocketprune.common.errors import UserError
 from pocketprune.deploy.export import check_extra
 from pocketprune.quantization.conversion import convert
 from pocketprune.quantization.prepared import PreparedNet
+from pocketprune.quantization.quantizing import Calibrated
 from pocketprune.quantization.training import QuantizationAware
 from pocketprune.training.distributed import is_main
 from pocketprune.training.schedules import Cosine
@@ -43,9 +45,9 @@ class QuantizationLearner(Learner):
     name: ClassVar[str] = NAME
 
     stages: ClassVar[Mapping[str, str]] = {"dense": "float", "calibrated": "calibrated", "quantized": "final"}
-    columns = COLUMNS
+    columns = COLUMNS | PACKED
     settings = (*Learner.settings, "quantization")
-    phases = (NAME,)
+    phases: ClassVar[tuple[str, ...]] = (NAME,)
 
     def __init__(self, run: RunContext) -> None:
         self.after = None if self.first is None else self.first(run)
@@ -55,19 +57,19 @@ class QuantizationLearner(Learner):
     def train(self) -> dict[str, Any]:
         """Quantise the network that the run starts with, or that the other learner ends with. Return the report."""
         run = self.run
-        options_of(run.config)  # before any work: they may be wrong
+        self.options()  # before any work: they may be wrong
         named = named_teacher(run)
         net, earlier = self.start_in_floats()
         batches = telling.calibration_images(run)
         with run.timed("quantize"):
-            found = calibrated_within(run, net, batches)
+            found = self.calibrated(net, batches)
             calibrated = found.converted()
         telling.tell(run, found.prepared)
         float_row = accuracy(run, net) | costs(run, net)[0] | sizes(run, net)
         rows = {"dense" if self.after is None else "float": float_row, "calibrated": self.row(calibrated, float_row)}
         rows["quantized"], final = rows["calibrated"], calibrated
         self.keep_float(net)
-        if (settings := _settings(run)) is not None:
+        if (settings := _settings(run, self.epochs)) is not None:
             teacher = (copy.deepcopy(net) if named is None else named) if run.config.quantization.quant_dst else None
             final = self.tune(found.prepared, settings, teacher)
             rows["quantized"] = self.row(final, float_row)
@@ -76,6 +78,19 @@ class QuantizationLearner(Learner):
         report = {key: earlier[key] for key in self.stages if key in earlier}
         facts = {"quantization": {"layers": found.prepared.step.layers, "in_float": found.prepared.in_float}}
         return self.finish(report | rows, layers=earlier.get("layers", ()), facts=facts)
+
+    def options(self) -> QuantizationOptions:
+        """Return how the flags say to quantise. Raises UserError for flags that contradict each other."""
+        return options_of(self.run.config)
+
+    @property
+    def epochs(self) -> float:
+        """Epochs of training with quantisers."""
+        return self.run.config.quantization.quant_epochs
+
+    def calibrated(self, net: nn.Module, batches: Sequence[Tensor]) -> Calibrated:
+        """Return the network with quantisers, ranges and scales fitted to images without labels."""
+        return calibrated_within(self.run, net, batches, self.options())
 
     def start_in_floats(self) -> tuple[nn.Module, dict[str, Any]]:
         """Return the network to quantise, and the report of the learner that it comes from, if there is one."""
@@ -144,11 +159,11 @@ def quantized_after(name: str, first: type[Learner]) -> type[QuantizationLearner
     )
 
 
-def _settings(run: RunContext) -> TrainSettings | None:
-    """Return the settings of the training with quantisers; None where none is asked for."""
+def _settings(run: RunContext, epochs: float) -> TrainSettings | None:
+    """Return the settings of the training with quantisers; None for no epochs."""
     flags = run.config.quantization
-    if not flags.quant_epochs:
+    if not epochs:
         return None
     full = train_settings(run.config, 1.0, run.device.type)
     rate = full.lrn_rate / 100 if flags.quant_lrn_rate is None else flags.quant_lrn_rate
-    return replace(full, epochs=flags.quant_epochs, lrn_rate=rate, schedule=Cosine(0.0))
+    return replace(full, epochs=epochs, lrn_rate=rate, schedule=Cosine(0.0))

@@ -17,10 +17,14 @@ COLUMNS = stages.COLUMNS | {
     "file_mb": Column("file", "{:.3f} MB".format, percent),
 }
 
+PACKED = {"packed_mb": Column("packed", "{:.3f} MB".format, percent)}
+
 
 def sizes(run: RunContext, net: nn.Module) -> Row:
     """Return the mean bits of a network's weights and the megabytes of its file."""
     with tempfile.TemporaryDirectory(dir=run.workdir, prefix=".") as folder:
         path = Path(folder, "net.pt")
         pocketprune.save(path, net)
-        return {"bits": bits_of(net)[0], "file_mb": path.stat().st_size / 1e6}
+        bits, packed = bits_of(net)
+        row = {"bits": bits, "file_mb": path.stat().st_size / 1e6}
+        return row if bits in (8, 32) else row | {"packed_mb": packed / 1e6}

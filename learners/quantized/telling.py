@@ -5,7 +5,7 @@ import io
 from collections.abc import Sequence
 from itertools import islice
 
-import numpy as np
+import torch
 from torch import Tensor
 
 from learners.context import RunContext
@@ -74,5 +74,5 @@ def record_ranges(run: RunContext, prepared: PreparedNet) -> None:
         run.recorder.record("quantization/low", float(low.detach()), number)
         run.recorder.record("quantization/high", float(high.detach()), number)
     for number, layer in enumerate(prepared.layers):
-        scales = prepared.quantizers.weight(layer.key).scale.detach().cpu().numpy()
-        run.recorder.histogram("quantization/weight_scales", np.asarray(scales), number)
+        learned = torch.cat([p.detach().flatten() for p in prepared.quantizers.weight(layer.key).parameters()])
+        run.recorder.histogram("quantization/weight_scales", learned.cpu().numpy(), number)

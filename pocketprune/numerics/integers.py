@@ -128,3 +128,25 @@ def clipped_range(samples: Tensor, bits: int) -> tuple[float, float]:
         if error < least:
             best, least = (float(low) * shrinking, float(high) * shrinking), error
     return best
+
+
+def codebook(weight: Tensor, bits: int, init: str) -> Tensor:
+    """Return 2^bits numbers for a weight to be rounded to, rising: (2^bits,).
+
+    Args:
+        weight: the weight.
+        bits: of a code.
+        init: "quantile" (as many weights are nearest to each) or "uniform" (evenly spaced).
+    """
+    count, flat = 2**bits, weight.detach().flatten()
+    if init == "uniform":
+        return torch.linspace(0, 1, count, device=flat.device) * (flat.max() - flat.min()) + flat.min()
+    places = ((torch.arange(count, device=flat.device) + 0.5) / count * len(flat)).long()
+    return flat.sort().values[places]
+
+
+def codebook_codes(weight: Tensor, numbers: Tensor) -> Tensor:
+    """Return for each weight the index of the nearest of the numbers (c,), as uint8."""
+    rising, order = numbers.detach().sort()
+    borders = (rising[1:] + rising[:-1]) / 2
+    return order[torch.bucketize(weight.detach(), borders)].to(torch.uint8)

@@ -76,10 +76,12 @@ def bias_corrections(prepared: PreparedNet, batches: Iterable[Tensor]) -> dict[s
         batches: inputs of the network.
     """
     means: dict[str, Tensor] = {}
+    if not prepared.readers:
+        return {}
     net, count = prepared.module(), 0
     hooks = [
         prepared.quantizers.activation(name).register_forward_hook(_mean_into(means, name))
-        for name in {prepared.readers[layer.name] for layer in prepared.layers}
+        for name in set(prepared.readers.values())
     ]
     try:
         with evaluation_mode(net):

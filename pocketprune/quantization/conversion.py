@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from pocketprune.common.steps import Step, carry_steps, steps_of
-from pocketprune.numerics.integers import TINY, scale_and_zero, top_code, weight_codes
-from pocketprune.quantization.insertion import Layer, batch_norm_after, layers_of, tensor_of
+from pocketprune.graph.nodes import operator_name
+from pocketprune.numerics.integers import TINY, codebook_codes, scale_and_zero, top_code, weight_codes
+from pocketprune.quantization.insertion import MOVING, Layer, batch_norm_after, layers_of, tensor_of
 from pocketprune.quantization.prepared import INTEGERS, PreparedNet
-from pocketprune.quantization.quantizers import ActivationQuantizer
+from pocketprune.quantization.quantizers import ActivationQuantizer, CodebookQuantizer, WeightQuantizer
 from pocketprune.thinning.rewriting.thinned_graph import ThinnedGraph
 
 
@@ -41,6 +42,30 @@ class IntegerWeight(nn.Module):
         """Return the weight as real numbers."""
         weight: Tensor = torch.ops.pocketprune.dequantize(self.codes, self.scale)
         return weight
+
+
+class CodebookWeight(nn.Module):
+    """A weight as codes (n, ...) of numbers (c,), and what each output channel is multiplied by (n,).
+
+    Attributes:
+        bits: of a code.
+    """
+
+    codes: Tensor
+    numbers: Tensor
+    scale: Tensor
+
+    def __init__(self, codes: Tensor, numbers: Tensor, scale: Tensor, bias: Tensor, bits: int) -> None:
+        super().__init__()
+        self.bits = bits
+        self.register_buffer("codes", codes)
+        self.register_buffer("numbers", numbers)
+        self.register_buffer("scale", scale)
+        self.register_buffer("bias", bias)
+
+    def forward(self) -> Tensor:
+        """Return the weight as real numbers."""
+        return self.numbers[self.codes.long()] * self.scale.view(-1, *[1] * (self.codes.dim() - 1))
 
 
 class FixedRange(nn.Module):
@@ -107,20 +132,18 @@ def _layers(prepared: PreparedNet, graph: fx.Graph) -> list[Layer]:
 
 
 def _convert_layer(layer: Layer, graph: fx.Graph, prepared: PreparedNet, root: nn.Module, shift: Tensor | None) -> None:
-    quantizer, weight = prepared.quantizers.weight(layer.key), tensor_of(prepared.net, layer.weight)
-    norm = batch_norm_after(layer, graph, root)
-    scale = quantizer.scale.detach().clamp_min(TINY)
-    codes = weight_codes(weight, scale, quantizer.bits)
+    weight, norm = tensor_of(prepared.net, layer.weight), batch_norm_after(layer, graph, root)
     bias = tensor_of(prepared.net, layer.bias).detach().clone() if layer.bias else weight.new_zeros(len(weight))
     if shift is not None:
         bias = bias + shift
+    gain = torch.ones_like(bias)
     if norm is not None:
-        codes, scale, bias = _folded(root.get_submodule(str(norm.target)), codes, scale, bias)
+        gain, bias = _folded(root.get_submodule(str(norm.target)), bias)
         norm.replace_all_uses_with(layer.node)
         graph.erase_node(norm)
     store = root.get_submodule("integers")
     if layer.key not in store._modules:
-        store.add_module(layer.key, IntegerWeight(codes, scale.clone(), bias, quantizer.bits))
+        store.add_module(layer.key, _stored(weight, prepared.quantizers.weight(layer.key), gain, bias))
     with graph.inserting_before(layer.node):
         made = graph.call_module(f"integers.{layer.key}", ())
         added = graph.get_attr(f"integers.{layer.key}.bias")
@@ -128,28 +151,38 @@ def _convert_layer(layer: Layer, graph: fx.Graph, prepared: PreparedNet, root: n
         _codes_just_before(layer.node, graph)
 
 
+def _stored(weight: Tensor, quantizer: WeightQuantizer | CodebookQuantizer, gain: Tensor, bias: Tensor) -> nn.Module:
+    """A weight as codes, each output channel multiplied by its gain (n,)."""
+    if isinstance(quantizer, CodebookQuantizer):
+        numbers = quantizer.numbers.detach().clone()
+        return CodebookWeight(codebook_codes(weight, numbers), numbers, gain, bias, quantizer.bits)
+    scale = quantizer.scale.detach().clamp_min(TINY)
+    signs = torch.where(gain < 0, -1, 1).to(torch.int8).view(-1, *[1] * (weight.dim() - 1))
+    codes = weight_codes(weight, scale, quantizer.bits) * signs
+    return IntegerWeight(codes, scale * gain.abs(), bias, quantizer.bits)
+
+
 def _codes_just_before(node: fx.Node, graph: fx.Graph) -> None:
     """Let a layer read codes, also where they were moved meanwhile: a runtime looks no further than one operator."""
     source = node.args[0]
-    while isinstance(source, fx.Node) and source.op == "call_function":
+    while isinstance(source, fx.Node) and source.op == "call_function" and operator_name(source) in MOVING:
         source = source.args[0]
-    assert isinstance(source, fx.Node), "a quantised layer reads a quantised value"
-    if source is not node.args[0]:
+    is_range = isinstance(source, fx.Node) and str(source.target).startswith("ranges.")
+    if isinstance(source, fx.Node) and is_range and source is not node.args[0]:
         node.update_arg(0, graph.call_module(str(source.target), (node.args[0],)))
 
 
-def _folded(norm: nn.Module, codes: Tensor, scale: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The codes, scales and bias of a layer and the batch norm behind it in one."""
+def _folded(norm: nn.Module, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """What a batch norm multiplies each channel by, and what a bias before it becomes behind it; both (n,)."""
     mean, variance, eps = norm.running_mean, norm.running_var, norm.eps
     assert isinstance(mean, Tensor)
     assert isinstance(variance, Tensor)
     assert isinstance(eps, float)
     gain = (variance + eps).rsqrt()
     if isinstance(norm.weight, Tensor):
-        gain = gain * norm.weight
-    shift = norm.bias if isinstance(norm.bias, Tensor) else torch.zeros_like(mean)
-    signs = torch.where(gain < 0, -1, 1).to(torch.int8).view(-1, *[1] * (codes.dim() - 1))
-    return codes * signs, scale * gain.abs(), shift + (bias - mean) * gain
+        gain = gain * norm.weight.detach()
+    shift = norm.bias.detach() if isinstance(norm.bias, Tensor) else torch.zeros_like(mean)
+    return gain, shift + (bias - mean) * gain
 
 
 def bits_of(net: nn.Module) -> tuple[float, float]:
@@ -157,7 +190,7 @@ def bits_of(net: nn.Module) -> tuple[float, float]:
 
     Tensors that are no codes count with the bits of their type.
     """
-    packed = {id(m.codes): m.bits for m in net.modules() if isinstance(m, IntegerWeight)}
+    packed = {id(m.codes): m.bits for m in net.modules() if isinstance(m, IntegerWeight | CodebookWeight)}
     tensors = {id(t): t for t in (*net.parameters(), *net.buffers())}
     sizes = [(t.numel(), packed.get(key, 8 * t.element_size())) for key, t in tensors.items()]
     weights = [(n, b) for (n, b), t in zip(sizes, tensors.values(), strict=True) if t.dim() > 1]

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from pocketprune.common.devices import device_of
@@ -24,8 +24,8 @@ from pocketprune.quantization.insertion import (
     tensor_of,
     value_names,
 )
-from pocketprune.quantization.options import Quantization, QuantizationOptions
-from pocketprune.quantization.quantizers import ActivationQuantizer, Quantizers, WeightQuantizer
+from pocketprune.quantization.options import FLOAT_BITS, Quantization, QuantizationOptions
+from pocketprune.quantization.quantizers import ActivationQuantizer, CodebookQuantizer, Quantizers, WeightQuantizer
 from pocketprune.structure.channel_groups import analyse
 from pocketprune.thinning.recipes import Recipe
 from pocketprune.thinning.removal import describe_example
@@ -33,7 +33,6 @@ from pocketprune.thinning.rewriting.graphs import thin_graph
 
 INTEGERS = "integers"
 """The kind of the steps whose data is a Quantization."""
-FLOAT_BITS = 32
 
 
 class PreparedNet:
@@ -61,10 +60,12 @@ class PreparedNet:
         if not self.layers:
             raise UserError("it has no convolution or linear layer that can be quantised", argument="net")
         self.in_float = left_in_float(self.graph, whole) + [f"{name} (asked for)" for name in ignored]
+        self.options = options
         self.quantizers = Quantizers()
         whole.add_module("quantizers", self.quantizers)
         self.readers: dict[str, str] = {}
-        self._insert_activations(options, device_of(net))
+        if options.activation_bits < FLOAT_BITS:
+            self._insert_activations(options.activation_bits, device_of(net))
         self._insert_weights(options)
         _drop_unused(self.graph)
         self.graph.lint()
@@ -72,12 +73,13 @@ class PreparedNet:
             {layer.name: self.quantizers.weight(layer.key).bits for layer in self.layers},
             {name: part.bits for name, part in self.quantizers.all_activations().items()},
             describe_example(structure.traced.example),
+            options.codebook,
         )
 
-    def _insert_activations(self, options: QuantizationOptions, device: torch.device) -> None:
+    def _insert_activations(self, bits: int, device: torch.device) -> None:
         values = places(self.layers, self.graph, self._whole)
         for node, name in zip(values, value_names(values), strict=True):
-            self.quantizers.activations[name] = ActivationQuantizer(options.activation_bits, device)
+            self.quantizers.activations[name] = ActivationQuantizer(bits, device)
             with self.graph.inserting_after(node):
                 made = self.graph.call_module(f"quantizers.activations.{name}", (node,))
             node.replace_all_uses_with(made)
@@ -88,8 +90,7 @@ class PreparedNet:
     def _insert_weights(self, options: QuantizationOptions) -> None:
         for layer in self.layers:
             if layer.key not in self.quantizers.weights:
-                bits = options.bits.get(layer.name, options.weight_bits)
-                self.quantizers.weights[layer.key] = WeightQuantizer(tensor_of(self.net, layer.weight), bits)
+                self.quantizers.weights[layer.key] = _quantizer(tensor_of(self.net, layer.weight), layer.name, options)
             weight = layer.node.args[1]
             with self.graph.inserting_before(layer.node):
                 made = self.graph.call_module(f"quantizers.weights.{layer.key}", (weight,))
@@ -114,9 +115,16 @@ class PreparedNet:
         """Quantise these layers alone, each with what it reads; None: all of them, and all other values."""
         for layer in self.layers:
             self.quantizers.weight(layer.key).enabled = names is None or layer.name in names
-        read = {self.readers[name] for name in names or ()}
+        read = {self.readers[name] for name in names or () if name in self.readers}
         for name, part in self.quantizers.all_activations().items():
             part.enabled = names is None or name in read
+
+
+def _quantizer(weight: Tensor, name: str, options: QuantizationOptions) -> nn.Module:
+    bits = options.bits.get(name, options.weight_bits)
+    if options.codebook:
+        return CodebookQuantizer(weight, bits, options.codebook_init, options.codebook_trained)
+    return WeightQuantizer(weight, bits, options.per_channel)
 
 
 def _ignored(names: list[str], options: QuantizationOptions) -> list[str]:
@@ -129,6 +137,7 @@ def _ignored(names: list[str], options: QuantizationOptions) -> list[str]:
         for name in names
         if any(fnmatchcase(name, pattern) for pattern in options.ignore)
         or (options.only_bits and name not in options.bits)
+        or (not options.whole and name in (names[0], names[-1]))
     ]
 
 

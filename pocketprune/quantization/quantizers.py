@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from pocketprune.numerics.integers import (
     clipped_range,
+    codebook,
+    codebook_codes,
     quantized_activation,
     quantized_weight,
     requantize,
@@ -22,24 +24,76 @@ SAMPLES = 1 << 15
 class WeightQuantizer(nn.Module):
     """The round trip of one weight through codes, with a trainable scale for each output channel.
 
+    Args:
+        weight: the weight (n, ...).
+        bits: of a code.
+        per_channel: whether each output channel has a scale of its own; otherwise there is one.
+
     Attributes:
         bits: of a code.
         enabled: whether the weight is quantised; otherwise it passes as it is.
     """
 
-    def __init__(self, weight: Tensor, bits: int) -> None:
+    def __init__(self, weight: Tensor, bits: int, per_channel: bool = True) -> None:
         super().__init__()
-        self.bits, self.enabled = bits, True
-        self.scale = nn.Parameter(weight_scales(weight, bits))
+        self.bits, self.enabled, self._per_channel = bits, True, per_channel
+        self.scale = nn.Parameter(self._scales(weight))
+
+    def _scales(self, weight: Tensor) -> Tensor:
+        return weight_scales(weight if self._per_channel else weight.reshape(1, -1), self.bits)
 
     @torch.no_grad()
     def fit(self, weight: Tensor) -> None:
         """Choose the scales that suit a weight."""
-        self.scale.copy_(weight_scales(weight, self.bits))
+        self.scale.copy_(self._scales(weight))
+
+    def set_bits(self, bits: int, weight: Tensor) -> None:
+        """Use codes of so many bits, and the scales that suit a weight."""
+        self.bits = bits
+        self.scale.data = self._scales(weight)
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the weight (n, ...) as its codes hold it."""
         return quantized_weight(weight, self.scale, self.bits) if self.enabled else weight
+
+
+class CodebookQuantizer(nn.Module):
+    """The round trip of one weight through the nearest of 2^bits numbers, which may lie anywhere.
+
+    Args:
+        weight: the weight (n, ...).
+        bits: of a code.
+        init: see `QuantizationOptions.codebook_init`.
+        trained: see `QuantizationOptions.codebook_trained`.
+
+    Attributes:
+        bits: of a code.
+        enabled: whether the weight is quantised; otherwise it passes as it is.
+        numbers: those that the codes stand for, (2^bits,).
+    """
+
+    def __init__(self, weight: Tensor, bits: int, init: str, trained: str) -> None:
+        super().__init__()
+        self.bits, self.enabled, self._init, self._trained = bits, True, init, trained
+        self.numbers = nn.Parameter(codebook(weight, bits, init))
+
+    @torch.no_grad()
+    def fit(self, weight: Tensor) -> None:
+        """Choose the numbers that suit a weight."""
+        self.numbers.copy_(codebook(weight, self.bits, self._init))
+
+    def set_bits(self, bits: int, weight: Tensor) -> None:
+        """Use codes of so many bits, and the numbers that suit a weight."""
+        self.bits = bits
+        self.numbers.data = codebook(weight, bits, self._init)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return the weight (n, ...) as its codes hold it."""
+        if not self.enabled:
+            return weight
+        numbers = self.numbers if self._trained != "weights" else self.numbers.detach() + 0 * self.numbers
+        through = weight - weight.detach() if self._trained != "clusters" else 0 * weight
+        return numbers[codebook_codes(weight, self.numbers).long()] + through
 
 
 class ActivationQuantizer(nn.Module):
@@ -98,10 +152,10 @@ class Quantizers(nn.Module):
         super().__init__()
         self.weights, self.activations = nn.ModuleDict(), nn.ModuleDict()
 
-    def weight(self, key: str) -> WeightQuantizer:
+    def weight(self, key: str) -> WeightQuantizer | CodebookQuantizer:
         """Return the quantiser of a layer's weight."""
         found = self.weights[key]
-        assert isinstance(found, WeightQuantizer)
+        assert isinstance(found, WeightQuantizer | CodebookQuantizer)
         return found
 
     def activation(self, key: str) -> ActivationQuantizer:

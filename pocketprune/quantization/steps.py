@@ -12,7 +12,7 @@ from pocketprune.common.devices import device_of
 from pocketprune.common.errors import UserError
 from pocketprune.deploy.steps import STEPS, StepKind
 from pocketprune.quantization.conversion import convert
-from pocketprune.quantization.options import BITS, Quantization, QuantizationOptions
+from pocketprune.quantization.options import BITS, FLOAT_BITS, Quantization, QuantizationOptions
 from pocketprune.quantization.prepared import INTEGERS, PreparedNet, example_of
 
 
@@ -26,6 +26,7 @@ def _read(plain: Any, source: str) -> Quantization:
         and _are_bits(plain["activations"])
         and isinstance(plain["example"], (tuple, list))
         and len(plain["example"]) == 2
+        and isinstance(plain["codebook"], bool)
     )
     if not sound:
         raise UserError(f"{source}: tampered with: the step of its quantisation is malformed")
@@ -40,10 +41,13 @@ def _apply(net: nn.Module, data: Quantization, source: str) -> nn.Module:
     """Return a copy of a network in floats as one in integers, its numbers any."""
     try:
         example = example_of(data.example, device_of(net))
-        bits = next(iter(data.activations.values()), 8)
-        prepared = PreparedNet(
-            net, example, QuantizationOptions(bits=data.layers, activation_bits=bits, only_bits=True)
+        options = QuantizationOptions(
+            bits=data.layers,
+            activation_bits=next(iter(data.activations.values()), FLOAT_BITS),
+            only_bits=True,
+            codebook=data.codebook,
         )
+        prepared = PreparedNet(net, example, options)
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
     except Exception as error:  # an example that fits no network can fail anywhere

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pocketprune.common.errors import UserError
@@ -32,16 +33,10 @@ class QuantizationAware(Callback):
         Raises:
             UserError: the training is of another network, or that has a part of the quantisers' name.
         """
-        net = context.net
-        if net is not self._prepared.net:
+        if context.net is not self._prepared.net:
             raise UserError("another network given than was prepared", argument="net")
-        if hasattr(net, NAME):
-            raise UserError(f"its part '{NAME}' has a name that quantisation needs", argument="net")
-        quantizers = self._prepared.quantizers.to(context.device)
-        running = self._prepared.module()
-        net.add_module(NAME, quantizers)
-        net.forward = running.forward
-        context.optimizer.add_param_group({"params": list(quantizers.parameters()), "weight_decay": 0.0})
+        attach(self._prepared, context.device)
+        context.optimizer.add_param_group({"params": list(self._prepared.quantizers.parameters()), "weight_decay": 0.0})
 
     def before_step(self, context: TrainContext) -> None:
         """Freeze the batch norms' statistics where the last part of the training begins."""
@@ -52,5 +47,24 @@ class QuantizationAware(Callback):
 
     def on_end(self, context: TrainContext) -> None:
         """Give the network its own forward back. The quantisers keep what they have learned."""
-        vars(context.net).pop("forward", None)
-        context.net._modules.pop(NAME, None)
+        detach(self._prepared)
+
+
+def attach(prepared: PreparedNet, device: torch.device) -> None:
+    """Let a network compute with its quantisers, which become a part of it.
+
+    Raises:
+        UserError: it has a part of their name.
+    """
+    net = prepared.net
+    if hasattr(net, NAME):
+        raise UserError(f"its part '{NAME}' has a name that quantisation needs", argument="net")
+    quantizers, running = prepared.quantizers.to(device), prepared.module()
+    net.add_module(NAME, quantizers)
+    net.forward = running.forward
+
+
+def detach(prepared: PreparedNet) -> None:
+    """Give a network its own forward back. The quantisers keep what they have learned."""
+    vars(prepared.net).pop("forward", None)
+    prepared.net._modules.pop(NAME, None)

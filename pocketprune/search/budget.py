@@ -12,7 +12,7 @@ from pocketprune.common.errors import UserError
 from pocketprune.common.options import NOT_NEGATIVE, SHARE, check_options, option
 from pocketprune.search.interface import Environment, Values
 
-BUDGET_UNITS = {"macs": "MACs", "params": "parameters", "latency": "ms"}
+BUDGET_UNITS = {"macs": "MACs", "params": "parameters", "latency": "ms", "bits": "bits"}
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Budget:
     otherwise stay at the upper edge and beat others by cost alone.
     """
 
-    kind: str = option("macs", "the cost that is bounded: macs, params or latency", accept=tuple(BUDGET_UNITS))
+    kind: str = option("macs", "the cost that is bounded: macs, params, latency or bits", accept=tuple(BUDGET_UNITS))
     share: float = option(0.5, "share of the dense network's cost to keep, met within half a point", accept=SHARE)
     tolerance: float = option(0.005, "by how much the share may be missed", accept=NOT_NEGATIVE)
     aim: float = option(0.001, "by how much the share is exceeded without a disadvantage", accept=NOT_NEGATIVE)

@@ -87,3 +87,19 @@ def test_bad_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "--quant_weight_bits=1: expected a whole number in [2, 8]"
     )
     assert refusal(capsys, *flags, "--exec_mode=eval").endswith("quantise first (--exec_mode train)")
+
+
+@pytest.mark.parametrize("learner", ["uniform", "non-uniform"])
+def test_few_bits_are_searched_trained_and_measured(
+    learner: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prefix = {"uniform": "uql_", "non-uniform": "nuql_"}[learner]
+    own = ["search=dp", "nb_rlouts=12", "equivalent_bits=5", "quant_epochs=1", "quantize_all_layers"]
+    succeed(*_flags(tmp_path, f"--learner={learner}", *(f"--{prefix}{flag}" for flag in own)))
+    report = report_of(tmp_path / "out")
+    bits = report["quantization"]["layers"]
+    assert set(bits) == {"0", "3", "7"}
+    assert 4.9 < report["quantized"]["bits"] < 5.1
+    assert report["quantized"]["packed_mb"] < report["quantized"]["file_mb"]
+    assert report["quantized"]["accuracy"] > 0.4
+    assert "divergence" in capsys.readouterr().out

@@ -12,14 +12,15 @@ from learners import workdir
 from learners.context import RunContext
 from learners.listing import show_layers
 from learners.measuring import Row, accuracy, costs
-from learners.reporting import exports, report
-from learners.reporting.stages import COLUMNS, Column, stage_table
+from learners.reporting import exports
 from learners.sensitivity import write_sensitivity
 from learners.start import DENSE, load_start, unfinished_phases
 from pocketprune.common.errors import UserError
 from pocketprune.compat.distiller.summaries import model_summary
 from pocketprune.deploy.export import check_extra
+from pocketprune.reporting import report
 from pocketprune.reporting.run_page import write_page
+from pocketprune.reporting.stages import COLUMNS, Column, stage_table
 from pocketprune.training.distributed import is_main
 
 

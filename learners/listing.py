@@ -6,10 +6,10 @@ from torch import nn
 
 import pocketprune
 from learners.context import RunContext
-from learners.reporting import tables
 from learners.start import load_start
 from pocketprune import Structure
 from pocketprune.channel_pruning.ratio_list import write_ratio_list
+from pocketprune.reporting import tables
 from pocketprune.structure.layers import layers_of
 from pocketprune.training.distributed import is_main
 

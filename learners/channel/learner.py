@@ -15,12 +15,12 @@ from learners.channel.telling import tell_layers
 from learners.fitting import best_entry, fit
 from learners.measuring import Row, accuracy, costs
 from learners.pruning import PruningLearner
-from learners.reporting.report import layer_entries
 from learners.start import train_dense
 from learners.teacher import named_teacher
 from learners.train_settings import finetune_settings
 from pocketprune import PruneResult
 from pocketprune.reporting.budgets import budget_warnings
+from pocketprune.reporting.report import layer_entries
 from pocketprune.structure.channel_groups import analyse
 
 

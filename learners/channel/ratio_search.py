@@ -17,7 +17,6 @@ from config import Config
 from learners.channel.options import pruning_options
 from learners.channel.search_watch import SearchWatch
 from learners.context import RunContext
-from learners.reporting import report
 from learners.reporting.progress import ProgressBar
 from learners.reporting.search_pictures import draw_sensitivity, save_picture
 from pocketprune.channel_pruning.searching.environment import PruningEnvironment
@@ -25,6 +24,7 @@ from pocketprune.channel_pruning.searching.layer_latency import LatencyCost
 from pocketprune.channel_pruning.searching.parallel import scorer
 from pocketprune.channel_pruning.searching.ratios import latency_share, on_time
 from pocketprune.channel_pruning.searching.statistics import ROLLOUT_SELECTION
+from pocketprune.reporting import report
 from pocketprune.search import (
     Budget,
     DdpgSettings,

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from learners.context import RunContext
 from learners.listing import plot_groups
 from learners.reporting.pictures import record_layers
-from learners.reporting.tables import layer_table
 from pocketprune import ChannelGroup, PruneResult
 from pocketprune.channel_pruning.ratio_list import write_ratio_list
+from pocketprune.reporting.tables import layer_table
 from pocketprune.training.distributed import is_main
 
 

@@ -22,7 +22,6 @@ from learners.listing import plot_groups, structure_of
 from learners.measuring import Row, accuracy, costs
 from learners.pruning import PruningLearner
 from learners.quantized.masking import quantisers
-from learners.reporting.tables import group_listing
 from learners.start import train_dense
 from learners.teacher import named_teacher
 from learners.train_settings import train_settings
@@ -34,6 +33,7 @@ from pocketprune.compression.latency import MeasuredLatency
 from pocketprune.compression.level_search import Trial
 from pocketprune.compression.questions import PARTS
 from pocketprune.compression.statistics import GroupRow
+from pocketprune.reporting.tables import group_listing
 from pocketprune.training.batch_norm import reestimate_batch_norm, shift_batch_norm
 from pocketprune.training.batches import steps_per_epoch
 from pocketprune.training.distributed import is_main

@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 import pocketprune
 from learners.context import RunContext
-from learners.reporting import report
-from learners.reporting.tables import table
 from pocketprune import Exported
 from pocketprune.deploy.export import TOLERANCE
 from pocketprune.deploy.formats import FORMATS
 from pocketprune.deploy.runtimes import Runner, latencies
+from pocketprune.reporting import report
+from pocketprune.reporting.tables import table
 from pocketprune.training.distributed import is_main
 
 FLOAT_FILE = "float_model.pt"

@@ -8,9 +8,9 @@ from torch import nn
 import pocketprune
 from learners.context import RunContext
 from learners.measuring import Row
-from learners.reporting import stages
-from learners.reporting.stages import Column, percent
 from pocketprune.quantization.conversion import bits_of
+from pocketprune.reporting import stages
+from pocketprune.reporting.stages import Column, percent
 
 COLUMNS = stages.COLUMNS | {
     "bits": Column("bits", "{:.3g}".format),

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from learners.quantized.learner import QuantizationLearner
-from learners.reporting.tables import table
 from pocketprune import QuantizationOptions
 from pocketprune.quantization.bits import FULL, BitsEnvironment
 from pocketprune.quantization.prepared import PreparedNet
 from pocketprune.quantization.quantizing import Calibrated, calibrated
+from pocketprune.reporting.tables import table
 from pocketprune.search import Budget, Hooks, SearchSettings, search
 from pocketprune.training.distributed import is_main
 

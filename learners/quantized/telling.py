@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from learners.context import RunContext
-from learners.reporting.tables import table
 from pocketprune.common.figures import has_plots, new_figure, pixels
 from pocketprune.common.files import write_atomically
 from pocketprune.quantization.prepared import PreparedNet
 from pocketprune.quantization.sensitivity import Sensitivity
+from pocketprune.reporting.tables import table
 from pocketprune.training.distributed import is_main
 
 SHOWN = 10  # most sensitive layers in the printed table

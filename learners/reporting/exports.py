@@ -4,7 +4,7 @@ from torch import nn
 
 import pocketprune
 from learners.context import RunContext
-from learners.reporting import report
+from pocketprune.reporting import report
 from pocketprune.reporting.exports import export_entries, export_table
 from pocketprune.reporting.run_page import write_page
 from pocketprune.training.distributed import is_main

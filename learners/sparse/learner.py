@@ -13,14 +13,14 @@ from learners.filter.images import labelled_batches
 from learners.fitting import fit
 from learners.measuring import Row, accuracy, costs
 from learners.pruning import PruningLearner
-from learners.reporting.stages import COLUMNS, Column
-from learners.reporting.tables import count
 from learners.sparse.lottery import check_lottery, find_ticket
 from learners.sparse.policies import asked_policy, told
 from learners.start import train_dense
 from learners.teacher import named_teacher
 from learners.train_settings import train_settings
 from pocketprune.numerics.projections import SparseSet
+from pocketprune.reporting.stages import COLUMNS, Column
+from pocketprune.reporting.tables import count
 from pocketprune.sparsity.admm import Admm, AdmmSettings
 from pocketprune.sparsity.callback import SparsityCallback
 from pocketprune.sparsity.controller import SparsityController, sparsify

@@ -16,7 +16,7 @@ import torch
 import pocketprune
 from learners.base import Learner
 from learners.measuring import accuracy, costs
-from learners.reporting.stages import COLUMNS, Column
+from pocketprune.reporting.stages import COLUMNS, Column
 from learners.start import train_dense
 
 

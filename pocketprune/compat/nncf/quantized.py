@@ -20,6 +20,7 @@ from pocketprune.quantization.calibration import calibrate
 from pocketprune.quantization.conversion import convert
 from pocketprune.quantization.options import QuantizationOptions
 from pocketprune.quantization.prepared import PreparedNet
+from pocketprune.quantization.quantizers import WeightQuantizer
 
 NAME, PART = "quantization", "quantizers"
 SAMPLES = 512
@@ -110,12 +111,14 @@ class QuantizedPruningController(FilterPruningController):
         """
         own, theirs = self._prepared.quantizers, smaller.quantizers
         for layer in smaller.layers:
-            if layer.key in own.weights:
-                scale: Tensor = own.weight(layer.key).scale
+            if layer.key not in own.weights:
+                continue
+            learned, target = own.weights[layer.key], theirs.weights[layer.key]
+            if isinstance(learned, WeightQuantizer) and isinstance(target, WeightQuantizer):
                 taken = rows.get(layer.weight)
-                scale = scale if taken is None else scale[taken.to(scale.device)]
-                if scale.shape == theirs.weight(layer.key).scale.shape:
-                    theirs.weight(layer.key).scale.copy_(scale)
+                scale = learned.scale if taken is None else learned.scale[taken.to(learned.scale.device)]
+                if scale.shape == target.scale.shape:
+                    target.scale.copy_(scale)
         for name, part in theirs.all_activations().items():
             if name in own.activations:
                 part.load_state_dict(own.activation(name).state_dict())

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from learners.reporting import report
 from pocketprune.common.errors import UserError
+from pocketprune.reporting import report
 
 
 def test_a_section_is_added_to_the_report_there_is(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from learners.reporting import tables
 from pocketprune import ChannelGroup
+from pocketprune.reporting import tables
 
 
 def test_columns_are_aligned() -> None:

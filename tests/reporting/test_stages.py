@@ -1,6 +1,6 @@
 """The table of the networks measured: its rows and columns are those that were measured."""
 
-from learners.reporting.stages import COLUMNS, Column, stage_table
+from pocketprune.reporting.stages import COLUMNS, Column, stage_table
 
 DENSE = {"accuracy": 0.9, "loss": 0.3, "macs": 2_000_000, "params": 1000, "latency_ms": 8.0}
 PRUNED = {"accuracy": 0.8, "loss": 0.5, "macs": 1_000_000, "params": 250, "latency_ms": 5.0}

@@ -17,14 +17,14 @@ from learners.filter.distiller import asked_schedule
 from learners.filter.images import labelled_batches
 from learners.filter.policies import TOLERANCE, asked_policy, check_target_met, told, write_template
 from learners.filter.ranking import RANKED, learn
-from learners.fitting import fit
+from learners.fitting import best_entry, fit
 from learners.listing import plot_groups, structure_of
 from learners.measuring import Row, accuracy, costs
 from learners.pruning import PruningLearner
 from learners.quantized.masking import quantisers
 from learners.start import train_dense
 from learners.teacher import named_teacher
-from learners.train_settings import train_settings
+from learners.train_settings import finetune_settings, train_settings
 from pocketprune import Controller, Policy, compress, find_channel_groups
 from pocketprune.common.modes import evaluation_mode
 from pocketprune.compression.callback import callback
@@ -37,6 +37,7 @@ from pocketprune.reporting.tables import group_listing
 from pocketprune.training.batch_norm import reestimate_batch_norm, shift_batch_norm
 from pocketprune.training.batches import steps_per_epoch
 from pocketprune.training.distributed import is_main
+from pocketprune.training.loop import TrainResult
 from pocketprune.training.metrics import evaluate
 from pocketprune.training.state import TrainSettings
 
@@ -60,6 +61,8 @@ class FilterPruningLearner(PruningLearner):
     phases = (RANKED, MASKED, level.SEARCHED, f"{level.TRIED}*", TUNED)
     tried: Sequence[Trial] = ()
     """The levels that were tried where the largest one was looked for."""
+    tuned: TrainResult | None = None
+    """The training after the removal, if there was one."""
 
     def train(self) -> dict[str, Any]:
         """Mask, train and thin the network that the run starts with. Return the report."""
@@ -116,7 +119,7 @@ class FilterPruningLearner(PruningLearner):
         key = next(key for key, net in nets.items() if net is final)
         stages["pruned"] = stages[key]
         if tuning is not None:
-            fit(run, final, TUNED, tuning, "finetune", teacher=teacher)
+            self.tuned = fit(run, final, TUNED, tuning, "finetune", teacher=teacher, keep_best=True)
             stages["pruned"] = stages[key] | accuracy(run, final)
         self.save(final)
         return self.tell(dense, controller, final, stages)
@@ -139,7 +142,10 @@ class FilterPruningLearner(PruningLearner):
         if run.config.run.plot:
             plot_groups(run, find_channel_groups(dense, run.example), final)
         layers = [_entry(group) for group in statistics.groups]
-        return self.finish(stages, layers=layers, facts=level.told(self.tried))
+        facts = level.told(self.tried)
+        if self.tuned is not None:
+            facts["finetune"] = best_entry(self.tuned)
+        return self.finish(stages, layers=layers, facts=facts)
 
     def layers(self) -> None:
         """Show the channel groups that can be pruned, and write a policy to edit."""
@@ -177,8 +183,9 @@ def _asked(run: RunContext, net: nn.Module) -> tuple[TrainSettings | None, Train
 def _trainings(run: RunContext) -> tuple[TrainSettings | None, TrainSettings | None]:
     """Return the settings of the training before and after the removal; None where there is none."""
     share, later = run.config.train.nb_epochs_rat, run.config.filter_pruning.fp_tune_share
-    parts = (share * (1 - later), share * later)
-    before, after = (train_settings(run.config, part, run.device.type) if part > 0 else None for part in parts)
+    device, masked, tuned = run.device.type, share * (1 - later), share * later
+    before = train_settings(run.config, masked, device) if masked > 0 else None
+    after = finetune_settings(run.config, tuned, device) if tuned > 0 else None
     return before, after
 
 

@@ -150,7 +150,7 @@ def test_too_few_rollouts_for_the_agent() -> None:
 
 
 def test_unknown_search_and_policy() -> None:
-    with pytest.raises(UserError, match="method: 'ppo' given; expected one of dp, ddpg"):
+    with pytest.raises(UserError, match="method: 'ppo' given; expected one of dp, curvature, ddpg"):
         search(three_layers(), Budget(), method="ppo")
     with pytest.raises(UserError, match="reward_policy: 'top5' given; expected one of divergence, accuracy"):
         search(three_layers(), Budget(), method="dp", settings=SearchSettings(reward_policy="top5"))

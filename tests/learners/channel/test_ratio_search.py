@@ -137,7 +137,7 @@ def test_a_killed_search_goes_on_to_the_same_result(
         (("--cp_search=ddpg", "--cp_nb_rlouts=5"), "--cp_nb_rlouts=5: 5 leaves none after the warm-up of 6"),
         (("--nb_smpls_val=20",), "--cp_nb_smpls_search=2000: 20 images given"),
         (("--cp_nb_smpls_search=10",), "--cp_nb_smpls_search=10: 10 images given"),
-        (("--cp_search=dpp",), "--cp_search=dpp: expected one of dp, ddpg"),
+        (("--cp_search=dpp",), "--cp_search=dpp: expected one of dp, curvature, ddpg"),
         (("--cp_budget=flops",), "--cp_budget=flops: expected one of macs, params, latency"),
         (("--cp_preserve_ratio=0",), "--cp_preserve_ratio=0.0: expected a number in (0, 1]"),
     ],

@@ -32,7 +32,8 @@ def tell(run: RunContext, prepared: PreparedNet) -> None:
     """Print what is quantised and what stays in float."""
     bits = prepared.step.layers.values()
     values = len(prepared.step.activations)
-    run.say(f"Quantised: {len(bits)} layers, weights of {min(bits)} to {max(bits)} bits, {values} activations")
+    span = f"{min(bits)}" if min(bits) == max(bits) else f"{min(bits)} to {max(bits)}"
+    run.say(f"Quantised: {len(bits)} layers, weights of {span} bits, {values} activations")
     if prepared.in_float:
         run.say(f"In float: {', '.join(prepared.in_float)}")
 

@@ -5,6 +5,8 @@ The network returns two heads for each level of the pyramid, in a dict; its head
 python -m examples.detection
 """
 
+import copy
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -175,7 +177,7 @@ def main() -> None:
     batches = list(train_set.images.split(BATCH))
     found = pocketprune.search_ratios(dense, batches, given.share, task=task, settings=settings(given))
     pruned = pocketprune.prune_channels(dense, batches, found.ratios).net
-    tuned = pocketprune.prune_channels(dense, batches, found.ratios).net
+    tuned = copy.deepcopy(pruned)
     train(tuned, train_set, max(1, given.epochs // 4), rate=1e-3)
 
     nets = {"dense": dense, "pruned": pruned, "pruned, trained": tuned}

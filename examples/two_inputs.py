@@ -5,6 +5,7 @@ The network takes its inputs by name and returns two heads: the angle, and how m
 python -m examples.two_inputs
 """
 
+import copy
 import math
 
 import torch
@@ -92,7 +93,7 @@ def main() -> None:
     batches = [inputs for inputs, _ in train_set]
     found = pocketprune.search_ratios(dense, batches, given.share, task=task, settings=settings(given))
     pruned = pocketprune.prune_channels(dense, batches, found.ratios).net
-    tuned = pocketprune.prune_channels(dense, batches, found.ratios).net
+    tuned = copy.deepcopy(pruned)
     train(tuned, train_set, max(1, given.epochs // 4), rate=5e-4)
 
     nets = {"dense": dense, "pruned": pruned, "pruned, trained": tuned}

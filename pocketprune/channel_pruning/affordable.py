@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -13,10 +14,8 @@ COPIES = 2
 
 def moments_gb(layer: PrunableLayer) -> float:
     """Return the GiB of a layer's moments: A (d, d) and B (d, n) in float64 for each group of a convolution."""
-    groups, taps = layer.layer.groups, 1
-    for side in layer.kernel:
-        taps *= side
-    d, n = layer.channels // groups * taps, layer.out_channels // groups
+    groups = layer.layer.groups
+    d, n = layer.channels // groups * math.prod(layer.kernel), layer.out_channels // groups
     return COPIES * groups * d * (d + n) * 8 / 2**30
 
 

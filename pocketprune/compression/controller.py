@@ -21,13 +21,13 @@ from pocketprune.compression.planner import Planner
 from pocketprune.compression.policy import Policy
 from pocketprune.compression.questions import PARTS, Loss, Source
 from pocketprune.compression.regularisers import REGULARISERS
+from pocketprune.compression.scheduled import ScheduledController
 from pocketprune.compression.statistics import Statistics
 from pocketprune.graph.tracing import ExampleInputs
 from pocketprune.structure.channel_groups import Structure, analyse
 from pocketprune.structure.verification import check_groups
 from pocketprune.thinning.removal import remove_channels
 from pocketprune.training.batch_norm import reestimate_batch_norm
-from pocketprune.training.checkpoint import compare_configs
 
 
 def compress(
@@ -85,7 +85,7 @@ def _check_lasting(batches: Any) -> None:
         raise UserError("can be read only once; a list or a data loader is accepted", argument="batches")
 
 
-class Controller:
+class Controller(ScheduledController):
     """Carries out a policy on one network; `compress` makes it.
 
     In one's own loop, with any optimizer:
@@ -110,33 +110,9 @@ class Controller:
     """
 
     def __init__(self, net: nn.Module, example: Any, policy: Policy, planner: Planner) -> None:
-        self.net, self.policy = net, policy
-        self._example, self.planner = example, planner
-        self.epoch, self.steps = -1, 0
-        self.levels = [0.0] * len(planner.scopes)
-        self._frozen = [False] * len(planner.scopes)
+        self.policy, self._example, self.planner = policy, example, planner
         self.masks = ChannelMasks(net, list(planner.views.values()), policy.mask)
-
-    def epoch_step(self, epoch: int | None = None, optimizer: Optimizer | None = None) -> None:
-        """Begin an epoch: choose masks anew where a schedule by epochs says so.
-
-        Args:
-            epoch: its number from 0; the next one by default.
-            optimizer: what it remembers of masked places is set to zero.
-        """
-        self.epoch = self.epoch + 1 if epoch is None else epoch
-        due = self._due("epoch", self.epoch)
-        self._update(due + (self._due("step", 0) if self.steps == 0 else []), optimizer)
-
-    def step(self, optimizer: Optimizer | None = None) -> None:
-        """End a training step: put zeros back, and choose masks anew where a schedule by steps says so.
-
-        Args:
-            optimizer: what it remembers of masked places is set to zero where masks change.
-        """
-        self.masks.enforce()
-        self.steps += 1
-        self._update(self._due("step", self.steps), optimizer)
+        super().__init__(net, policy, self.masks, [scope.rule.schedule for scope in planner.scopes])
 
     def loss(self) -> Tensor:
         """Return the penalties of the rules' regularisers, a scalar to be added to the task's loss."""
@@ -175,10 +151,6 @@ class Controller:
         with self._as_hidden():
             chosen = self.planner.choose_alone(levels, self.masks.masked)
         self._put(chosen, optimizer)
-
-    def freeze(self) -> None:
-        """Let masks stay as they are, whatever the schedules say."""
-        self._frozen = [True] * len(self._frozen)
 
     def kept(self) -> dict[str, list[int]]:
         """Return the channels that are not masked, of each group that a rule means."""
@@ -231,11 +203,7 @@ class Controller:
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed training needs beside the network's own state: tensors and plain values."""
         return {
-            "policy": self.policy.to_dict(),
-            "epoch": self.epoch,
-            "steps": self.steps,
-            "levels": list(self.levels),
-            "frozen": list(self._frozen),
+            **self._progress(),
             "coefficients": {name: list(pair) for name, pair in self.planner.coefficients.items()},
             "masks": self.masks.state_dict(),
         }
@@ -248,23 +216,9 @@ class Controller:
         """
         if not isinstance(state, Mapping) or set(state) != set(self.state_dict()):
             raise UserError("not the state of a controller", argument="state")
-        lines = compare_configs(dict(state["policy"]), self.policy.to_dict())
-        if lines:
-            raise UserError(f"of another policy: {'; '.join(lines[:3])}", argument="state")
-        self.epoch, self.steps = state["epoch"], state["steps"]
-        self.levels, self._frozen = list(state["levels"]), list(state["frozen"])
+        self._load_progress(state)
         self.planner.coefficients = {name: (scale, shift) for name, (scale, shift) in state["coefficients"].items()}
         self.masks.load_state_dict(state["masks"])
-
-    def _due(self, unit: str, t: int) -> list[tuple[int, float]]:
-        """Return (number, level) of the rules that choose anew at a time, and freeze those that do so no more."""
-        due = []
-        for number, scope in enumerate(self.planner.scopes):
-            schedule = scope.rule.schedule
-            if schedule.unit == unit and not self._frozen[number] and schedule.changes(t):
-                due.append((number, schedule.level(t)))
-                self._frozen[number] = schedule.is_frozen(t)
-        return due
 
     def _update(self, due: Sequence[tuple[int, float]], optimizer: Optimizer | None) -> None:
         """Choose the masks of some rules, given by number, at their levels."""

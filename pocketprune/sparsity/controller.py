@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pocketprune.common.errors import UserError
+from pocketprune.compression.scheduled import ScheduledController
 from pocketprune.graph.tracing import ExampleInputs
 from pocketprune.numerics.weight_patterns import Pattern, piece_count
 from pocketprune.sparsity.choosing import masked_at, scores_of
@@ -18,7 +19,6 @@ from pocketprune.sparsity.masks import WeightMasks
 from pocketprune.sparsity.policy import SparsityPolicy, WeightRule
 from pocketprune.sparsity.statistics import LayerRow, WeightStatistics
 from pocketprune.structure.channel_groups import Structure, analyse
-from pocketprune.training.checkpoint import compare_configs
 
 
 def sparsify(
@@ -50,7 +50,7 @@ def sparsify(
     return SparsityController(net, policy, structure, batches or ())
 
 
-class SparsityController:
+class SparsityController(ScheduledController):
     """Carries out a policy on one network; `sparsify` makes it.
 
     In one's own loop, with any optimizer:
@@ -79,40 +79,16 @@ class SparsityController:
     def __init__(
         self, net: nn.Module, policy: SparsityPolicy, structure: Structure | None, batches: Iterable[Any]
     ) -> None:
-        self.net, self.policy = net, policy
+        self.policy, self._structure, self._batches = policy, structure, batches
         self.layers = layers_by_rule(net, policy)
-        self._structure, self._batches = structure, batches
-        self.epoch, self.steps = -1, 0
-        self.levels = [0.0] * len(policy.rules)
-        self._frozen = [False] * len(policy.rules)
         self._deviations: dict[str, float] = {}
         self.masks = WeightMasks(net, [name for names in self.layers for name in names], policy.mask)
-
-    def epoch_step(self, epoch: int | None = None, optimizer: Optimizer | None = None) -> None:
-        """Begin an epoch: choose masks anew where a schedule by epochs says so.
-
-        Args:
-            epoch: its number from 0; the next one by default.
-            optimizer: what it remembers of masked places is set to zero.
-        """
-        self.epoch = self.epoch + 1 if epoch is None else epoch
-        due = self._due("epoch", self.epoch)
-        self._update(due + (self._due("step", 0) if self.steps == 0 else []), optimizer)
+        super().__init__(net, policy, self.masks, [rule.schedule for rule in policy.rules])
 
     def before_optimizer(self) -> None:
         """Come between the gradients and the optimizer's step: live masks let hidden weights be trained too."""
         if self.policy.mask == "live":
             self.masks.lift()
-
-    def step(self, optimizer: Optimizer | None = None) -> None:
-        """End a training step: put zeros back, and choose masks anew where a schedule by steps says so.
-
-        Args:
-            optimizer: what it remembers of masked places is set to zero where masks change.
-        """
-        self.masks.settle()
-        self.steps += 1
-        self._update(self._due("step", self.steps), optimizer)
 
     def set_levels(self, levels: Sequence[float], optimizer: Optimizer | None = None) -> None:
         """Choose masks at given levels, one for each rule, whatever the schedules say."""
@@ -128,10 +104,6 @@ class SparsityController:
         self.masks.set(masked)
         self._write(fits)
         self.freeze()
-
-    def freeze(self) -> None:
-        """Choose no masks any more, whatever the schedules say."""
-        self._frozen = [True] * len(self._frozen)
 
     def detach(self) -> None:
         """Take off all masks: the network gets its hidden numbers back, and its parameters lose their hooks."""
@@ -149,11 +121,7 @@ class SparsityController:
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed training needs beside the network's own state: tensors and plain values."""
         return {
-            "policy": self.policy.to_dict(),
-            "epoch": self.epoch,
-            "steps": self.steps,
-            "levels": list(self.levels),
-            "frozen": list(self._frozen),
+            **self._progress(),
             "deviations": dict(self._deviations),
             "masks": self.masks.state_dict(),
         }
@@ -164,23 +132,13 @@ class SparsityController:
         Raises:
             UserError: it is of another policy.
         """
-        lines = compare_configs(dict(state["policy"]), self.policy.to_dict())
-        if lines:
-            raise UserError(f"of another policy: {'; '.join(lines[:3])}", argument="state")
-        self.epoch, self.steps = state["epoch"], state["steps"]
-        self.levels, self._frozen = list(state["levels"]), list(state["frozen"])
+        self._load_progress(state)
         self._deviations = dict(state["deviations"])
         self.masks.load_state_dict(state["masks"])
 
-    def _due(self, unit: str, t: int) -> list[tuple[int, float]]:
-        """Return (number, level) of the rules that choose anew at a time, and freeze those that do so no more."""
-        due = []
-        for number, rule in enumerate(self.policy.rules):
-            schedule = rule.schedule
-            if schedule.unit == unit and not self._frozen[number] and schedule.changes(t):
-                due.append((number, schedule.level(t)))
-                self._frozen[number] = schedule.is_frozen(t)
-        return due
+    def _settle(self) -> None:
+        """Put zeros back, and hide what live masks have trained."""
+        self.masks.settle()
 
     def _update(self, due: Sequence[tuple[int, float]], optimizer: Optimizer | None) -> None:
         """Choose the masks of some rules, given by number, at their levels."""

@@ -40,3 +40,10 @@ def named_teacher(run: RunContext) -> nn.Module | None:
     if classes != dataset.num_classes:
         raise UserError(f"{source}: its outputs tell {classes} classes apart, expected {dataset.num_classes}")
     return teacher
+
+
+def teacher_of(run: RunContext, named: nn.Module | None, dense: nn.Module) -> nn.Module | None:
+    """Return the teacher of a run that prunes: the named one, or else the dense network; None without distillation."""
+    if not run.config.distillation.enbl_dst:
+        return None
+    return dense if named is None else named

@@ -16,7 +16,7 @@ from learners.fitting import best_entry, fit
 from learners.measuring import Row, accuracy, costs
 from learners.pruning import PruningLearner
 from learners.start import train_dense
-from learners.teacher import named_teacher
+from learners.teacher import named_teacher, teacher_of
 from learners.train_settings import finetune_settings
 from pocketprune import PruneResult
 from pocketprune.reporting.budgets import budget_warnings
@@ -39,7 +39,7 @@ class ChannelPruningLearner(PruningLearner):
         named = named_teacher(run)
         self.claim()
         dense = train_dense(run, run.net) if start is None else start
-        teacher = (dense if named is None else named) if run.config.distillation.enbl_dst else None
+        teacher = teacher_of(run, named, dense)
 
         result = None
         if target is None:

@@ -23,7 +23,7 @@ from learners.measuring import Row, accuracy, costs
 from learners.pruning import PruningLearner
 from learners.quantized.masking import quantisers
 from learners.start import train_dense
-from learners.teacher import named_teacher
+from learners.teacher import named_teacher, teacher_of
 from learners.train_settings import finetune_settings, train_settings
 from pocketprune import Controller, Policy, compress, find_channel_groups
 from pocketprune.common.modes import evaluation_mode
@@ -80,7 +80,7 @@ class FilterPruningLearner(PruningLearner):
         if start is None:
             train_dense(run, net)
         dense = copy.deepcopy(net)
-        teacher = (dense if named is None else named) if run.config.distillation.enbl_dst else None
+        teacher = teacher_of(run, named, dense)
         learn(run, controller)
         self.mask(controller, masking, teacher)
         if run.config.filter_pruning.fp_max_accuracy_drop is not None and masking is not None:

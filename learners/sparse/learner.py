@@ -16,7 +16,7 @@ from learners.pruning import PruningLearner
 from learners.sparse.lottery import check_lottery, find_ticket
 from learners.sparse.policies import asked_policy, told
 from learners.start import train_dense
-from learners.teacher import named_teacher
+from learners.teacher import named_teacher, teacher_of
 from learners.train_settings import train_settings
 from pocketprune.numerics.projections import SparseSet
 from pocketprune.reporting.stages import COLUMNS, Column
@@ -62,7 +62,7 @@ class SparseLearner(PruningLearner):
         if start is None:
             train_dense(run, net)
         dense = copy.deepcopy(net)
-        teacher = (dense if named is None else named) if run.config.distillation.enbl_dst else None
+        teacher = teacher_of(run, named, dense)
         if method == "admm":
             before = self.pull(controller, training, teacher)
         else:

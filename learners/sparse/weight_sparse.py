@@ -16,7 +16,7 @@ from learners.sparse.learner import SparseLearner, held_out
 from learners.sparse.policies import budget_told_as
 from learners.sparse.ramp import ramp
 from learners.start import train_dense
-from learners.teacher import named_teacher
+from learners.teacher import named_teacher, teacher_of
 from learners.train_settings import train_settings
 from pocketprune import analyse
 from pocketprune.common.errors import UserError
@@ -51,7 +51,7 @@ class WeightSparseLearner(SparseLearner):
         if start is None:
             train_dense(run, net)
         dense = copy.deepcopy(net)
-        teacher = (dense if named is None else named) if run.config.distillation.enbl_dst else None
+        teacher = teacher_of(run, named, dense)
         levels = _levels(run, net)
         controller = sparsify(net, _policy(run, levels, training))
         if training is None:

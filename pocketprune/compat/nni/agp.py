@@ -20,7 +20,7 @@ from pocketprune.compat.nni.one_shot import (
     SlimPruner,
     TaylorFOWeightFilterPruner,
 )
-from pocketprune.compat.nni.pruner import Masks, Pruner
+from pocketprune.compat.nni.pruner import BuiltOn, Pruner
 from pocketprune.compression.schedules import Schedule
 
 BASES: dict[str, type[Pruner]] = {
@@ -50,7 +50,7 @@ def base_pruner(
     return BASES[name](model, config_list, optimizer, **more)
 
 
-class AGPPruner:
+class AGPPruner(BuiltOn):
     """Prunes bit by bit by the curve of Zhu and Gupta (2017).
 
     Up to NNI 2.2 the config list has initial_sparsity, final_sparsity, start_epoch, end_epoch and frequency, and one's
@@ -107,17 +107,6 @@ class AGPPruner:
         if isinstance(self._base, _TRAINED_TYPES):
             self._base.observe()
         self._base.update_mask(shares)
-
-    @property
-    def masks(self) -> Masks:
-        """The masks as NNI shows them."""
-        return self._base.masks
-
-    def __getattr__(self, name: str) -> Any:
-        """Return what the base pruner has: export, the rows that are left."""
-        if name.startswith("_") and name != "_unwrap_model":
-            raise AttributeError(name)
-        return getattr(self._base, name)
 
 
 _TRAINED = ("taylorfo", "taylor", "apoz", "mean_activation", "slim")

@@ -196,6 +196,23 @@ class Pruner:
         self.get_pruned_weights(dim)
 
 
+class BuiltOn:
+    """A pruner that builds on another one: what it does not have itself, export and masks among it, is that one's."""
+
+    _base: Pruner
+
+    @property
+    def masks(self) -> Masks:
+        """The masks as NNI shows them."""
+        return self._base.masks
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the base pruner has: export, the rows that are left."""
+        if name.startswith("_") and name != "_unwrap_model":
+            raise AttributeError(name)
+        return getattr(self._base, name)
+
+
 def _write(path: str | Path, content: Any) -> None:
     buffer = io.BytesIO()
     torch.save(content, buffer)

@@ -11,14 +11,14 @@ from torch import nn
 from pocketprune.common.errors import UserError
 from pocketprune.compat.nni.agp import BASES
 from pocketprune.compat.nni.environment import Evaluator, MaskedNetwork
-from pocketprune.compat.nni.pruner import Masks, Pruner
+from pocketprune.compat.nni.pruner import BuiltOn, Pruner
 from pocketprune.search import Budget, SearchResult, SearchSettings, search
 
 FILTER_BASES = ("l1", "l2", "fpgm")
 """The base pruners whose counts can be searched: they mask whole filters, by the weights alone."""
 
 
-class SearchingPruner:
+class SearchingPruner(BuiltOn):
     """A pruner that searches shares for all layers together.
 
     Attributes:
@@ -52,17 +52,6 @@ class SearchingPruner:
         parts = [env.cost([c if i == j else 0 for j, c in enumerate(full)]) for i in range(len(full))]
         share = sum(part * keep / count for part, keep, count in zip(parts, left, full, strict=True)) / whole
         return Budget("params", share)
-
-    @property
-    def masks(self) -> Masks:
-        """The masks as NNI shows them."""
-        return self._base.masks
-
-    def __getattr__(self, name: str) -> Any:
-        """Return what the base pruner has: export, the rows that are left."""
-        if name.startswith("_") and name != "_unwrap_model":
-            raise AttributeError(name)
-        return getattr(self._base, name)
 
 
 class NetAdaptPruner(SearchingPruner):

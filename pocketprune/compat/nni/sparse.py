@@ -14,6 +14,7 @@ from pocketprune.common.options import COUNT, check_option
 from pocketprune.compat.nni.agp import base_pruner
 from pocketprune.compat.nni.collecting import Trainer, run_trainer
 from pocketprune.compat.nni.one_shot import LevelPruner
+from pocketprune.compat.nni.pruner import BuiltOn
 from pocketprune.graph.tracing import ExampleInputs
 from pocketprune.numerics.projections import SparseSet
 from pocketprune.sparsity.admm import Admm, AdmmSettings
@@ -25,7 +26,7 @@ SETS = {"level": "weights", "l1": "filters", "l2": "filters"}
 """Base algorithm -> what ADMM pulls to zero."""
 
 
-class ADMMPruner:
+class ADMMPruner(BuiltOn):
     """Trains towards sparse weights, then masks by the base algorithm.
 
     The penalty is NNI's with the squared norm of the method; it is added to the gradients, so that any training works.
@@ -74,12 +75,6 @@ class ADMMPruner:
                     )
             self.admm.end_round(number)
         return self._base.compress()
-
-    def __getattr__(self, name: str) -> Any:
-        """Return what the base pruner has: masks, export, the rows that are left."""
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return getattr(self._base, name)
 
 
 @contextmanager

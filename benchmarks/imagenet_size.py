@@ -78,7 +78,7 @@ def measure(name: str, images: int, points: int, cache_gb: float) -> list[object
         result = pocketprune.prune_channels(net, batches, 0.5, options=options)
     took, above = time.process_time() - start, peak() - before
     floor = 3 * (forward + forward_seconds(net, batches)) / 2 + gram_seconds(net, images, points)
-    macs = f"{result.macs_before / 1e9:.2f} -> {result.macs / 1e9:.2f}"
+    macs = f"{result.dense_macs / 1e9:.2f} -> {result.macs / 1e9:.2f}"
     return [name, macs, images, f"{took:.0f}", f"{floor:.0f}", f"{took / floor:.2f}", f"{above:.2f}"]
 
 

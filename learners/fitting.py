@@ -11,8 +11,8 @@ from pocketprune.training.callbacks import Callback
 from pocketprune.training.distillation import Distillation
 from pocketprune.training.loop import TrainResult, train
 from pocketprune.training.metrics import evaluate
+from pocketprune.training.objectives import Classification, Objective
 from pocketprune.training.state import TrainSettings
-from pocketprune.training.tasks import Classification, Task
 
 
 def fit(
@@ -46,7 +46,7 @@ def fit(
         run.dataset.train,
         settings,
         device=run.device,
-        task=_task(run, settings, teacher),
+        objective=_objective(run, settings, teacher),
         recorder=run.recorder,
         checkpoints=run.checkpoints(phase),
         label=phase,
@@ -83,12 +83,16 @@ def _words(quality: Quality) -> str:
     return f"{quality[0]:.2%} with a loss of {-quality[1]:.4f}"
 
 
-def _task(run: RunContext, settings: TrainSettings, teacher: nn.Module | None) -> Task:
+def _objective(run: RunContext, settings: TrainSettings, teacher: nn.Module | None) -> Objective:
     """Return what the training minimises: the cross-entropy, and the distance to a teacher where there is one."""
-    task = Classification(settings.label_smoothing)
+    objective = Classification(settings.label_smoothing)
     if teacher is None:
-        return task
+        return objective
     flags = run.config.distillation
     return Distillation(
-        task, teacher, weight=flags.loss_w_dst, temperature=flags.tempr_dst, scale_gradient=flags.dst_scale_gradient
+        objective,
+        teacher,
+        weight=flags.loss_w_dst,
+        temperature=flags.tempr_dst,
+        scale_gradient=flags.dst_scale_gradient,
     )

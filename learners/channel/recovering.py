@@ -73,15 +73,15 @@ def _steps(run: RunContext, net: nn.Module, dense: nn.Module) -> dict[str, Calla
 
 def _imitate(run: RunContext, net: nn.Module, dense: nn.Module) -> None:
     """Train the whole network towards the dense one's outputs, or go on with that. End with its best state."""
-    settings, task = recovery_settings(run.config, run.device.type), Imitation(net, dense, run.example)
+    settings, objective = recovery_settings(run.config, run.device.type), Imitation(net, dense, run.example)
     run.say(f"Recovery: {settings.epochs:g} epochs of {len(run.dataset.train)} images, without their labels")
     found = train(
         net,
         run.dataset.train,
         settings,
         device=run.device,
-        task=task,
-        callbacks=[task],
+        objective=objective,
+        callbacks=[objective],
         judge=agreement_with(dense, held_out_batches(run)),
         recorder=run.recorder,
         checkpoints=run.checkpoints("recover_whole"),

@@ -112,7 +112,7 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--all", action="store_true", help="every model, not only the smallest of each family")
     parser.add_argument("--without", nargs="*", default=[], choices=("prune", "export"), help="steps left out")
     parser.add_argument("--size", type=int, default=0, help="side of the images; 0: what the model is made for")
-    parser.add_argument("--seconds", type=int, default=180, help="for one model at most (180)")
+    parser.add_argument("--seconds", type=int, default=180, help="processor seconds for one model at most (180)")
     parser.add_argument("--most", type=int, default=0, help="models at most in this call; 0: all")
     parser.add_argument(
         "--results", type=Path, help="file that a line is added to for each model; those in it are done"
@@ -141,7 +141,7 @@ def swept(outcome: Outcome, models: Library, size: int, seconds: int, without: S
     """Return what every step gave for one model. A step that fails ends it."""
     known: dict[str, Any] = {}
     torch.manual_seed(0)
-    began = time.perf_counter()
+    began = time.process_time()
     with tempfile.TemporaryDirectory() as folder, _at_most(seconds):
         for name, step in _steps(lambda: models.build(outcome.name), size, Path(folder), outcome, known).items():
             if name in without:
@@ -154,7 +154,7 @@ def swept(outcome: Outcome, models: Library, size: int, seconds: int, without: S
             except BaseException as error:  # a library's own code may raise anything
                 outcome.steps[name] = str(error) if isinstance(error, UserError) else one_line(error)
                 break
-    outcome.seconds = time.perf_counter() - began
+    outcome.seconds = time.process_time() - began
     return outcome
 
 
@@ -183,7 +183,7 @@ def _steps(
 
     def prune() -> None:
         batches = list(known["images"].split(2))
-        options = pocketprune.PruningOptions(points_per_layer=4, layers="all")
+        options = pocketprune.PruningOptions(points_per_layer=4, layers="all", selection="magnitude")
         result = pocketprune.prune_channels(known["structure"], batches, RATIO, options=options)
         known["pruned"], outcome.macs = result.net.eval(), result.macs / result.dense_macs
 
@@ -224,21 +224,21 @@ def _compare(one: nn.Module, other: nn.Module, images: Tensor) -> None:
 
 @contextmanager
 def _at_most(seconds: int) -> Iterator[None]:
-    """Raise an error inside after so many seconds, where the system can."""
+    """Raise an error inside after so many processor seconds, where the system can."""
 
     def stop(_number: int, _frame: FrameType | None) -> None:
-        raise _TooLongError(f"more than {seconds} s")
+        raise _TooLongError(f"more than {seconds} processor seconds")
 
-    if not hasattr(signal, "SIGALRM"):
+    if not hasattr(signal, "SIGPROF"):
         yield
         return
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 if __name__ == "__main__":

@@ -175,9 +175,10 @@ class RatioSearch:
             agreed: Score = gather_objects(env.judge(pruned))[0]
             return agreed  # one opinion, should the processes' arithmetic differ
 
-        counts, scored = decide(problem, found, score, self.settings)
+        ranked, scored = decide(problem, found, score, self.settings)
+        counts = ranked[0]
         if measured:
-            counts = on_time(counts, scored, measured, problem.budget.share)
+            counts = on_time(ranked, measured, problem.budget.share)
             shares = ", ".join(f"{share:.1%}" for share in measured.values())
             self.context.say(f"Finalists, timed: {shares} of the dense network's latency")
         self._keep_finalists(problem, found.method, counts, scored)

@@ -75,16 +75,30 @@ class LayerLatency:
         outputs: its output width there.
         measure: gives the layer's milliseconds at an input and an output width; it is called on a grid of at most
             GRID x GRID widths.
+        sampled: whether a smaller input is gathered from the whole one, which takes time that the whole input does not
+            cost. The width below the whole one is then measured too, and none is priced above the whole one.
     """
 
     def __init__(
-        self, table: LatencyTable, name: str, inputs: int, outputs: int, measure: Callable[[int, int], float]
+        self,
+        table: LatencyTable,
+        name: str,
+        inputs: int,
+        outputs: int,
+        measure: Callable[[int, int], float],
+        *,
+        sampled: bool = False,
     ) -> None:
         self.rows, self.columns = grid(inputs), grid(outputs)
+        if sampled and inputs > 1:
+            self.rows = sorted({*self.rows, inputs - 1})
         measured = [
             [table.milliseconds(f"{name} {a}->{b}", partial(measure, a, b)) for b in self.columns] for a in self.rows
         ]
-        rising = np.maximum.accumulate(np.asarray(measured, dtype=float), axis=0)
+        times = np.asarray(measured, dtype=float)
+        if sampled:
+            times = np.minimum(times, times[-1])
+        rising = np.maximum.accumulate(times, axis=0)
         self.table = np.maximum.accumulate(rising, axis=1)
 
     def __call__(self, inputs: int, outputs: int) -> float:

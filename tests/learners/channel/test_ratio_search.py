@@ -169,7 +169,7 @@ def test_a_finalist_that_is_measured_to_be_too_slow_is_not_chosen(
         return net
 
     def decided(_problem: object, _found: object, score: Callable[[tuple[int, ...]], Score], *_) -> tuple:
-        return (4,), [(counts, score(counts)) for counts in shares]
+        return [(4,), (2,)], [(counts, score(counts)) for counts in shares]
 
     monkeypatch.setattr(ratio_search, "finalists", lambda *_: list(shares))
     monkeypatch.setattr(ratio_search, "decide", decided)

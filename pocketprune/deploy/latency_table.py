@@ -68,6 +68,9 @@ def _read(path: Path) -> dict[str, dict[str, float]]:
 class LayerLatency:
     """Give a layer's milliseconds at any input and output width: monotone in both, bilinear between measurements.
 
+    Attributes:
+        rows, columns: the input and output widths that were measured.
+
     Args:
         table: where measured times are looked up and stored.
         name: how the layer's names in the table begin.
@@ -95,15 +98,21 @@ class LayerLatency:
         measured = [
             [table.milliseconds(f"{name} {a}->{b}", partial(measure, a, b)) for b in self.columns] for a in self.rows
         ]
-        times = np.asarray(measured, dtype=float)
-        if sampled:
-            times = np.minimum(times, times[-1])
+        self.measured = np.asarray(measured, dtype=float)
+        times = np.minimum(self.measured, self.measured[-1]) if sampled else self.measured
         rising = np.maximum.accumulate(times, axis=0)
         self.table = np.maximum.accumulate(rising, axis=1)
 
     def __call__(self, inputs: int, outputs: int) -> float:
         """Return the milliseconds at an input and an output width."""
-        across = [float(np.interp(outputs, self.columns, row)) for row in self.table]
+        return self._between(self.table, inputs, outputs)
+
+    def saves(self, inputs: int, outputs: int) -> bool:
+        """Return whether so narrow an input is quicker than the whole one, as measured: a sampler may cost more."""
+        return self._between(self.measured, inputs, outputs) < self._between(self.measured, self.rows[-1], outputs)
+
+    def _between(self, table: np.ndarray, inputs: int, outputs: int) -> float:
+        across = [float(np.interp(outputs, self.columns, row)) for row in table]
         return float(np.interp(inputs, self.rows, across))
 
 

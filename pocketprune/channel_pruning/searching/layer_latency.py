@@ -81,13 +81,9 @@ class LatencyCost:
         return self._rest + self._scale * sum(time_of(*widths(at)) for time_of, widths in self._layers.values())
 
     def saves(self, node: fx.Node, kept: int) -> bool:
-        """Return whether a sampled layer is quicker at `kept` inputs than at all of them, at half of its outputs.
-
-        A sampler may cost more time than the smaller layer saves.
-        """
+        """Return whether a sampled layer is quicker at `kept` inputs than at all of them, at half of its outputs."""
         time_of, _ = self._layers[node]
-        outputs = time_of.columns[-1] // 2
-        return time_of(kept, outputs) < time_of(time_of.rows[-1], outputs)
+        return time_of.saves(kept, time_of.columns[-1] // 2)
 
     def _timed(self, layer: Contraction, model: CostModel) -> tuple[LayerLatency, Widths]:
         inputs, outputs = model.widths(layer.node)

@@ -36,7 +36,9 @@ def fit(
         keep_best: end with the best state on the validation split, the start included, and not with the last one.
     """
 
-    def quality(net: nn.Module) -> Quality:
+    def judged(net: nn.Module) -> Quality:
+        if run.task is not None and run.task.metric is not None:
+            return (run.task.measure(net),)
         found = evaluate(net, run.dataset.val, run.config.data.batch_size_eval, device=run.device, progress=False)
         return found.accuracy, -found.loss
 
@@ -51,7 +53,7 @@ def fit(
         checkpoints=run.checkpoints(phase),
         label=phase,
         callbacks=callbacks,
-        judge=quality if keep_best and len(run.dataset.val) else None,
+        judge=judged if keep_best and len(run.dataset.val) else None,
     )
     run.add_seconds(clock, result.seconds)
     if result.best is not None:
@@ -70,6 +72,8 @@ def best_entry(result: TrainResult) -> dict[str, Any]:
     best = result.best
     if best is None:
         return {}
+    if len(best.quality) == 1:  # a task's metric
+        return {"best_epoch": best.epoch, "metric": best.quality[0], "start_metric": best.start[0]}
     return {
         "best_epoch": best.epoch,
         "val_accuracy": best.quality[0],
@@ -80,6 +84,8 @@ def best_entry(result: TrainResult) -> dict[str, Any]:
 
 
 def _words(quality: Quality) -> str:
+    if len(quality) == 1:
+        return f"{quality[0]:.4g}"
     return f"{quality[0]:.2%} with a loss of {-quality[1]:.4f}"
 
 

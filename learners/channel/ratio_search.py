@@ -104,6 +104,7 @@ class RatioSearch:
                 self.workdir / "latency.json" if is_main() else None,
                 batch=run.latency_batch,
                 device=calibration[0].device,
+                together=True,
             )
         return PruningEnvironment(
             net,

@@ -28,6 +28,7 @@ from pocketprune.structure.batches import at_batch
 from pocketprune.structure.channel_groups import Structure
 from pocketprune.structure.cost_model import CostModel
 from pocketprune.structure.propagation import Contraction
+from pocketprune.training.distributed import gather_objects, is_main
 
 REPEATS = 9
 CONVOLUTIONS = {"conv1d": F.conv1d, "conv2d": F.conv2d, "conv3d": F.conv3d}
@@ -43,10 +44,13 @@ class LatencyCost:
         path: JSON file of measured times, which is reused and completed; None keeps them in memory.
         batch: number of images.
         device: where to measure.
+        together: whether all processes prepare the same network: the first one then measures for all of them.
     """
 
-    def __init__(self, path: Path | None, *, batch: int, device: torch.device | str = "cpu") -> None:
-        self.batch, self.device = batch, torch.device(device)
+    def __init__(
+        self, path: Path | None, *, batch: int, device: torch.device | str = "cpu", together: bool = False
+    ) -> None:
+        self.batch, self.device, self._together = batch, torch.device(device), together
         self.table = LatencyTable(path, device=str(device))
         self._layers: dict[fx.Node, tuple[LayerLatency, Widths]] = {}
         self._scale, self._rest = 1.0, 0.0
@@ -62,6 +66,17 @@ class LatencyCost:
             half: unit counts of a network of about half the width.
             halved: returns the network thinned to them.
         """
+        if not self._together or is_main():
+            self._look_up(structure, model, half, halved)
+        if self._together:
+            times = gather_objects(self.table.known)[0]
+            if not is_main():
+                self.table.known.update(times)
+                self._look_up(structure, model, half, halved)
+
+    def _look_up(
+        self, structure: Structure, model: CostModel, half: Sequence[int], halved: Callable[[], nn.Module]
+    ) -> None:
         for layer in structure.contractions:
             plain = layer.carrier or layer.groups == 1
             if operator_name(layer.node) in (*CONVOLUTIONS, "linear") and plain:

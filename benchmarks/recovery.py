@@ -82,7 +82,11 @@ class Bench:
         """The network imitates the dense one, without labels. Its best state on held-out images stays."""
         task = Imitation(net, self.dense, self.batches[0][:2])
         settings = replace(
-            self.settings, epochs=self.flags.recover_epochs, optimizer="adam", lrn_rate=0.001, clip_norm=1.0
+            self.settings,
+            epochs=self.flags.recover_epochs,
+            optimizer="adam",
+            lrn_rate=self.flags.recover_lrn_rate,
+            clip_norm=1.0,
         )
         held_out = [x for x, _ in subset(self.data.val, 1000, self.flags.seed).batches(500)]
         judge = agreement_with(self.dense, held_out)
@@ -177,6 +181,7 @@ def flags_of() -> object:
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--epochs", type=float, default=4)
     parser.add_argument("--recover_epochs", type=float, default=1, help="of the imitation")
+    parser.add_argument("--recover_lrn_rate", type=float, default=0.001, help="of the imitation, by Adam")
     parser.add_argument("--optimizer", default="adam", choices=("adam", "sgd"))
     parser.add_argument("--lrn_rate", type=float, default=0.002)
     parser.add_argument("--warmup", type=float, default=0.1, help="share of the steps in which the rate rises")

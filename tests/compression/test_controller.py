@@ -237,11 +237,11 @@ def distance(net: nn.Module, expected: list[Tensor], images: Tensor) -> float:
     return float((outputs(net, images)[0] - expected[0]).norm() / expected[0].norm())
 
 
-@pytest.mark.parametrize("mask", ["soft", "hard"])
+@pytest.mark.parametrize("mask", ["soft", pytest.param("hard", marks=pytest.mark.slow)])
 def test_a_refit_makes_up_for_what_is_removed(mask: str) -> None:
     torch.manual_seed(0)
     net = resnet20(3, 8)
-    batches = list(TinySplit(256).batches(64))
+    batches = list(TinySplit(128).batches(64))
     images = torch.cat([images for images, _ in batches])
     net.train()(images)
     expected = outputs(net, images)

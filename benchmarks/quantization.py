@@ -36,9 +36,9 @@ from pocketprune.quantization.quantizing import calibrated
 from pocketprune.quantization.training import QuantizationAware
 from pocketprune.training.distillation import Distillation
 from pocketprune.training.loop import train
+from pocketprune.training.objectives import Classification
 from pocketprune.training.schedules import Cosine
 from pocketprune.training.state import TrainSettings
-from pocketprune.training.objectives import Classification
 
 RUNTIMES = ("PyTorch", "ONNX Runtime", "OpenVINO")
 INT8, QAT = "int8", "int8, QAT"

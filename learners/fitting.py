@@ -1,11 +1,13 @@
 """Training a network of the run, resumable, its seconds on a clock."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
 from learners.context import RunContext
+from pocketprune.compression.scheduled import ScheduledController
 from pocketprune.training.best import Best, Quality
 from pocketprune.training.callbacks import Callback
 from pocketprune.training.distillation import Distillation
@@ -25,6 +27,7 @@ def fit(
     teacher: nn.Module | None = None,
     callbacks: Sequence[Callback] = (),
     keep_best: bool = False,
+    masks: ScheduledController | None = None,
 ) -> TrainResult:
     """Train `net` in place, or go on with its training.
 
@@ -34,11 +37,12 @@ def fit(
         teacher: the network whose softened outputs are learned too.
         callbacks: what else takes part in the training.
         keep_best: end with the best state on the validation split, the start included, and not with the last one.
+        masks: what masks weights meanwhile; only states with its last masks are compared, if there are such.
     """
 
     def quality(net: nn.Module) -> Quality:
         found = evaluate(net, run.dataset.val, run.config.data.batch_size_eval, device=run.device, progress=False)
-        return found.accuracy, -found.loss
+        return masked_quality(found.accuracy, found.loss, masks)
 
     run.say(f"Training ({phase}): {settings.epochs:g} epochs of {len(run.dataset.train)} images")
     result = train(
@@ -59,6 +63,12 @@ def fit(
     return result
 
 
+def masked_quality(accuracy: float, loss: float, masks: ScheduledController | None) -> Quality:
+    """Return a network's quality; while masks still change, any later state is the better one."""
+    measured = (accuracy, -loss)
+    return measured if masks is None else (math.inf if masks.is_frozen else float(masks.steps), *measured)
+
+
 def kept_state(best: Best) -> str:
     """Return which state a training ended with, in words."""
     when = f"after epoch {best.epoch}" if best.step else "before the training: none after an epoch was better"
@@ -72,15 +82,15 @@ def best_entry(result: TrainResult) -> dict[str, Any]:
         return {}
     return {
         "best_epoch": best.epoch,
-        "val_accuracy": best.quality[0],
-        "val_loss": -best.quality[1],
-        "start_val_accuracy": best.start[0],
-        "start_val_loss": -best.start[1],
+        "val_accuracy": best.quality[-2],
+        "val_loss": -best.quality[-1],
+        "start_val_accuracy": best.start[-2],
+        "start_val_loss": -best.start[-1],
     }
 
 
 def _words(quality: Quality) -> str:
-    return f"{quality[0]:.2%} with a loss of {-quality[1]:.4f}"
+    return f"{quality[-2]:.2%} with a loss of {-quality[-1]:.4f}"
 
 
 def _task(run: RunContext, settings: TrainSettings, teacher: nn.Module | None) -> Task:

@@ -28,6 +28,7 @@ def fit(
     callbacks: Sequence[Callback] = (),
     keep_best: bool = False,
     masks: ScheduledController | None = None,
+    task: Task | None = None,
 ) -> TrainResult:
     """Train `net` in place, or go on with its training.
 
@@ -38,6 +39,7 @@ def fit(
         callbacks: what else takes part in the training.
         keep_best: end with the best state on the validation split, the start included, and not with the last one.
         masks: what masks weights meanwhile; only states with its last masks are compared, if there are such.
+        task: what to minimise; by default the cross-entropy, and the distance to the teacher.
     """
 
     def quality(net: nn.Module) -> Quality:
@@ -50,7 +52,7 @@ def fit(
         run.dataset.train,
         settings,
         device=run.device,
-        task=_task(run, settings, teacher),
+        task=task or _task(run, settings, teacher),
         recorder=run.recorder,
         checkpoints=run.checkpoints(phase),
         label=phase,

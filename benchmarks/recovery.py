@@ -2,8 +2,9 @@
 
     python benchmarks/recovery.py --data_dir data --init_checkpoint resnet20.pt --results recovery.jsonl
 
-Every row starts from the same pruned ResNet-20; rows that train take the same number of epochs (group tuning spends a
-quarter of them between its groups). Rows are printed, and appended to --results, as they come; --rows selects some.
+Every row starts from the same pruned CIFAR ResNet; rows that train with labels take the same number of epochs (group
+tuning spends a quarter of them between its groups), "imitate" takes --recover_epochs of its own. Rows are printed, and
+appended to --results, as they come; --rows selects some.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from common import arguments, calibration, cifar10, cifar_resnet, machine, table
+from common import arguments, calibration, cifar10, cifar_resnet, machine, subset, table
 from torch import nn
 
 import pocketprune
+from pocketprune.channel_pruning.imitation import Imitation, agreement_with
 from pocketprune.channel_pruning.recovery import reconstruct_blocks
 from pocketprune.training import Classification, Cosine, Distillation, TrainSettings, evaluate, train
 from pocketprune.training.batch_norm import reestimate_batch_norm
@@ -31,7 +33,7 @@ class Bench:
     def __init__(self, flags: object, macs: float) -> None:
         self.flags, self.macs = flags, macs
         self.data = cifar10(flags.data_dir, flags.device, flags.seed)
-        self.dense = cifar_resnet(20, flags.init_checkpoint, flags.device)
+        self.dense = cifar_resnet(flags.resnet_size, flags.init_checkpoint, flags.device)
         self.batches = calibration(self.data, flags.images, seed=flags.seed)
         self.settings = TrainSettings(
             epochs=flags.epochs,
@@ -44,7 +46,7 @@ class Bench:
             channels_last=flags.device == "cpu" or flags.amp == "bf16",
         )
 
-    def prune(self, **options: object) -> nn.Module:
+    def prune(self, hooks: pocketprune.Hooks | None = None, **options: object) -> nn.Module:
         return pocketprune.prune_channels(
             self.dense,
             self.batches,
@@ -56,6 +58,7 @@ class Bench:
                 seed=self.flags.seed,
                 **options,
             ),
+            hooks=hooks,
         ).net
 
     @cached_property
@@ -74,6 +77,24 @@ class Bench:
     def blocks_bn(self, net: nn.Module) -> None:
         self.blocks(net)
         self.bn(net)
+
+    def imitate(self, net: nn.Module) -> None:
+        """The network imitates the dense one, without labels. Its best state on held-out images stays."""
+        task = Imitation(net, self.dense, self.batches[0][:2])
+        settings = replace(
+            self.settings,
+            epochs=self.flags.recover_epochs,
+            optimizer="adam",
+            lrn_rate=self.flags.recover_lrn_rate,
+            clip_norm=1.0,
+        )
+        held_out = [x for x, _ in subset(self.data.val, 1000, self.flags.seed).batches(500)]
+        judge = agreement_with(self.dense, held_out)
+        train(net, self.data.train, settings, task=task, callbacks=[task], judge=judge, progress=False)
+
+    def blocks_imitate(self, net: nn.Module) -> None:
+        self.blocks(net)
+        self.imitate(net)
 
     def finetune(self, net: nn.Module) -> None:
         train(net, self.data.train, self.settings, progress=False)
@@ -101,7 +122,7 @@ class Bench:
         short = replace(self.settings, epochs=self.flags.epochs / (4 * tunes), lrn_rate=self.flags.lrn_rate / 5)
         rest = replace(self.settings, epochs=self.flags.epochs * 3 / 4)
         fit = task or (lambda net, settings: train(net, self.data.train, settings, progress=False))
-        tuned = self.prune(group_size=self.flags.group_size, tune=lambda net, _: fit(net, short))
+        tuned = self.prune(pocketprune.Hooks(tune=lambda net, _: fit(net, short)), group_size=self.flags.group_size)
         fit(tuned, rest)
         return tuned
 
@@ -114,6 +135,8 @@ ROWS = {
     "bn": ("+ batch norms re-estimated", Bench.bn),
     "blocks": ("+ blocks reconstructed", Bench.blocks),
     "blocks_bn": ("+ blocks reconstructed, batch norms re-estimated", Bench.blocks_bn),
+    "imitate": ("+ imitation of the dense network", Bench.imitate),
+    "blocks_imitate": ("+ blocks, then imitation of the dense network", Bench.blocks_imitate),
     "finetune": ("+ {epochs:g} epochs of fine-tuning", Bench.finetune),
     "distil": ("+ {epochs:g} epochs with distillation, scaled by T²", Bench.distil),
     "distil_unscaled": ("+ {epochs:g} epochs with distillation, not scaled", Bench.distil_unscaled),
@@ -121,16 +144,16 @@ ROWS = {
     "groups": ("group tuning, {epochs:g} epochs in all", Bench.groups),
     "groups_distil": ("group tuning with distillation, {epochs:g} epochs in all", Bench.groups_distil),
 }
-HEAD = ["MACs", "recovery", "test accuracy", "loss", "seconds"]
+HEAD = ["MACs", "recovery", "test accuracy", "loss", "processor seconds"]
 
 
 def measure(bench: Bench, name: str) -> dict[str, object]:
     """One row; the seconds are those of the recovery, for groups with their pruning."""
     title, work = ROWS[name]
     net = copy.deepcopy(bench.pruned)
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     net = work(bench, net) or net
-    seconds = time.perf_counter() - began
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     found = evaluate(net, bench.data.test, 500, progress=False)
     share = pocketprune.count_macs(net, bench.batches[0][:2]) / pocketprune.count_macs(
         bench.dense, bench.batches[0][:2]
@@ -142,19 +165,23 @@ def measure(bench: Bench, name: str) -> dict[str, object]:
         "accuracy": found.accuracy,
         "loss": found.loss,
         "seconds": seconds,
+        "cpu": cpu,
         "flags": vars(bench.flags),
     }
 
 
 def shown(row: dict) -> list[str]:
-    return [f"{row['macs']:.1%}", row["title"], f"{row['accuracy']:.2%}", f"{row['loss']:.3f}", f"{row['seconds']:.0f}"]
+    return [f"{row['macs']:.1%}", row["title"], f"{row['accuracy']:.2%}", f"{row['loss']:.3f}", f"{row['cpu']:.0f}"]
 
 
 def flags_of() -> object:
     parser = arguments(__doc__)
+    parser.add_argument("--resnet_size", type=int, default=20)
     parser.add_argument("--macs", type=float, nargs="+", default=[0.5, 0.3], help="shares of the MACs")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--epochs", type=float, default=4)
+    parser.add_argument("--recover_epochs", type=float, default=1, help="of the imitation")
+    parser.add_argument("--recover_lrn_rate", type=float, default=0.001, help="of the imitation, by Adam")
     parser.add_argument("--optimizer", default="adam", choices=("adam", "sgd"))
     parser.add_argument("--lrn_rate", type=float, default=0.002)
     parser.add_argument("--warmup", type=float, default=0.1, help="share of the steps in which the rate rises")
@@ -185,7 +212,7 @@ def main() -> None:
                     file.write(json.dumps(rows[-1], default=str) + "\n")
     dense = evaluate(bench.dense, bench.data.test, 500, progress=False)
     print(table(HEAD, [["100 %", "dense", f"{dense.accuracy:.2%}", f"{dense.loss:.3f}", ""], *map(shown, rows)]))
-    print(f"\nResNet-20, CIFAR-10, seed {flags.seed}; {machine(flags.device)}")
+    print(f"\nResNet-{flags.resnet_size}, CIFAR-10, seed {flags.seed}; {machine(flags.device)}")
 
 
 if __name__ == "__main__":

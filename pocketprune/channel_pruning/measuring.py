@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pocketprune.channel_pruning.calibration import Calibration
+from pocketprune.channel_pruning.familiarity import strange_images
 from pocketprune.channel_pruning.plan import Plan
 from pocketprune.channel_pruning.results import PruneResult
 from pocketprune.channel_pruning.state import PruningState
@@ -48,7 +49,8 @@ def measured(result: PruneResult, plan: Plan, calibration: Calibration, state: P
     dense, together = plan.structure.traced.net, calibration.world > 1
     error = output_error(result.net, dense, calibration.held_out(), together=together)
     largest = max((layer.error_after for layer in result.layers), default=0.0)
-    warnings = [*_too_few_rows(state.scarce), *_too_large(error, state.promised, largest)]
+    strange = strange_images(plan.structure.traced, calibration)
+    warnings = [*strange, *_too_few_rows(state.scarce), *_too_large(error, state.promised, largest)]
     return replace(result, output_error=error, warnings=tuple(warnings))
 
 

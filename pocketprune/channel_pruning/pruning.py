@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,9 +30,9 @@ from pocketprune.common.devices import device_of
 from pocketprune.common.errors import UserError
 from pocketprune.common.modes import evaluation_mode
 from pocketprune.common.wrappers import unwrapped
-from pocketprune.graph import execution
-from pocketprune.graph.admission import describe_input, first_line, refuse_others
-from pocketprune.graph.tracing import ExampleInputs, TracedNet
+from pocketprune.graph.accepting import check_accepted
+from pocketprune.graph.admission import refuse_others
+from pocketprune.graph.tracing import ExampleInputs
 from pocketprune.structure.channel_groups import Structure
 
 
@@ -71,7 +70,7 @@ def prune_channels(
     moved = _on_device(batches, dense)
     hooks.tell("tracing", 0, 1)
     structure = analysed(net, moved[0], options)
-    _check_alike(moved, structure.traced)
+    check_accepted(structure.traced, moved)
     calibration = Calibration.of(moved, together=options.together)
     traced = time.perf_counter()
     with torch.no_grad(), evaluation_mode(dense):
@@ -100,29 +99,6 @@ def _on_device(batches: Iterable[ExampleInputs], net: nn.Module) -> list[Example
     if not moved or not all(t.numel() for t in pytree.tree_leaves(moved[0]) if isinstance(t, Tensor)):
         raise UserError("empty; at least one batch of inputs is needed", argument="batches")
     return moved
-
-
-def _check_alike(batches: list[ExampleInputs], traced: TracedNet) -> None:
-    """Run one batch of every shape.
-
-    Raises:
-        UserError: the network does not take it.
-    """
-    known: set[Any] = set()
-    for number, batch in enumerate(batches):
-        leaves, spec = pytree.tree_flatten(batch)
-        looks = tuple((t.shape[1:], t.dtype) if isinstance(t, Tensor) else type(t) for t in leaves)
-        if (str(spec), looks) not in known:
-            known.add((str(spec), looks))
-            try:
-                execution.run(traced, batch)
-            except UserError:
-                raise
-            except Exception as error:  # operators raise whatever they like
-                shapes = ", ".join(map(describe_input, leaves))
-                raise UserError(
-                    f"({shapes}): the network does not take it: {first_line(error)}", argument=f"batches[{number}]"
-                ) from error
 
 
 def _restore_modes(net: nn.Module, pruned: nn.Module) -> None:

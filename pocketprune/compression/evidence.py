@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from pocketprune.common.errors import UserError
+from pocketprune.common.modes import evaluation_mode
 from pocketprune.compression.closed_form import groups_with_readers
 from pocketprune.compression.measuring import MEASURES, activation_views
 from pocketprune.compression.questions import Question, Source
 from pocketprune.compression.views import View
+from pocketprune.graph.accepting import check_accepted
 from pocketprune.numerics.criteria import unit_norm
 from pocketprune.numerics.evidence import ConsumerSlice, Evidence
 
@@ -68,6 +70,8 @@ def _check_batches(criterion: str, part: str, source: Source) -> None:
         raise UserError(f"empty; '{criterion}' needs at least one", argument="batches")
     if part == "gradients" and first[1] is None:
         raise UserError(f"without labels; '{criterion}' needs pairs of inputs and labels", argument="batches")
+    with evaluation_mode(source.structure.traced.net):
+        check_accepted(source.structure.traced, [first[0]])
 
 
 def gather(questions: Sequence[Question], source: Source) -> list[Evidence]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from pocketprune.common.errors import UserError
 from pocketprune.compression.costs import Cost
 from pocketprune.compression.policy import Rule
 from pocketprune.compression.ranking import (
@@ -77,6 +78,12 @@ def check_reachable(scope: Scope, level: float, limits: Limits) -> None:
         UserError: they cannot; the message states what can be reached.
     """
     order = uniform_order([group.size for group in scope.groups], limits.multiple, _floor(scope.rule, limits))
+    if level > 0 and limits.multiple > 1 and not len(order.groups):
+        widest = max(group.size for group in scope.groups)
+        raise UserError(
+            f"{limits.multiple} given, and no group of the rule can lose channels; the widest has {widest}",
+            argument="multiple",
+        )
     _entries(scope, order, level, limits)
 
 

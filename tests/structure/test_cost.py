@@ -79,7 +79,7 @@ NETWORKS = {
 STRUCTURES = {}
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(sorted(NETWORKS)), st.sampled_from(["keep", "sample"]), st.randoms(use_true_random=False))
 def test_cost_model_equals_the_thinned_network(name: str, shared_input: str, random: object) -> None:
     """Bilinear MACs and parameters are exact for any kept counts."""

@@ -39,7 +39,7 @@ def _check(data: st.DataObject, most: int) -> None:
     COMPOSED.update({operator.partition("(")[0] for operator in net.story})
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
 @given(st.data())
 def test_random_networks(data: st.DataObject) -> None:
     _check(data, most=8)

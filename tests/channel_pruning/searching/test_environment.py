@@ -17,8 +17,8 @@ import pocketprune
 from pocketprune import PruningOptions
 from pocketprune.channel_pruning.consumers import Consumer
 from pocketprune.channel_pruning.cut import Cut
+from pocketprune.channel_pruning.outcome import result_of
 from pocketprune.channel_pruning.plan import Plan
-from pocketprune.channel_pruning.runner import result_of
 from pocketprune.channel_pruning.searching.environment import PruningEnvironment
 from pocketprune.channel_pruning.searching.layer_latency import LatencyCost
 from pocketprune.channel_pruning.state import PruningState

@@ -105,7 +105,7 @@ class KilledError(BaseException):
     pass
 
 
-@pytest.mark.parametrize("method", ["dp", "ddpg"])
+@pytest.mark.parametrize("method", ["dp", pytest.param("ddpg", marks=pytest.mark.slow)])
 def test_a_killed_search_goes_on_to_the_same_result(
     method: str, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -52,7 +52,7 @@ class DiscriminatingLearner(PruningLearner):
             train_dense(run, net)
         dense = copy.deepcopy(net)
 
-        staged = Staged(net, [stage[-1].name for stage in stages], run.example)
+        staged = Staged(net, [stage[-1].name for stage in stages], run.example, run.config.run.seed)
         controller = _controller(staged)
         for number in range(_resumed(run, staged, controller), len(stages)):
             self.tune_stage(staged, controller, number)

@@ -21,9 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pocketprune.common.devices import device_of
 from pocketprune.common.errors import UserError
 from pocketprune.common.modes import evaluation_mode
-from pocketprune.graph.tracing import ExampleInputs
 from pocketprune.structure.channel_groups import Structure
 from pocketprune.structure.group import ChannelGroup
 from pocketprune.structure.layers import layers_of, read_groups
@@ -87,15 +87,19 @@ class Staged(nn.Module):
         net: the network, trained in place.
         places: the layers, one for each stage.
         example: inputs.
+        seed: of the classifiers' first weights.
     """
 
-    def __init__(self, net: nn.Module, places: Sequence[str], example: ExampleInputs) -> None:
+    def __init__(self, net: nn.Module, places: Sequence[str], example: Tensor, seed: int = 0) -> None:
         super().__init__()
         self.net, self._places, self._features = net, list(places), dict[str, Tensor]()
         self._hooks = [net.get_submodule(place).register_forward_hook(self._keep(place)) for place in places]
         with torch.no_grad(), evaluation_mode(net):
             classes = self(example).shape[1]
-        self.heads = nn.ModuleList(Head(self._features[place].shape[1], classes) for place in places).to(example.device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            heads = [Head(self._features[place].shape[1], classes) for place in places]
+        self.heads = nn.ModuleList(heads).to(device_of(net))
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the network's logits."""

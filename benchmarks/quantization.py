@@ -33,9 +33,9 @@ from pocketprune.quantization.quantizing import calibrated
 from pocketprune.quantization.training import QuantizationAware
 from pocketprune.training.distillation import Distillation
 from pocketprune.training.loop import train
+from pocketprune.training.objectives import Classification
 from pocketprune.training.schedules import Cosine
 from pocketprune.training.state import TrainSettings
-from pocketprune.training.tasks import Classification
 
 Batches = list[tuple[Tensor, Tensor]]
 
@@ -64,9 +64,15 @@ def trained_in_integers(net: nn.Module, split: Any, images: list[Tensor], flags:
     """Return the network in integers after training with quantisers, taught by itself in floats."""
     student = copy.deepcopy(net)
     prepared = calibrated(student, images, pocketprune.QuantizationOptions()).prepared
-    task = Distillation(Classification(), net)
+    objective = Distillation(Classification(), net)
     tuned(
-        student, split, flags, flags.qat_epochs, flags.qat_lrn_rate, task=task, callbacks=[QuantizationAware(prepared)]
+        student,
+        split,
+        flags,
+        flags.qat_epochs,
+        flags.qat_lrn_rate,
+        objective=objective,
+        callbacks=[QuantizationAware(prepared)],
     )
     return convert(prepared)
 

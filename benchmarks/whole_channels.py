@@ -28,7 +28,7 @@ from learners.train_settings import finetune_settings
 from pocketprune.search import Budget, SearchSettings
 from pocketprune.sparsity.admm import Admm, AdmmSettings
 from pocketprune.sparsity.auto_compress import AutoCompressSettings, auto_compress
-from pocketprune.sparsity.discriminating import Staged, StageTask, choose_channels, prunable_layers, stages_of
+from pocketprune.sparsity.discriminating import Staged, StageObjective, choose_channels, prunable_layers, stages_of
 from pocketprune.training.loop import train
 from pocketprune.training.metrics import evaluate
 
@@ -98,7 +98,7 @@ def discriminating(bench: Bench) -> tuple[nn.Module, float, float]:
     source = batches()
     for number, stage in enumerate(stages):
         steps = flags.block_steps
-        bench.fit(staged, steps * BATCH / flags.images, keep_best=False, task=StageTask(staged, number))
+        bench.fit(staged, steps * BATCH / flags.images, keep_best=False, objective=StageObjective(staged, number))
         seen += steps * BATCH
         for layer in stage:
             masked = choose_channels(

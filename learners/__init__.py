@@ -19,6 +19,8 @@ from learners.quantized.simulated import NonUniformLearner, UniformLearner
 from learners.sparse.auto_compress import AutoCompressLearner
 from learners.sparse.learner import SparseLearner
 from learners.sparse.weight_sparse import WeightSparseLearner
+from pocketprune.channel_pruning.tasks import CLASSIFICATION, Task
+from pocketprune.cli.loading import load_task
 from pocketprune.common.errors import UserError
 from pocketprune.common.registry import resolve
 
@@ -57,10 +59,21 @@ def create_learner(name: str, *, config: Config, dataset: Dataset, net: nn.Modul
     """Return the learner called `name` for a data set and a freshly initialised network.
 
     Raises:
-        UserError: the name is unknown, the network does not fit the data, or a batch is larger than the memory.
+        UserError: the name is unknown, the network does not fit the data, a batch is larger than the memory, or the
+            task is none, or one that the learner does not take.
     """
+    kind, task = find_learner(name), _own_task(name, config.run.task)
     refuse_unfit(config, dataset, net.to(device), device)
-    kind, run = find_learner(name), RunContext(config, dataset, net, device)
+    run = RunContext(config, dataset, net, device, task)
     if config.quantization.enbl_quant and not issubclass(kind, QuantizationLearner):
         kind = quantized_after(name, kind)
     return kind(run)
+
+
+def _own_task(learner: str, spec: str) -> Task | None:
+    """Return a person's own task; None for the built-in one."""
+    if spec == CLASSIFICATION:
+        return None
+    if learner != "channel":
+        raise UserError(f"--task={spec}: --learner={learner} takes {CLASSIFICATION} alone; --learner=channel takes any")
+    return load_task(spec)

@@ -13,8 +13,8 @@ from pocketprune.training.callbacks import Callback
 from pocketprune.training.distillation import Distillation
 from pocketprune.training.loop import TrainResult, train
 from pocketprune.training.metrics import evaluate
+from pocketprune.training.objectives import Classification, Objective
 from pocketprune.training.state import TrainSettings
-from pocketprune.training.tasks import Classification, Task
 
 
 def fit(
@@ -28,7 +28,7 @@ def fit(
     callbacks: Sequence[Callback] = (),
     keep_best: bool = False,
     masks: ScheduledController | None = None,
-    task: Task | None = None,
+    objective: Objective | None = None,
 ) -> TrainResult:
     """Train `net` in place, or go on with its training.
 
@@ -39,10 +39,12 @@ def fit(
         callbacks: what else takes part in the training.
         keep_best: end with the best state on the validation split, the start included, and not with the last one.
         masks: what masks weights meanwhile; only states with its last masks are compared, if there are such.
-        task: what to minimise; by default the cross-entropy, and the distance to the teacher.
+        objective: what to minimise; by default the cross-entropy, and the distance to the teacher.
     """
 
-    def quality(net: nn.Module) -> Quality:
+    def judged(net: nn.Module) -> Quality:
+        if run.task is not None and run.task.metric is not None:
+            return (run.task.measure(net),)
         found = evaluate(net, run.dataset.val, run.config.data.batch_size_eval, device=run.device, progress=False)
         return masked_quality(found.accuracy, found.loss, masks)
 
@@ -52,12 +54,12 @@ def fit(
         run.dataset.train,
         settings,
         device=run.device,
-        task=task or _task(run, settings, teacher),
+        objective=objective or _objective(run, settings, teacher),
         recorder=run.recorder,
         checkpoints=run.checkpoints(phase),
         label=phase,
         callbacks=callbacks,
-        judge=quality if keep_best and len(run.dataset.val) else None,
+        judge=judged if keep_best and len(run.dataset.val) else None,
     )
     run.add_seconds(clock, result.seconds)
     if result.best is not None:
@@ -82,6 +84,8 @@ def best_entry(result: TrainResult) -> dict[str, Any]:
     best = result.best
     if best is None:
         return {}
+    if len(best.quality) == 1:  # a task's metric
+        return {"best_epoch": best.epoch, "metric": best.quality[0], "start_metric": best.start[0]}
     return {
         "best_epoch": best.epoch,
         "val_accuracy": best.quality[-2],
@@ -92,15 +96,21 @@ def best_entry(result: TrainResult) -> dict[str, Any]:
 
 
 def _words(quality: Quality) -> str:
+    if len(quality) == 1:
+        return f"{quality[0]:.4g}"
     return f"{quality[-2]:.2%} with a loss of {-quality[-1]:.4f}"
 
 
-def _task(run: RunContext, settings: TrainSettings, teacher: nn.Module | None) -> Task:
+def _objective(run: RunContext, settings: TrainSettings, teacher: nn.Module | None) -> Objective:
     """Return what the training minimises: the cross-entropy, and the distance to a teacher where there is one."""
-    task = Classification(settings.label_smoothing)
+    objective = Classification(settings.label_smoothing)
     if teacher is None:
-        return task
+        return objective
     flags = run.config.distillation
     return Distillation(
-        task, teacher, weight=flags.loss_w_dst, temperature=flags.tempr_dst, scale_gradient=flags.dst_scale_gradient
+        objective,
+        teacher,
+        weight=flags.loss_w_dst,
+        temperature=flags.tempr_dst,
+        scale_gradient=flags.dst_scale_gradient,
     )

@@ -21,7 +21,7 @@ from pocketprune.sparsity.controller import SparsityController, sparsify
 from pocketprune.sparsity.discriminating import (
     Prunable,
     Staged,
-    StageTask,
+    StageObjective,
     choose_channels,
     prunable_layers,
     stages_of,
@@ -89,7 +89,15 @@ class DiscriminatingLearner(PruningLearner):
         )
         settings = replace(full, epochs=flags.dcp_nb_iters_block / steps_per_epoch(run.dataset.train, full))
         parts = [SparsityCallback(controller)]
-        fit(run, staged, f"{BLOCK}{number}", settings, "prune", task=StageTask(staged, number), callbacks=parts)
+        fit(
+            run,
+            staged,
+            f"{BLOCK}{number}",
+            settings,
+            "prune",
+            objective=StageObjective(staged, number),
+            callbacks=parts,
+        )
 
     def choose(
         self, staged: Staged, controller: SparsityController, number: int, layers: list[Prunable], dense: nn.Module

@@ -27,7 +27,7 @@ from pocketprune.common.modes import evaluation_mode
 from pocketprune.structure.channel_groups import Structure
 from pocketprune.structure.group import ChannelGroup
 from pocketprune.structure.layers import layers_of, read_groups
-from pocketprune.training.tasks import Classification, Task
+from pocketprune.training.objectives import Classification, Objective
 
 
 @dataclass(frozen=True)
@@ -124,16 +124,16 @@ class Staged(nn.Module):
 
 
 @dataclass(frozen=True)
-class StageTask:
+class StageObjective:
     """The network's loss and that of one stage's auxiliary classifier."""
 
     staged: Staged
     stage: int
-    task: Task = field(default_factory=Classification)
+    objective: Objective = field(default_factory=Classification)
 
     def __call__(self, net: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the sum of both losses, and the network's logits."""
-        loss, logits = self.task(net, images, labels)
+        loss, logits = self.objective(net, images, labels)
         return loss + self.staged.auxiliary(self.stage, labels), logits
 
 

@@ -67,6 +67,8 @@ def asked_policy(config: Config, epochs: float) -> SparsityPolicy:
             criterion="magnitude" if by_size else flags.sp_criterion,
             ranking=flags.sp_ranking,
             sensitivity=flags.sp_sensitivity,
+            low=flags.sp_splice_low,
+            high=flags.sp_splice_high,
             schedule=schedule,
         )
         ignore = tuple(name.strip() for name in flags.sp_ignore.split(",") if name.strip())

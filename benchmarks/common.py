@@ -9,6 +9,7 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -63,6 +64,17 @@ def subset(split: datasets.Split, samples: int, seed: int) -> datasets.Split:
     part = copy.copy(split)
     part.images, part.labels = split.images[chosen], split.labels[chosen]
     return part
+
+
+def part_of_cifar10(data_dir: str, train: int, test: int, seed: int = 0) -> datasets.Dataset:
+    """CIFAR-10 with so many training images, and test images; as many of the latter are for validation."""
+    data = cifar10(data_dir, seed=seed)
+    splits = {
+        "train": subset(data.train, train, seed),
+        "val": subset(data.val, test, 0),
+        "test": subset(data.test, test, 0),
+    }
+    return replace(data, **splits)
 
 
 def machine(device: str = "cpu") -> str:

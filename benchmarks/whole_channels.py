@@ -28,12 +28,18 @@ from learners.train_settings import finetune_settings
 from pocketprune.search import Budget, SearchSettings
 from pocketprune.sparsity.admm import Admm, AdmmSettings
 from pocketprune.sparsity.auto_compress import AutoCompressSettings, auto_compress
-from pocketprune.sparsity.discriminating import Staged, StageObjective, choose_channels, prunable_layers, stages_of
+from pocketprune.sparsity.discriminating import (
+    PartObjective,
+    WithClassifiers,
+    choose_channels,
+    parts_of,
+    prunable_layers,
+)
 from pocketprune.training.loop import train
 from pocketprune.training.metrics import evaluate
 
 METHODS = ("channel", "dis-chn-pruned", "dp", "anneal", "auto-compress")
-FULL, BATCH, STAGES = 250, 128, 3
+FULL, BATCH, PARTS = 250, 128, 3
 ONE_RESULT = ("images", "test_images", "epochs", "block_steps", "chosen_on", "seconds", "nb_rlouts", "admm_epochs")
 
 
@@ -85,8 +91,8 @@ def channel(bench: Bench) -> tuple[nn.Module, float, float]:
 def discriminating(bench: Bench) -> tuple[nn.Module, float, float]:
     net, flags, seen = copy.deepcopy(bench.dense), bench.flags, 0
     layers = prunable_layers(pocketprune.analyse(net, bench.batches[0][:2]))
-    stages = stages_of(layers, STAGES)
-    staged, kept = Staged(net, [stage[-1].name for stage in stages], bench.batches[0][:2]), {}
+    parts = parts_of(layers, PARTS)
+    extended, kept = WithClassifiers(net, [part[-1].name for part in parts], bench.batches[0][:2]), {}
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         nonlocal seen
@@ -96,16 +102,16 @@ def discriminating(bench: Bench) -> tuple[nn.Module, float, float]:
                 yield batch
 
     source = batches()
-    for number, stage in enumerate(stages):
+    for number, part in enumerate(parts):
         steps = flags.block_steps
-        bench.fit(staged, steps * BATCH / flags.images, keep_best=False, objective=StageObjective(staged, number))
+        bench.fit(extended, steps * BATCH / flags.images, keep_best=False, objective=PartObjective(extended, number))
         seen += steps * BATCH
-        for layer in stage:
+        for layer in part:
             masked = choose_channels(
-                staged, number, layer.name, bench.dense, source, layer.group.size // 2, steps=1, lrn_rate=1e-3
+                extended, number, layer.name, bench.dense, source, layer.group.size // 2, steps=1, lrn_rate=1e-3
             )
             kept[layer.group.name] = (~masked).nonzero().flatten().tolist()
-    staged.detach()
+    extended.detach()
     thinned = pocketprune.remove_channels(net, bench.batches[0][:2], kept)
     before, done = bench.accuracy(thinned), seen / flags.images
     bench.fit(thinned, max(0.05, flags.epochs - done))
@@ -190,7 +196,7 @@ def flags_of() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=2560, help="of the training split, in an epoch")
     parser.add_argument("--test_images", type=int, default=2000)
     parser.add_argument("--epochs", type=float, default=8, help="channel and dis-chn-pruned: images seen, in epochs")
-    parser.add_argument("--block_steps", type=int, default=10, help="dis-chn-pruned: steps at the start of a stage")
+    parser.add_argument("--block_steps", type=int, default=10, help="dis-chn-pruned: steps at the start of a part")
     parser.add_argument("--chosen_on", type=int, default=32, help="dis-chn-pruned: images of a step that chooses")
     parser.add_argument("--seconds", type=float, default=120, help="of the CPU; the others")
     parser.add_argument("--nb_rlouts", type=int, default=40, help="of each search")

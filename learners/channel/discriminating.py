@@ -19,12 +19,12 @@ from pocketprune import analyse, remove_channels
 from pocketprune.sparsity.callback import SparsityCallback
 from pocketprune.sparsity.controller import SparsityController, sparsify
 from pocketprune.sparsity.discriminating import (
+    PartObjective,
     Prunable,
-    Staged,
-    StageObjective,
+    WithClassifiers,
     choose_channels,
+    parts_of,
     prunable_layers,
-    stages_of,
 )
 from pocketprune.training.batches import steps_per_epoch
 from pocketprune.training.distributed import is_main
@@ -34,49 +34,56 @@ BLOCK, CHOSEN, TUNED = "dcp_block", "dcp_chosen", "dcp_finetune"  # the phases
 
 
 class DiscriminatingLearner(PruningLearner):
-    """dense network -> stage by stage: train with an auxiliary loss, choose channels -> thin -> fine-tune."""
+    """dense network -> part by part: train with an auxiliary loss, choose channels -> thin -> fine-tune."""
 
     settings = (*PruningLearner.settings, "discriminating")
     phases = (f"{BLOCK}*", CHOSEN, TUNED)
 
     def train(self) -> dict[str, Any]:
         """Prune the network that the run starts with, and fine-tune it. Return the report."""
-        run, flags, share = self.run, self.run.config.discriminating, self.run.config.train.nb_epochs_rat
+        run, flags = self.run, self.run.config.discriminating
         start = self.start()
         net = run.net if start is None else start
         layers = prunable_layers(analyse(net, run.example))  # before any work: it may be impossible
-        stages = stages_of(layers, flags.dcp_nb_stages)
+        parts = parts_of(layers, flags.dcp_nb_stages)
         named = named_teacher(run)
         self.claim()
         if start is None:
             train_dense(run, net)
         dense = copy.deepcopy(net)
 
-        staged = Staged(net, [stage[-1].name for stage in stages], run.example, run.config.run.seed)
-        controller = _controller(staged)
-        for number in range(_resumed(run, staged, controller), len(stages)):
-            self.tune_stage(staged, controller, number)
+        extended = WithClassifiers(net, [part[-1].name for part in parts], run.example, run.config.run.seed)
+        controller = _controller(extended)
+        for number in range(_resumed(run, extended, controller), len(parts)):
+            self.tune(extended, controller, number)
             with run.timed("prune"):
-                self.choose(staged, controller, number, stages[number], dense)
-            _save(run, staged, controller, number + 1)
+                self.choose(extended, controller, number, parts[number], dense)
+            _save(run, extended, controller, number + 1)
         kept = {layer.group.name: _kept(controller, layer) for layer in layers}
-        staged.detach()
+        extended.detach()
         controller.detach()
         thinned = remove_channels(net, run.example, kept)
+        layer_entries = [_entry(layer, kept[layer.group.name]) for layer in layers]
+        return self.finetune(dense, thinned, teacher_of(run, named, dense), layer_entries)
 
+    def finetune(
+        self, dense: nn.Module, thinned: nn.Module, teacher: nn.Module | None, layers: list[dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Measure and fine-tune the thinned network, and save it. Return the report."""
+        run, share = self.run, self.run.config.train.nb_epochs_rat
         dense_cost, cost = costs(run, dense, thinned)
-        stages_told = {"dense": accuracy(run, dense) | dense_cost, "before_finetune": accuracy(run, thinned) | cost}
+        stages = {"dense": accuracy(run, dense) | dense_cost, "before_finetune": accuracy(run, thinned) | cost}
         facts: dict[str, Any] = {}
         if share > 0:
-            settings, teacher = finetune_settings(run.config, share, run.device.type), teacher_of(run, named, dense)
+            settings = finetune_settings(run.config, share, run.device.type)
             tuned = fit(run, thinned, TUNED, settings, "finetune", teacher=teacher, keep_best=True)
             facts["finetune"] = best_entry(tuned)
-        stages_told["pruned"] = (accuracy(run, thinned) | cost) if share > 0 else stages_told["before_finetune"]
+        stages["pruned"] = (accuracy(run, thinned) | cost) if share > 0 else stages["before_finetune"]
         self.save(thinned)
-        return self.finish(stages_told, layers=[_entry(layer, kept[layer.group.name]) for layer in layers], facts=facts)
+        return self.finish(stages, layers=layers, facts=facts)
 
-    def tune_stage(self, staged: Staged, controller: SparsityController, number: int) -> None:
-        """Train the network and a stage's auxiliary classifier."""
+    def tune(self, extended: WithClassifiers, controller: SparsityController, number: int) -> None:
+        """Train the network and a part's auxiliary classifier."""
         run, flags = self.run, self.run.config.discriminating
         if not flags.dcp_nb_iters_block:
             return
@@ -88,25 +95,30 @@ class DiscriminatingLearner(PruningLearner):
             weight_decay=0.0,
         )
         settings = replace(full, epochs=flags.dcp_nb_iters_block / steps_per_epoch(run.dataset.train, full))
-        parts = [SparsityCallback(controller)]
+        held = [SparsityCallback(controller)]
         fit(
             run,
-            staged,
+            extended,
             f"{BLOCK}{number}",
             settings,
             "prune",
-            objective=StageObjective(staged, number),
-            callbacks=parts,
+            objective=PartObjective(extended, number),
+            callbacks=held,
         )
 
     def choose(
-        self, staged: Staged, controller: SparsityController, number: int, layers: list[Prunable], dense: nn.Module
+        self,
+        extended: WithClassifiers,
+        controller: SparsityController,
+        number: int,
+        layers: list[Prunable],
+        dense: nn.Module,
     ) -> None:
-        """Choose the input channels of a stage's layers, one layer after the other."""
+        """Choose the input channels of a part's layers, one layer after the other."""
         run, flags = self.run, self.run.config.discriminating
         for place, layer in enumerate(layers):
             masked = choose_channels(
-                staged,
+                extended,
                 number,
                 layer.name,
                 dense,
@@ -120,9 +132,9 @@ class DiscriminatingLearner(PruningLearner):
             run.say(f"{layer.name}: {int((~masked).sum())} of {len(masked)} input channels chosen")
 
 
-def _controller(staged: Staged) -> SparsityController:
+def _controller(extended: WithClassifiers) -> SparsityController:
     """Return what holds zeros in place, none at first."""
-    controller = sparsify(staged, {"ignore": ["heads*"]})
+    controller = sparsify(extended, {"ignore": ["heads*"]})
     controller.freeze()
     return controller
 
@@ -146,20 +158,20 @@ def _endless(run: RunContext, number: int) -> Iterator[tuple[Tensor, Tensor]]:
             yield images.to(run.device), labels.to(run.device)
 
 
-def _resumed(run: RunContext, staged: Staged, controller: SparsityController) -> int:
-    """Return how many stages an interrupted run has done, its state taken over."""
+def _resumed(run: RunContext, extended: WithClassifiers, controller: SparsityController) -> int:
+    """Return how many parts an interrupted run has done, its state taken over."""
     found = run.checkpoints(CHOSEN).latest()
     if found is None:
         return 0
     with found.understood():
-        staged.load_state_dict(found.state["staged"])
+        extended.load_state_dict(found.state["net"])
         controller.load_state_dict(found.state["masks"])
     return found.step
 
 
-def _save(run: RunContext, staged: Staged, controller: SparsityController, done: int) -> None:
+def _save(run: RunContext, extended: WithClassifiers, controller: SparsityController, done: int) -> None:
     if is_main():
-        run.checkpoints(CHOSEN).save({"staged": staged.state_dict(), "masks": controller.state_dict()}, done)
+        run.checkpoints(CHOSEN).save({"net": extended.state_dict(), "masks": controller.state_dict()}, done)
 
 
 def _entry(layer: Prunable, kept: list[int]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Discrimination-aware channel pruning (Zhuang et al. 2018): channels are chosen by what tells the classes apart.
 
-    for each stage of the network:
-        train it with the loss of an auxiliary classifier on the stage's features beside its own
-        for each layer of the stage:
+    for each part of the network:
+        train it with the loss of an auxiliary classifier on the part's features beside its own
+        for each layer of the part:
             start without input channels; add the one whose weights have the largest gradient; train the layer; again
 
 The loss of a layer joins how far its output is from the dense network's and the auxiliary classifier's. Chosen channels
@@ -55,15 +55,15 @@ def prunable_layers(structure: Structure) -> list[Prunable]:
     return found
 
 
-def stages_of(layers: Sequence[Prunable], count: int) -> list[list[Prunable]]:
-    """Return the layers in so many stages of nearly equal length.
+def parts_of(layers: Sequence[Prunable], nb_parts: int) -> list[list[Prunable]]:
+    """Return the layers in so many parts of nearly equal length.
 
     Raises:
-        UserError: there are more stages than layers.
+        UserError: there are more parts than layers.
     """
-    if count > len(layers):
-        raise UserError(f"{count} given; the network has {len(layers)} such layers", argument="nb_stages")
-    ends = [round(len(layers) * number / count) for number in range(count + 1)]
+    if nb_parts > len(layers):
+        raise UserError(f"{nb_parts} given; the network has {len(layers)} such layers", argument="nb_parts")
+    ends = [round(len(layers) * number / nb_parts) for number in range(nb_parts + 1)]
     return [list(layers[first:last]) for first, last in pairwise(ends)]
 
 
@@ -80,12 +80,12 @@ class Head(nn.Module):
         return logits
 
 
-class Staged(nn.Module):
+class WithClassifiers(nn.Module):
     """A network with an auxiliary classifier on what some of its layers put out; it computes what the network does.
 
     Args:
         net: the network, trained in place.
-        places: the layers, one for each stage.
+        places: the layers, one for each part of the network.
         example: inputs.
         seed: of the classifiers' first weights.
     """
@@ -106,9 +106,9 @@ class Staged(nn.Module):
         logits: Tensor = self.net(images)
         return logits
 
-    def auxiliary(self, stage: int, labels: Tensor) -> Tensor:
-        """Return the loss of a stage's classifier on the images of the last forward."""
-        return F.cross_entropy(self.heads[stage](self._features[self._places[stage]]).float(), labels)
+    def auxiliary(self, part: int, labels: Tensor) -> Tensor:
+        """Return the loss of a part's classifier on the images of the last forward."""
+        return F.cross_entropy(self.heads[part](self._features[self._places[part]]).float(), labels)
 
     def detach(self) -> None:
         """Let go of the network."""
@@ -124,22 +124,22 @@ class Staged(nn.Module):
 
 
 @dataclass(frozen=True)
-class StageObjective:
-    """The network's loss and that of one stage's auxiliary classifier."""
+class PartObjective:
+    """The network's loss and that of one part's auxiliary classifier."""
 
-    staged: Staged
-    stage: int
+    extended: WithClassifiers
+    part: int
     objective: Objective = field(default_factory=Classification)
 
     def __call__(self, net: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the sum of both losses, and the network's logits."""
         loss, logits = self.objective(net, images, labels)
-        return loss + self.staged.auxiliary(self.stage, labels), logits
+        return loss + self.extended.auxiliary(self.part, labels), logits
 
 
 def choose_channels(
-    staged: Staged,
-    stage: int,
+    extended: WithClassifiers,
+    part: int,
     name: str,
     dense: nn.Module,
     batches: Iterator[tuple[Tensor, Tensor]],
@@ -151,8 +151,8 @@ def choose_channels(
     """Choose a layer's input channels greedily, and train its weight meanwhile. Return where it is masked, (c,).
 
     Args:
-        staged: the network with its classifiers; the layer's weight is changed in place.
-        stage: whose classifier counts.
+        extended: the network with its classifiers; the layer's weight is changed in place.
+        part: whose classifier counts.
         name: of the layer.
         dense: the network whose features are to be kept.
         batches: images and labels without an end.
@@ -160,22 +160,22 @@ def choose_channels(
         steps: training steps, by Adam, after each chosen channel.
         lrn_rate: of these steps.
     """
-    weight = _weight(staged.net, name)
+    weight = _weight(extended.net, name)
     own = weight.detach().clone()
     masked = torch.ones(weight.shape[1], dtype=torch.bool, device=weight.device)
     optimizer = torch.optim.Adam([weight], lr=lrn_rate)
-    with evaluation_mode(staged), evaluation_mode(dense), _outputs(staged.net, dense, name) as outputs:
+    with evaluation_mode(extended), evaluation_mode(dense), _outputs(extended.net, dense, name) as outputs:
         with torch.no_grad():
             weight.zero_()
         for _ in range(count):
-            gradient = _gradient(staged, stage, dense, outputs, weight, next(batches))
+            gradient = _gradient(extended, part, dense, outputs, weight, next(batches))
             norms = gradient.transpose(0, 1).flatten(1).norm(dim=1)
             best = int(norms.masked_fill(~masked, -1.0).argmax())
             masked[best] = False
             with torch.no_grad():
                 weight[:, best] = own[:, best]
             for _ in range(steps):
-                gradient = _gradient(staged, stage, dense, outputs, weight, next(batches))
+                gradient = _gradient(extended, part, dense, outputs, weight, next(batches))
                 weight.grad = gradient.masked_fill(masked.view(1, -1, 1, 1), 0)
                 optimizer.step()
     weight.grad = None
@@ -183,8 +183,8 @@ def choose_channels(
 
 
 def _gradient(
-    staged: Staged,
-    stage: int,
+    extended: WithClassifiers,
+    part: int,
     dense: nn.Module,
     outputs: Mapping[str, Tensor],
     weight: nn.Parameter,
@@ -194,10 +194,10 @@ def _gradient(
     images, labels = batch
     with torch.no_grad():
         dense(images)
-    staged(images)
+    extended(images)
     wanted = outputs["dense"]
     distance = (outputs["pruned"] - wanted).square().mean() / wanted.square().mean().clamp(min=1e-12)
-    return torch.autograd.grad(distance + staged.auxiliary(stage, labels), weight)[0]
+    return torch.autograd.grad(distance + extended.auxiliary(part, labels), weight)[0]
 
 
 @contextmanager

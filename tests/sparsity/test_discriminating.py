@@ -1,4 +1,4 @@
-"""Discrimination-aware channel pruning: stages, what its classifiers see, and which channels are chosen."""
+"""Discrimination-aware channel pruning: parts of a network, what its classifiers see, and which channels are chosen."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pocketprune.common.errors import UserError
-from pocketprune.sparsity.discriminating import Staged, choose_channels, prunable_layers, stages_of
+from pocketprune.sparsity.discriminating import WithClassifiers, choose_channels, parts_of, prunable_layers
 from pocketprune.structure.channel_groups import analyse
 
 X = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -28,20 +28,20 @@ def endless() -> Iterator[tuple[Tensor, Tensor]]:
         yield X, Y
 
 
-def test_layers_that_alone_read_a_group_are_parted_into_stages() -> None:
+def test_layers_that_alone_read_a_group_are_parted() -> None:
     layers = prunable_layers(analyse(chain(), X[:2]))
     assert [(layer.name, layer.group.size) for layer in layers] == [("2", 6), ("4", 8)]
-    assert [[layer.name for layer in stage] for stage in stages_of(layers, 2)] == [["2"], ["4"]]
+    assert [[layer.name for layer in part] for part in parts_of(layers, 2)] == [["2"], ["4"]]
     with pytest.raises(UserError, match="3 given; the network has 2 such layers"):
-        stages_of(layers, 3)
+        parts_of(layers, 3)
 
 
-def test_a_staged_network_computes_the_same_and_lets_go_of_it() -> None:
+def test_a_network_with_classifiers_computes_the_same_and_lets_go_of_it() -> None:
     net = chain()
-    staged = Staged(net, ["2", "4"], X[:2]).eval()
-    assert torch.equal(staged(X), net(X))
-    assert staged.auxiliary(1, Y).isfinite()
-    staged.detach()
+    extended = WithClassifiers(net, ["2", "4"], X[:2]).eval()
+    assert torch.equal(extended(X), net(X))
+    assert extended.auxiliary(1, Y).isfinite()
+    extended.detach()
     assert not any(module._forward_hooks for module in net.modules())
 
 
@@ -51,8 +51,8 @@ def test_channels_of_which_the_output_consists_are_chosen_and_others_are_zero(st
     with torch.no_grad():
         dense[2].weight[:, [0, 2, 5]] *= 1e-3  # these say next to nothing
     net = copy.deepcopy(dense)
-    staged = Staged(net, ["2"], X[:2])
-    masked = choose_channels(staged, 0, "2", dense, endless(), 3, steps=steps, lrn_rate=1e-3)
+    extended = WithClassifiers(net, ["2"], X[:2])
+    masked = choose_channels(extended, 0, "2", dense, endless(), 3, steps=steps, lrn_rate=1e-3)
     assert masked.sum() == 3
     assert not net[2].weight[:, masked].any()
     assert torch.equal(net[0].weight, dense[0].weight)  # the layer alone is trained
@@ -63,14 +63,14 @@ def test_channels_of_which_the_output_consists_are_chosen_and_others_are_zero(st
 def test_the_first_channel_has_the_largest_gradient_of_the_joint_loss() -> None:
     dense = chain()
     net = copy.deepcopy(dense)
-    staged = Staged(net, ["2"], X[:2]).eval()
+    extended = WithClassifiers(net, ["2"], X[:2]).eval()
     with torch.no_grad():
         net[2].weight.zero_()
     wanted, found = dense[:3](X), net[:3](X)
-    staged(X)
-    loss = (found - wanted).square().mean() / wanted.square().mean() + staged.auxiliary(0, Y)
+    extended(X)
+    loss = (found - wanted).square().mean() / wanted.square().mean() + extended.auxiliary(0, Y)
     gradient = torch.autograd.grad(loss, net[2].weight)[0]
     with torch.no_grad():
         net[2].weight.copy_(dense[2].weight)
-    masked = choose_channels(staged, 0, "2", dense, endless(), 1, steps=0, lrn_rate=1e-3)
+    masked = choose_channels(extended, 0, "2", dense, endless(), 1, steps=0, lrn_rate=1e-3)
     assert (~masked).nonzero().item() == gradient.square().sum((0, 2, 3)).argmax()

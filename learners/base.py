@@ -155,6 +155,7 @@ class Learner(ABC):
             "device": str(run.device),
             "seed": config.run.seed,
             "metric": run.metric,
+            "measured_on": "the test set" if run.task is None else "the task's own data",
             **stages,
             "stages": [{"name": title, **row} for title, row in rows.items()],
             "layers": list(layers),

@@ -67,7 +67,7 @@ def test_search_recovery_and_report_speak_of_the_tasks_metric(
     assert run.main(_flags(tmp_path, "--task={own}:task", *flags)) == 0
     out = tmp_path / "out"
     report = json.loads((out / "report.json").read_text())
-    assert report["metric"] == "mean flatness"
+    assert (report["metric"], report["measured_on"]) == ("mean flatness", "the task's own data")
     for stage in ("dense", "before_finetune", "pruned"):
         assert report[stage]["mean flatness"] < 0
         assert "accuracy" not in report[stage]

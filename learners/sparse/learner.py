@@ -24,7 +24,7 @@ from pocketprune.reporting.tables import count
 from pocketprune.sparsity.admm import Admm, AdmmSettings
 from pocketprune.sparsity.callback import SparsityCallback
 from pocketprune.sparsity.controller import SparsityController, sparsify
-from pocketprune.sparsity.policy import SparsityPolicy
+from pocketprune.sparsity.policy import SparsityPolicy, WeightRule
 from pocketprune.sparsity.statistics import LayerRow
 from pocketprune.sparsity.storing import packed_bytes, zero_share
 from pocketprune.training.loop import TrainResult
@@ -75,7 +75,7 @@ class SparseLearner(PruningLearner):
     def level(self, controller: SparsityController, training: TrainSettings | None, teacher: nn.Module | None) -> Row:
         """Mask by the schedule, and train. Return the row before the training, empty if there is nothing masked yet."""
         run, policy, before = self.run, controller.policy, {}
-        if training is None or all(rule.schedule.level(0) == rule.schedule.final for rule in policy.rules):
+        if training is None or all(_is_at_once(rule) for rule in policy.rules):
             with run.timed("prune"):
                 controller.set_levels([rule.schedule.final for rule in policy.rules])
                 controller.freeze()
@@ -153,6 +153,10 @@ def controller_of(run: RunContext, net: nn.Module, policy: SparsityPolicy) -> Sp
     looks = any(rule.criterion == "obs" for rule in policy.rules)
     with told():
         return sparsify(net, policy, run.example, _seen(run) if looks else None)
+
+
+def _is_at_once(rule: WeightRule) -> bool:
+    return rule.ranking != "splicing" and rule.schedule.level(0) == rule.schedule.final
 
 
 def _training(run: RunContext) -> TrainSettings | None:

@@ -1,8 +1,10 @@
-"""The examples of NNCF's filter-pruning page on the embedded digits: a script as NNCF's users have it, to the end.
+"""The examples of NNCF's filter-pruning page, to the end: a script as NNCF's users have it.
 
-    python benchmarks/from_nncf.py
+    python benchmarks/from_nncf.py                                                  on the embedded digits
+    python benchmarks/from_nncf.py --data_dir data --init_checkpoint resnet20.pt    on CIFAR-10
 
 Only the import differs from a script for NNCF 2.x. The examples' epochs are kept; the default of 100 is not waited for.
+On CIFAR-10 an epoch is a part of the images.
 """
 
 from __future__ import annotations
@@ -10,16 +12,14 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from common import cifar_resnet, part_of_cifar10
 from torch import nn
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import datasets
 import nets
@@ -90,7 +90,7 @@ def accuracy(net: nn.Module, split: datasets.Split) -> float:
 
 
 def row(title: str, net: nn.Module, data: datasets.Dataset, file: Path | None = None) -> dict[str, Any]:
-    example = torch.zeros(2, 1, 8, 8)
+    example = torch.zeros(2, *data.input_shape)
     return {
         "network": title,
         "accuracy": round(accuracy(net, data.test), 4),
@@ -100,27 +100,47 @@ def row(title: str, net: nn.Module, data: datasets.Dataset, file: Path | None = 
     }
 
 
-def main() -> None:
+def dense_net(given: argparse.Namespace, data: datasets.Dataset) -> nn.Module:
+    """Return the trained network."""
+    if given.data_dir:
+        return cifar_resnet(given.resnet_size, given.init_checkpoint)
+    dense = nets.create_net("resnet", num_classes=10, input_shape=data.input_shape, resnet_size=given.resnet_size)
+    train(dense, data, DENSE_EPOCHS, 0.1)
+    return dense
+
+
+def flags_of() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resnet_size", type=int, default=20)
+    parser.add_argument("--data_dir", default="", help="folder that holds cifar-10-batches-py; none: the digits")
+    parser.add_argument("--init_checkpoint", default="", help="CIFAR-10: state dict of the trained ResNet")
+    parser.add_argument("--train_images", type=int, default=640, help="CIFAR-10: images of an epoch")
+    parser.add_argument("--test_images", type=int, default=2000, help="CIFAR-10: images that judge")
+    parser.add_argument("--lrn_rate", type=float, default=0.02)
     parser.add_argument("--out", type=Path, default=Path("runs/from_nncf"))
-    given = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    given = flags_of()
     given.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(given.seed)
     torch.set_num_threads(1)
-    data = datasets.create_dataset("digits", seed=given.seed)
-    dense = nets.create_net("resnet", num_classes=10, input_shape=(1, 8, 8), resnet_size=given.resnet_size)
-    train(dense, data, DENSE_EPOCHS, 0.1)
-    pocketprune.export_onnx(given.out / "dense.onnx", dense, torch.zeros(2, 1, 8, 8))
+    if given.data_dir:
+        data = part_of_cifar10(given.data_dir, given.train_images, given.test_images, given.seed)
+    else:
+        data = datasets.create_dataset("digits", seed=given.seed)
+    dense = dense_net(given, data)
+    pocketprune.export_onnx(given.out / "dense.onnx", dense, torch.zeros(2, *data.input_shape))
     print(json.dumps(row("dense", dense, data, given.out / "dense.onnx")), flush=True)
     loader = list(data.train.batches(64))
     for number, (title, entry) in enumerate(EXAMPLES.items()):
         began = time.process_time()
-        config = NNCFConfig.from_dict({"input_info": {"sample_size": [1, 1, 8, 8]}, "compression": entry})
+        config = NNCFConfig.from_dict({"input_info": {"sample_size": [1, *data.input_shape]}, "compression": entry})
         config = register_default_init_args(config, loader)
         ctrl, net = create_compressed_model(copy.deepcopy(dense), config)
-        train(net, data, EPOCHS, 0.02, ctrl)
+        train(net, data, EPOCHS, given.lrn_rate, ctrl)
         file = given.out / f"pruned{number}.onnx"
         ctrl.export_model(str(file))
         zeroed, smaller = ctrl.strip(remove=False), ctrl.strip()

@@ -1,9 +1,11 @@
-"""NNI's documented examples on the digits, to the end: mask, speed up, train.
+"""NNI's documented examples, to the end: mask, speed up, train.
 
-python benchmarks/nni_door.py --results nni.jsonl          a ResNet-8 for each pruner
+python benchmarks/nni_door.py --results nni.jsonl          a ResNet-8 on the digits for each pruner
+python benchmarks/nni_door.py --results nni.jsonl --data_dir data --init_checkpoint resnet20.pt     on CIFAR-10
 python benchmarks/nni_door.py --table --results nni.jsonl
 
-A ResNet-8 is trained once, for 20 epochs. Each pruner masks half of the filters (of the convolutions' weights where it
+On the digits, a ResNet-8 is trained once, for 20 epochs. On CIFAR-10 it is a trained ResNet-20, and a part of the
+images. Each pruner masks half of the filters (of the convolutions' weights where it
 searches, of the MACs for AMC). `ModelSpeedup` makes the network smaller; five epochs of training follow. What is judged
 while a pruner runs is the validation split; the table's accuracies are those of the test split. Rows already in the
 file are not measured again.
@@ -20,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import machine, table
+from common import cifar_resnet, machine, part_of_cifar10, table
 from torch import nn
 
 import datasets
@@ -39,10 +41,14 @@ Make = Callable[[nn.Module, "Task"], Any]
 
 
 class Task:
-    """The digits, and a person's own training and judge."""
+    """The digits or a part of CIFAR-10, and a person's own training and judge."""
 
-    def __init__(self) -> None:
-        self.data = datasets.create_dataset("digits", seed=0)
+    def __init__(self, flags: argparse.Namespace) -> None:
+        self.is_real, self.init_checkpoint = bool(flags.data_dir), flags.init_checkpoint
+        if self.is_real:
+            self.data = part_of_cifar10(flags.data_dir, flags.train_images, flags.test_images)
+        else:
+            self.data = datasets.create_dataset("digits", seed=0)
         self.criterion = nn.CrossEntropyLoss()
         self.example = next(iter(self.data.val.batches(2)))[0]
 
@@ -110,7 +116,9 @@ def measure(task: Task, dense: nn.Module, name: str) -> dict[str, Any]:
 
 
 def dense_net(task: Task, path: Path) -> nn.Module:
-    """Return the trained network; it is kept in a file."""
+    """Return the trained network; that of the digits is kept in a file."""
+    if task.is_real:
+        return cifar_resnet(20, task.init_checkpoint)
     torch.manual_seed(0)
     net = nets.create_net("resnet", num_classes=10, input_shape=(1, 8, 8), resnet_size=8)
     if path.exists():
@@ -141,13 +149,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=Path("nni.jsonl"))
     parser.add_argument("--only", nargs="*", default=list(PRUNERS), choices=list(PRUNERS))
+    parser.add_argument("--data_dir", default="", help="folder that holds cifar-10-batches-py; none: the digits")
+    parser.add_argument("--init_checkpoint", default="", help="CIFAR-10: state dict of the trained ResNet-20")
+    parser.add_argument("--train_images", type=int, default=1280, help="CIFAR-10: training images")
+    parser.add_argument("--test_images", type=int, default=2000, help="CIFAR-10: images that judge, twice")
     parser.add_argument("--table", action="store_true", help="show what the file holds")
     flags = parser.parse_args()
     rows = [json.loads(line) for line in flags.results.read_text().splitlines()] if flags.results.exists() else []
     if flags.table:
         show(rows)
         return
-    task = Task()
+    task = Task(flags)
     dense = dense_net(task, flags.results.with_suffix(".pt"))
     done = {row["pruner"] for row in rows}
     with open(flags.results, "a", encoding="utf-8") as file:

@@ -90,7 +90,7 @@ class Bench:
         )
         held_out = [x for x, _ in subset(self.data.val, 1000, self.flags.seed).batches(500)]
         judge = agreement_with(self.dense, held_out)
-        train(net, self.data.train, settings, task=task, callbacks=[task], judge=judge, progress=False)
+        train(net, self.data.train, settings, objective=task, callbacks=[task], judge=judge, progress=False)
 
     def blocks_imitate(self, net: nn.Module) -> None:
         self.blocks(net)

@@ -107,3 +107,6 @@ class FilterPruningConfig(Concern):
         "share of the training that comes after the removal; 1 masks and removes at once, whatever the schedule",
         accept=SHARE_OR_ZERO,
     )
+    quant_while_masking: bool = setting(
+        False, "quantisers in the network already while it is trained with masks, as the flags of quantisation say"
+    )

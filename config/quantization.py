@@ -39,9 +39,6 @@ class QuantizationConfig(Concern):
         "learning rate at their start, falling by a cosine; its own: a hundredth of --lrn_rate_init",
         accept=POSITIVE,
     )
-    quant_while_masking: bool = setting(
-        False, "with --learner filter: quantisers in the network already while it is trained with masks"
-    )
     quant_dst: bool = setting(True, "in that training, also learn the softened outputs of the network in floats")
     quant_freeze_bn: float = setting(
         0.5, "share of that training, at its end, in which batch norms keep their statistics", accept=SHARE_OR_ZERO

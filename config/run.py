@@ -18,6 +18,7 @@ class RunConfig(Concern):
     learner: str = setting(
         "full-prec",
         "what is done: full-prec trains the network as it is; channel prunes its channels by reconstruction; "
+        "dis-chn-pruned chooses them with auxiliary classifiers, as PocketFlow; "
         "filter masks channels while it trains the network, and removes them; quant turns a network into integers; "
         "uniform and non-uniform simulate 2 to 8 bits, evenly spaced or by codebooks; "
         "sparse masks single weights; weight-sparse is PocketFlow's way to the same; auto-compress anneals ratios, "

@@ -8,6 +8,7 @@ from torch import nn
 from config import Config
 from datasets import Dataset
 from learners.base import Learner
+from learners.channel.discriminating import DiscriminatingLearner
 from learners.channel.learner import ChannelPruningLearner
 from learners.checks import refuse_unfit
 from learners.context import RunContext
@@ -28,6 +29,7 @@ __all__ = ["LEARNERS", "Learner", "create_learner", "find_learner"]
 LEARNERS: dict[str, type[Learner]] = {
     "full-prec": FullPrecisionLearner,
     "channel": ChannelPruningLearner,
+    "dis-chn-pruned": DiscriminatingLearner,
     "filter": FilterPruningLearner,
     "sparse": SparseLearner,
     "weight-sparse": WeightSparseLearner,

@@ -1,11 +1,13 @@
 """Training a network of the run, resumable, its seconds on a clock."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
 from learners.context import RunContext
+from pocketprune.compression.scheduled import ScheduledController
 from pocketprune.training.best import Best, Quality
 from pocketprune.training.callbacks import Callback
 from pocketprune.training.distillation import Distillation
@@ -25,6 +27,8 @@ def fit(
     teacher: nn.Module | None = None,
     callbacks: Sequence[Callback] = (),
     keep_best: bool = False,
+    masks: ScheduledController | None = None,
+    objective: Objective | None = None,
 ) -> TrainResult:
     """Train `net` in place, or go on with its training.
 
@@ -34,13 +38,15 @@ def fit(
         teacher: the network whose softened outputs are learned too.
         callbacks: what else takes part in the training.
         keep_best: end with the best state on the validation split, the start included, and not with the last one.
+        masks: what masks weights meanwhile; only states with its last masks are compared, if there are such.
+        objective: what to minimise; by default the cross-entropy, and the distance to the teacher.
     """
 
     def judged(net: nn.Module) -> Quality:
         if run.task is not None and run.task.metric is not None:
             return (run.task.measure(net),)
         found = evaluate(net, run.dataset.val, run.config.data.batch_size_eval, device=run.device, progress=False)
-        return found.accuracy, -found.loss
+        return masked_quality(found.accuracy, found.loss, masks)
 
     run.say(f"Training ({phase}): {settings.epochs:g} epochs of {len(run.dataset.train)} images")
     result = train(
@@ -48,7 +54,7 @@ def fit(
         run.dataset.train,
         settings,
         device=run.device,
-        objective=_objective(run, settings, teacher),
+        objective=objective or _objective(run, settings, teacher),
         recorder=run.recorder,
         checkpoints=run.checkpoints(phase),
         label=phase,
@@ -59,6 +65,12 @@ def fit(
     if result.best is not None:
         run.say(f"Training ({phase}): {kept_state(result.best)}")
     return result
+
+
+def masked_quality(accuracy: float, loss: float, masks: ScheduledController | None) -> Quality:
+    """Return a network's quality; while masks still change, any later state is the better one."""
+    measured = (accuracy, -loss)
+    return measured if masks is None else (math.inf if masks.is_frozen else float(masks.steps), *measured)
 
 
 def kept_state(best: Best) -> str:
@@ -76,17 +88,17 @@ def best_entry(result: TrainResult) -> dict[str, Any]:
         return {"best_epoch": best.epoch, "metric": best.quality[0], "start_metric": best.start[0]}
     return {
         "best_epoch": best.epoch,
-        "val_accuracy": best.quality[0],
-        "val_loss": -best.quality[1],
-        "start_val_accuracy": best.start[0],
-        "start_val_loss": -best.start[1],
+        "val_accuracy": best.quality[-2],
+        "val_loss": -best.quality[-1],
+        "start_val_accuracy": best.start[-2],
+        "start_val_loss": -best.start[-1],
     }
 
 
 def _words(quality: Quality) -> str:
     if len(quality) == 1:
         return f"{quality[0]:.4g}"
-    return f"{quality[0]:.2%} with a loss of {-quality[1]:.4f}"
+    return f"{quality[-2]:.2%} with a loss of {-quality[-1]:.4f}"
 
 
 def _objective(run: RunContext, settings: TrainSettings, teacher: nn.Module | None) -> Objective:

@@ -15,7 +15,6 @@ def quantisers(run: RunContext, net: nn.Module) -> list[Callback]:
 
     It comes after the masks: these zero the tensors, and quantisers read the tensors.
     """
-    flags = run.config.quantization
-    if not flags.quant_while_masking:
+    if not run.config.filter_pruning.quant_while_masking:
         return []
     return [QuantizationAware(calibrated(net, calibration_images(run), options_of(run.config)).prepared, 0.0)]

@@ -178,6 +178,8 @@ FREE = frozenset(name.partition(".")[0] for name in RULES) | {
     "max_unpool2d",
     "fold",
     "col2im",
+    "dequantize",
+    "requantize",
 }
 """Operators that count nothing: they move, compare, pool, normalise, or work element by element."""
 

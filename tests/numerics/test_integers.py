@@ -1,5 +1,7 @@
 """Codes, scales and ranges, against rounding by hand and the definition of least squares."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -9,10 +11,12 @@ from pocketprune.numerics.integers import (
     quantized_activation,
     quantized_weight,
     requantize,
+    rounded,
     scale_and_zero,
     top_code,
     weight_codes,
     weight_scales,
+    with_gradient_share,
 )
 
 
@@ -83,3 +87,21 @@ def test_gradients_pass_rounding_and_reach_scales_and_ranges() -> None:
     assert high.grad is not None
     assert float(low.grad) > 0
     assert float(high.grad) > 0
+
+
+def test_the_gradients_of_a_round_trip_are_those_that_autograd_finds() -> None:
+    x, weights = torch.randn(2, 6, 40, generator=torch.Generator().manual_seed(4)).unbind()
+
+    def plain(x: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+        share = (15 * x[0].numel()) ** -0.5
+        scale, zero = scale_and_zero(with_gradient_share(low, share), with_gradient_share(high, share), 4)
+        return (rounded((x / scale + zero).clamp(0, 15)) - zero) * scale
+
+    def gradients(made: Callable[..., torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        given = [x.clone(), torch.tensor([-0.7]), torch.tensor([1.1])]
+        outputs = made(*(value.requires_grad_() for value in given))
+        return torch.autograd.grad((outputs * weights).sum(), given)
+
+    found = gradients(lambda *given: quantized_activation(*given, 4))
+    for mine, expected in zip(found, gradients(plain), strict=True):
+        assert torch.allclose(mine, expected, rtol=1e-4, atol=1e-5)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,26 +12,22 @@ from torch import Tensor, nn
 from pocketprune.common.devices import device_of
 from pocketprune.common.errors import UserError
 from pocketprune.common.options import FRACTION, check_option
+from pocketprune.compat.nncf.clusters import counts_of, level_of, model_statistics, weight_level
+from pocketprune.compat.nncf.exporting import check, write
 from pocketprune.compat.nncf.inputs import Example, adaptation_batches
 from pocketprune.compat.nncf.prunable import Candidate
 from pocketprune.compat.nncf.scheduler import PruningScheduler
 from pocketprune.compat.nncf.scopes import Scopes
 from pocketprune.compat.nncf.settings import FilterPruning
 from pocketprune.compat.nncf.stage import CompressionStage, stage_of
-from pocketprune.compat.nncf.statistics import (
-    FilterPruningStatistics,
-    NNCFStatistics,
-    PrunedLayerSummary,
-    PrunedModelStatistics,
-)
+from pocketprune.compat.nncf.statistics import FilterPruningStatistics, NNCFStatistics
 from pocketprune.compat.nncf.watching import Watch
 from pocketprune.compression.controller import Controller
 from pocketprune.compression.costs import FlopCosts
-from pocketprune.deploy.export import export_onnx, export_openvino, export_pt2
+from pocketprune.deploy.export import TOLERANCE
 from pocketprune.training.batch_norm import reestimate_batch_norm
 
 NAME = "filter_pruning"
-WRITERS = {".onnx": export_onnx, ".xml": export_openvino, ".pt2": export_pt2}
 
 
 class FilterPruningController:
@@ -48,6 +43,8 @@ class FilterPruningController:
     """
 
     name = NAME
+    tolerance = TOLERANCE
+    """Largest difference of an exported file's outputs, as a share of the largest one."""
 
     def __init__(
         self,
@@ -88,7 +85,7 @@ class FilterPruningController:
             check_option("pruning_level", level, FRACTION)
         if isinstance(pruning_level, Mapping):
             self._set_groups(pruning_level)
-            self.pruning_level = self._weight_level()
+            self.pruning_level = weight_level(self.control, self._clusters)
         else:
             if not self.frozen:
                 self.control.set_levels([float(pruning_level)])
@@ -99,13 +96,13 @@ class FilterPruningController:
     @property
     def current_groupwise_pruning_level(self) -> dict[int, float]:
         """Number of each group of layers -> the share of its filters that is masked."""
-        return {number: self._level(cluster) for number, cluster in enumerate(self._clusters)}
+        return {number: level_of(self.control, cluster) for number, cluster in enumerate(self._clusters)}
 
     @property
     def compression_rate(self) -> float:
         """The share of the FLOPs that is gone, or the level that was set; setting it ignores a freeze."""
         if self.prune_flops:
-            return 1 - self._costs.flops(self._counts()) / self._costs.dense_flops
+            return 1 - self._costs.flops(counts_of(self.control)) / self._costs.dense_flops
         return self.pruning_level
 
     @compression_rate.setter
@@ -146,17 +143,7 @@ class FilterPruningController:
 
     def statistics(self, quickly_collected_only: bool = False) -> NNCFStatistics:
         """Return what is pruned at present; it is always collected quickly."""
-        costs, counts = self._costs, self._counts()
-        model = PrunedModelStatistics(
-            costs.dense_flops,
-            costs.flops(counts),
-            costs.dense_weights,
-            costs.weights(counts),
-            costs.dense_filters,
-            costs.filters(counts),
-            [row for cluster in self._clusters for row in self._rows(cluster)],
-            [(self._scopes.names[name].rpartition("/")[0], c.reason) for c in self._left for name in c.names],
-        )
+        model = model_statistics(self.control, self._clusters, self._left, self._scopes, self._costs)
         scheduler = self.scheduler
         return NNCFStatistics(
             FilterPruningStatistics(model, scheduler.current_pruning_level, scheduler.target_level, self.prune_flops)
@@ -222,20 +209,10 @@ class FilterPruningController:
         Raises:
             UserError: another format, or the errors of `pocketprune.export_onnx`.
         """
-        if save_format is not None and not save_format.startswith("onnx"):
-            raise UserError(f"'{save_format}' given; onnx is accepted", argument="save_format")
+        check(save_path, save_format)
         if input_names or output_names:
             warnings.warn("export_model: inputs and outputs get the exporter's own names", stacklevel=2)
-        suffix = Path(save_path).suffix
-        if suffix not in WRITERS:
-            raise UserError(
-                f"'{save_path}' given; a name that ends in {', '.join(WRITERS)} is accepted", argument="save_path"
-            )
-        args, kwargs = self._example
-        more = list(model_args or ())
-        keywords = more.pop() if more and isinstance(more[-1], dict) else {}
-        stripped = self.strip().eval()
-        WRITERS[suffix](save_path, stripped, ((*args, *more), {**kwargs, **keywords}))
+        write(self.strip(), self._example, save_path, model_args, self.tolerance)
 
     def _become(self, stripped: nn.Module) -> nn.Module:
         """Let the network be what its copy has become, if it still is of the same class."""
@@ -255,30 +232,3 @@ class FilterPruningController:
             )
         if not self.frozen:
             self.control.set_group_levels({self._clusters[n].group.name: level for n, level in levels.items()})
-
-    def _counts(self) -> dict[str, int]:
-        return {name: len(kept) for name, kept in self.control.kept().items()}
-
-    def _level(self, cluster: Candidate) -> float:
-        return 1 - len(self.control.masks.kept(cluster.group.name)) / cluster.group.size
-
-    def _weight_level(self) -> float:
-        """The share of the pruned layers' parameters that is masked."""
-        sizes = [sum(self._size(layer.weight) + self._size(layer.bias) for layer in c.layers) for c in self._clusters]
-        masked = sum(size * self._level(cluster) for size, cluster in zip(sizes, self._clusters, strict=True))
-        return masked / sum(sizes)
-
-    def _size(self, name: str | None) -> int:
-        return 0 if name is None else self.model.get_parameter(name).numel()
-
-    def _rows(self, cluster: Candidate) -> list[PrunedLayerSummary]:
-        weights = {layer.weight: name for layer, name in zip(cluster.layers, cluster.names, strict=False)}
-        return [
-            PrunedLayerSummary(
-                self._scopes.names[name].rpartition("/")[0],
-                list(self.model.get_parameter(weight or "").shape),
-                [cluster.group.size],
-                self._level(cluster),
-            )
-            for weight, name in weights.items()
-        ]

@@ -25,6 +25,8 @@ from pocketprune.quantization.quantizers import WeightQuantizer
 NAME, PART = "quantization", "quantizers"
 SAMPLES = 512
 """Images that ranges are measured on."""
+TOLERANCE = 0.25
+"""Of an exported file's outputs: where a kernel rounds to the neighbouring code, they move."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class QuantizedPruningController(FilterPruningController):
 
     The quantisers are a part of the network, `quantizers`, whose scales and ranges are trained with it.
     """
+
+    tolerance = TOLERANCE
 
     def quantize(self, options: QuantizationOptions, *, fit: bool) -> None:
         """Put quantisers into the network's forward.

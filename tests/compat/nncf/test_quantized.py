@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from pocketprune.compat.nncf import (
     create_compressed_model,
     register_default_init_args,
 )
+from pocketprune.deploy.runtimes import open_onnx, open_openvino
 from pocketprune.quantization.prepared import in_integers
 from pocketprune.structure.cost import count_macs
 from tests.compat.nncf.networks import Small
@@ -89,3 +91,18 @@ def test_what_the_entry_says() -> None:
     )
     with pytest.raises(UserError, match=r"^train_loader: none registered; quantization measures ranges"):
         create_compressed_model(Small(), config)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["onnx", "xml"])
+def test_the_exported_pair_computes_what_the_stripped_network_does(tmp_path: Path, suffix: str) -> None:
+    for package in ("onnx", "onnxscript", "onnxruntime") if suffix == "onnx" else ("openvino",):
+        pytest.importorskip(package)
+    ctrl, _ = pair()
+    ctrl.set_pruning_level(0.5)
+    ctrl.export_model(str(tmp_path / f"pair.{suffix}"))
+    open_file = open_onnx if suffix == "onnx" else open_openvino
+    expected, found = output(ctrl.strip()), open_file(tmp_path / f"pair.{suffix}")(IMAGES[:1])[0]
+    assert float((found - expected[:1]).norm()) < 0.05 * float(expected[:1].norm())
+    written = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert b"QuantizeLinear" in written or b"FakeQuantize" in written

@@ -103,3 +103,37 @@ def test_few_bits_are_searched_trained_and_measured(
     assert report["quantized"]["packed_mb"] < report["quantized"]["file_mb"]
     assert report["quantized"]["accuracy"] > 0.4
     assert "divergence" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_quantisers_in_the_network_while_it_is_masked_prepare_it_for_few_bits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = _flags(tmp_path, "--learner=filter", "--fp_level=0.25", "--enbl_quant", "--quant_weight_bits=3")
+    found = {}
+    for option in ("--quant_while_masking", "--noquant_while_masking"):
+        succeed(*flags, option, f"--workdir={tmp_path / option}")
+        found[option] = report_of(tmp_path / option)
+        assert [row["name"] for row in found[option]["stages"]] == [
+            "dense", "masked", "removed", "float", "calibrated", "final"
+        ]  # fmt: skip
+    prepared, plain = found.values()
+    assert prepared["float"]["macs"] == plain["float"]["macs"] < prepared["dense"]["macs"]
+    lost = [row["float"]["accuracy"] - row["calibrated"]["accuracy"] for row in (prepared, plain)]
+    assert lost[0] < lost[1] - 0.02
+    assert "--quant_while_masking: True saved, False now" in refusal(
+        capsys, *flags, "--noquant_while_masking", f"--workdir={tmp_path / '--quant_while_masking'}"
+    )
+
+
+def test_reinforcement_learning_finds_bits_under_their_budget(tmp_path: Path) -> None:
+    own = ["search=ddpg", "nb_rlouts=8", "equivalent_bits=5", "quant_epochs=0", "quantize_all_layers"]
+    succeed(*_flags(tmp_path, "--learner=uniform", *(f"--uql_{flag}" for flag in own)))
+    report, found = report_of(tmp_path / "out"), (tmp_path / "out" / "bits_search.csv").read_text().splitlines()
+    assert len(found) == 1 + 8
+    assert set(report["quantization"]["layers"]) == {"0", "3", "7"}
+    assert report["quantized"]["bits"] <= 5
+    succeed(
+        *_flags(tmp_path, "--learner=uniform", *(f"--uql_{flag}" for flag in own))
+    )  # it goes on, and searches no more
+    assert (tmp_path / "out" / "bits_search.csv").read_text().splitlines() == found

@@ -12,6 +12,7 @@ import pocketprune
 from pocketprune import QuantizationOptions, UserError, quantize
 from pocketprune.quantization.conversion import IntegerWeight, bits_of, convert
 from pocketprune.quantization.prepared import PreparedNet
+from pocketprune.quantization.quantizers import ActivationQuantizer
 from pocketprune.quantization.quantizing import calibrated
 from pocketprune.quantization.sensitivity import sensitivities
 from tests.quantization.small import Viewing, images, pruned, rewritten, small
@@ -124,3 +125,15 @@ def test_a_tampered_step_is_refused(tmp_path: Path) -> None:
         torch.save(content | {"steps": [content["steps"][0] | {"data": data}]}, tmp_path / "bad.pt")
         with pytest.raises(UserError, match=message):
             pocketprune.load(tmp_path / "bad.pt", small())
+
+
+def test_a_range_is_that_of_all_places_of_a_map() -> None:
+    part = ActivationQuantizer(8, torch.device("cpu"))
+    part.samples = []
+    values = torch.zeros(8, 4, 64, 64)
+    values[:, :, :, 1:-1] = 1 + torch.rand(8, 4, 64, 62, generator=torch.Generator().manual_seed(0))
+    part(values)  # every 16th value, for one, is only met in every 16th column
+    seen = torch.cat(part.samples)
+    assert float((seen > 0).float().mean()) == pytest.approx(62 / 64, abs=0.01)
+    part.fit(seen)
+    assert float(part.range()[1]) == pytest.approx(2, abs=0.02)

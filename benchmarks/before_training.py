@@ -115,6 +115,9 @@ METHODS: dict[str, dict[str, object]] = {
     "lasso": {"selection": "lasso"},
     "couple": {"shared_input": "couple"},
     "points10": {"points_per_layer": 10},
+    "sample": {"shared_input": "sample"},
+    "sample_uniform": {"shared_input": "sample", "allocation": "uniform"},
+    "sample_points10": {"shared_input": "sample", "points_per_layer": 10},
 }
 """Rows by PocketPrune: what differs from the default options with `obs`, all positions and streams kept. `before` has
 none of the mechanisms, the two rows after it have one each, `metric` has one more than the default."""

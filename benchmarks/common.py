@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import copy
+import json
 import os
 import platform
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -88,3 +91,25 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A Markdown table."""
     lines = [list(map(str, head)), ["---"] * len(head), *[list(map(str, row)) for row in rows]]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def spread(values: Sequence[float | None]) -> str:
+    """The mean and, of several values, the standard deviation, in per cent; nothing where there is no value."""
+    found = [value for value in values if value is not None]
+    if not found:
+        return ""
+    deviation = f" ± {100 * stdev(found):.2f}" if len(found) > 1 else ""
+    return f"{100 * mean(found):.2f}{deviation}"
+
+
+def saved_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a results file; the last line may be half-written."""
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def append_row(path: Path, row: dict[str, Any]) -> None:
+    """Add a finished row to a results file, and print it without its flags."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+    print({name: row[name] for name in row if name != "flags"}, flush=True)

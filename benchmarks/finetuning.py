@@ -68,9 +68,9 @@ class Bench:
         """Fine-tune by one recipe. PocketFlow's ends with its last state, the fitted one with its best."""
         net = copy.deepcopy(self.pruned)
         settings = finetune_settings(self.config(f"--ft_recipe={recipe}", f"--seed={seed}"), share)
-        task = Distillation(Classification(), self.dense) if self.flags.distil else None
+        objective = Distillation(Classification(), self.dense) if self.flags.distil else None
         judge = (lambda net: self.accuracy(net, self.data.val)) if recipe == "fitted" else None
-        found = train(net, self.data.train, settings, task=task, judge=judge, progress=False)
+        found = train(net, self.data.train, settings, objective=objective, judge=judge, progress=False)
         return {
             "net": self.name,
             "share": share,

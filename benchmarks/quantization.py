@@ -36,9 +36,9 @@ from pocketprune.quantization.quantizing import calibrated
 from pocketprune.quantization.training import QuantizationAware
 from pocketprune.training.distillation import Distillation
 from pocketprune.training.loop import train
+from pocketprune.training.objectives import Classification
 from pocketprune.training.schedules import Cosine
 from pocketprune.training.state import TrainSettings
-from pocketprune.training.tasks import Classification
 
 RUNTIMES = ("PyTorch", "ONNX Runtime", "OpenVINO")
 INT8, QAT = "int8", "int8, QAT"
@@ -74,8 +74,8 @@ def trained_in_integers(net: nn.Module, given: Subject, flags: argparse.Namespac
     """
     student = copy.deepcopy(net)
     prepared = calibrated(student, given.few, pocketprune.QuantizationOptions()).prepared
-    task, part = Distillation(Classification(), net), QuantizationAware(prepared)
-    _tune(student, given, flags, flags.qat_epochs, flags.qat_lrn_rate, task=task, callbacks=[part])
+    objective, part = Distillation(Classification(), net), QuantizationAware(prepared)
+    _tune(student, given, flags, flags.qat_epochs, flags.qat_lrn_rate, objective=objective, callbacks=[part])
     return convert(prepared)
 
 

@@ -90,7 +90,7 @@ class Bench:
         )
         held_out = [x for x, _ in subset(self.data.val, 1000, self.flags.seed).batches(500)]
         judge = agreement_with(self.dense, held_out)
-        train(net, self.data.train, settings, task=task, callbacks=[task], judge=judge, progress=False)
+        train(net, self.data.train, settings, objective=task, callbacks=[task], judge=judge, progress=False)
 
     def blocks_imitate(self, net: nn.Module) -> None:
         self.blocks(net)
@@ -100,14 +100,14 @@ class Bench:
         train(net, self.data.train, self.settings, progress=False)
 
     def distil(self, net: nn.Module, scale: bool = True, settings: TrainSettings | None = None) -> None:
-        task = Distillation(
+        objective = Distillation(
             Classification(),
             self.dense,
             weight=self.flags.loss_w_dst,
             temperature=self.flags.tempr_dst,
             scale_gradient=scale,
         )
-        train(net, self.data.train, settings or self.settings, task=task, progress=False)
+        train(net, self.data.train, settings or self.settings, objective=objective, progress=False)
 
     def distil_unscaled(self, net: nn.Module) -> None:
         self.distil(net, scale=False)

@@ -87,7 +87,7 @@ class Bench:
             nets[counts] = self._pruned(counts)
             return self.env.judge(nets[counts].eval())
 
-        counts, scored = decide(problem, found, score, settings)
+        (counts, *_), scored = decide(problem, found, score, settings)
         held_out, net = dict(scored)[counts], nets[counts]
         row = {
             "budget": budget,

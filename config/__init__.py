@@ -7,6 +7,7 @@ of the engine, there. `Config.from_flags` reads a command line. `help_page` show
 from config.channel_pruning import ChannelPruningConfig
 from config.config import CONCERNS, FLAG_OF_ARGUMENT, Config, short_name
 from config.data import DataConfig
+from config.discriminating import DiscriminatingConfig
 from config.distillation import DistillationConfig
 from config.filter_pruning import FilterPruningConfig
 from config.help import HELP_FLAGS, help_page
@@ -26,6 +27,7 @@ __all__ = [
     "Config",
     "DataConfig",
     "DdpgConfig",
+    "DiscriminatingConfig",
     "DistillationConfig",
     "FilterPruningConfig",
     "NetConfig",

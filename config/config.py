@@ -9,6 +9,7 @@ from pathlib import Path
 
 from config.channel_pruning import ChannelPruningConfig
 from config.data import DataConfig
+from config.discriminating import DiscriminatingConfig
 from config.distillation import DistillationConfig
 from config.filter_pruning import FilterPruningConfig
 from config.flags import parse
@@ -34,6 +35,7 @@ class Config:
     channel_pruning: ChannelPruningConfig = field(default_factory=ChannelPruningConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     ddpg: DdpgConfig = field(default_factory=DdpgConfig)
+    discriminating: DiscriminatingConfig = field(default_factory=DiscriminatingConfig)
     filter_pruning: FilterPruningConfig = field(default_factory=FilterPruningConfig)
     sparsity: SparsityConfig = field(default_factory=SparsityConfig)
     weight_sparse: WeightSparseConfig = field(default_factory=WeightSparseConfig)

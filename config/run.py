@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from config.settings import Concern, setting
+from pocketprune.channel_pruning.tasks import CLASSIFICATION
 from pocketprune.common.options import COUNT, Interval
 from pocketprune.compat.distiller.summaries import SUMMARIES
 from pocketprune.compression.sensitivity import STRUCTURES
@@ -17,10 +18,16 @@ class RunConfig(Concern):
     learner: str = setting(
         "full-prec",
         "what is done: full-prec trains the network as it is; channel prunes its channels by reconstruction; "
+        "dis-chn-pruned chooses them with auxiliary classifiers, as PocketFlow; "
         "filter masks channels while it trains the network, and removes them; quant turns a network into integers; "
         "uniform and non-uniform simulate 2 to 8 bits, evenly spaced or by codebooks; "
         "sparse masks single weights; weight-sparse is PocketFlow's way to the same; auto-compress anneals ratios, "
         "trains towards them and thins the network, in rounds",
+    )
+    task: str = setting(
+        CLASSIFICATION,
+        "what the network is for: classification of the data set's images, or with --learner channel your own, a "
+        "pocketprune.Task that file.py:callable returns; its metric judges networks, and the report names it",
     )
     exec_mode: str = setting(
         "train",

@@ -49,14 +49,23 @@ class SparsityConfig(Concern):
     )
     sp_ranking: str = setting(
         WeightRule.ranking,
-        "local (every layer loses the same share), global (the least of all layers) or sensitivity (weights below "
-        "--sp_sensitivity standard deviations of their layer)",
+        "local (every layer loses the same share), global (the least of all layers), sensitivity (weights below "
+        "--sp_sensitivity standard deviations of their layer) or splicing (masked below --sp_splice_low times a "
+        "threshold, back from --sp_splice_high times it on; needs --sp_mask live)",
         accept=RANKINGS,
         argument="weights.ranking",
     )
     sp_sensitivity: float = setting(
-        WeightRule.sensitivity, "standard deviations below which weights are masked", accept=POSITIVE,
-        argument="weights.sensitivity",
+        WeightRule.sensitivity, "standard deviations below which weights are masked (splicing: above the mean size)",
+        accept=POSITIVE, argument="weights.sensitivity",
+    )  # fmt: skip
+    sp_splice_low: float = setting(
+        WeightRule.low, "splicing: share of the threshold below which weights are masked", accept=POSITIVE,
+        argument="weights.low",
+    )  # fmt: skip
+    sp_splice_high: float = setting(
+        WeightRule.high, "splicing: share of the threshold from which on they come back", accept=POSITIVE,
+        argument="weights.high",
     )  # fmt: skip
     sp_schedule: str = setting(
         "one_shot",

@@ -19,6 +19,7 @@ BATCH = 50
 STRIDES = (4, 8)
 LARGEST = (12.0, 99.0)  # the longest side of a box that a level is for, in pixels
 LEAST_SCORE, OVERLAP = 0.05, 0.5
+MOST_BOXES = 30  # of a picture
 
 Outputs = dict[str, list[Tensor]]
 Found = tuple[Tensor, Tensor, Tensor]  # boxes (k, 4), scores (k,), digits (k,)
@@ -108,11 +109,13 @@ def train(net: nn.Module, data: Canvas, epochs: int, rate: float = 4e-3) -> None
     net.eval()
 
 
-def overlaps(box: Tensor, others: Tensor) -> Tensor:
-    """Return the intersection over the union of a box (4,) with others (k, 4)."""
-    sides = (torch.minimum(box[2:], others[:, 2:]) - torch.maximum(box[:2], others[:, :2])).clamp(min=0)
-    both = sides.prod(1)
-    return both / ((box[2:] - box[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(1) - both)
+def overlaps(boxes: Tensor, others: Tensor) -> Tensor:
+    """Return the intersections over the unions (j, k) of boxes (j, 4) with others (k, 4)."""
+    first, second = boxes[:, None], others[None]
+    sides = torch.minimum(first[..., 2:], second[..., 2:]) - torch.maximum(first[..., :2], second[..., :2])
+    both = sides.clamp(min=0).prod(-1)
+    areas = [(box[..., 2:] - box[..., :2]).prod(-1) for box in (first, second)]
+    return both / (areas[0] + areas[1] - both)
 
 
 def decoded(outputs: Outputs, number: int) -> Found:
@@ -123,16 +126,15 @@ def decoded(outputs: Outputs, number: int) -> Found:
         boxes.append(torch.cat([centres(stride) - reach[:, :2], centres(stride) + reach[:, 2:]], 1))
         scores.append(level[number].flatten(1).T.sigmoid())
     best, digits = torch.cat(scores).max(1)
-    order = best.argsort(descending=True)
-    order = order[best[order] > LEAST_SCORE]
-    places, kept = torch.cat(boxes), []
-    while len(order):
-        first, rest = order[0], order[1:]
-        kept.append(first)
-        same = digits[rest] == digits[first]
-        order = rest[~(same & (overlaps(places[first], places[rest]) > OVERLAP))]
-    chosen = torch.stack(kept) if kept else order
-    return places[chosen], best[chosen], digits[chosen]
+    best, order = best.sort(descending=True)
+    order = order[best > LEAST_SCORE][:MOST_BOXES]
+    places, digits = torch.cat(boxes)[order], digits[order]
+    hides = ((overlaps(places, places) > OVERLAP) & (digits[:, None] == digits)).triu(1)
+    left = torch.ones(len(order), dtype=torch.bool)
+    for number in range(len(order)):
+        if left[number]:
+            left &= ~hides[number]
+    return places[left], best[: len(order)][left], digits[left]
 
 
 def average_precision(found: list[Found], data: Canvas, digit: int) -> float:
@@ -141,12 +143,12 @@ def average_precision(found: list[Found], data: Canvas, digit: int) -> float:
     for number, (boxes, scores, digits) in enumerate(found):
         mine = digits == digit
         free = torch.ones(len(truths[number]), dtype=torch.bool)
-        for box, score in zip(boxes[mine], scores[mine], strict=True):
-            shared = overlaps(box, truths[number]) * free
+        for all_shared, score in zip(overlaps(boxes[mine], truths[number]), scores[mine].tolist(), strict=True):
+            shared = all_shared * free
             hit = bool(len(shared)) and float(shared.max()) >= OVERLAP
             if hit:
                 free[shared.argmax()] = False
-            entries.append((float(score), hit))
+            entries.append((score, hit))
     hits = torch.tensor([hit for _, hit in sorted(entries, reverse=True)]).cumsum(0)
     if not len(hits):
         return 0.0

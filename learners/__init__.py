@@ -8,6 +8,7 @@ from torch import nn
 from config import Config
 from datasets import Dataset
 from learners.base import Learner
+from learners.channel.discriminating import DiscriminatingLearner
 from learners.channel.learner import ChannelPruningLearner
 from learners.checks import refuse_unfit
 from learners.context import RunContext
@@ -18,6 +19,8 @@ from learners.quantized.simulated import NonUniformLearner, UniformLearner
 from learners.sparse.auto_compress import AutoCompressLearner
 from learners.sparse.learner import SparseLearner
 from learners.sparse.weight_sparse import WeightSparseLearner
+from pocketprune.channel_pruning.tasks import CLASSIFICATION, Task
+from pocketprune.cli.loading import load_task
 from pocketprune.common.errors import UserError
 from pocketprune.common.registry import resolve
 
@@ -26,6 +29,7 @@ __all__ = ["LEARNERS", "Learner", "create_learner", "find_learner"]
 LEARNERS: dict[str, type[Learner]] = {
     "full-prec": FullPrecisionLearner,
     "channel": ChannelPruningLearner,
+    "dis-chn-pruned": DiscriminatingLearner,
     "filter": FilterPruningLearner,
     "sparse": SparseLearner,
     "weight-sparse": WeightSparseLearner,
@@ -55,10 +59,21 @@ def create_learner(name: str, *, config: Config, dataset: Dataset, net: nn.Modul
     """Return the learner called `name` for a data set and a freshly initialised network.
 
     Raises:
-        UserError: the name is unknown, the network does not fit the data, or a batch is larger than the memory.
+        UserError: the name is unknown, the network does not fit the data, a batch is larger than the memory, or the
+            task is none, or one that the learner does not take.
     """
+    kind, task = find_learner(name), _own_task(name, config.run.task)
     refuse_unfit(config, dataset, net.to(device), device)
-    kind, run = find_learner(name), RunContext(config, dataset, net, device)
+    run = RunContext(config, dataset, net, device, task)
     if config.quantization.enbl_quant and not issubclass(kind, QuantizationLearner):
         kind = quantized_after(name, kind)
     return kind(run)
+
+
+def _own_task(learner: str, spec: str) -> Task | None:
+    """Return a person's own task; None for the built-in one."""
+    if spec == CLASSIFICATION:
+        return None
+    if learner != "channel":
+        raise UserError(f"--task={spec}: --learner={learner} takes {CLASSIFICATION} alone; --learner=channel takes any")
+    return load_task(spec)

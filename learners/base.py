@@ -11,7 +11,7 @@ import pocketprune
 from learners import workdir
 from learners.context import RunContext
 from learners.listing import show_layers
-from learners.measuring import Row, accuracy, costs
+from learners.measuring import Row, costs, quality
 from learners.reporting import exports
 from learners.sensitivity import write_sensitivity
 from learners.start import DENSE, load_start, unfinished_phases
@@ -82,7 +82,7 @@ class Learner(ABC):
     def evaluate(self) -> Row:
         """Measure the trained network on the test set. Return its row of a report, also printed."""
         net = self.trained_net()
-        row = accuracy(self.run, net) | costs(self.run, net)[0]
+        row = quality(self.run, net) | costs(self.run, net)[0]
         self.run.say(self._table({self.stages[self.result(net)]: row}))
         return row
 
@@ -154,6 +154,8 @@ class Learner(ABC):
             "phases": [*self.phases, DENSE],
             "device": str(run.device),
             "seed": config.run.seed,
+            "metric": run.metric,
+            "measured_on": "the test set" if run.task is None else "the task's own data",
             **stages,
             "stages": [{"name": title, **row} for title, row in rows.items()],
             "layers": list(layers),

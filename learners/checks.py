@@ -10,6 +10,7 @@ from torch import nn
 from config import Config
 from datasets import Dataset
 from nets import NETS, check_outputs
+from pocketprune.channel_pruning.tasks import CLASSIFICATION
 from pocketprune.common.errors import UserError
 
 BATCHES = ("batch_size", "batch_size_eval", "latency_batch")
@@ -24,7 +25,7 @@ def refuse_unfit(config: Config, dataset: Dataset, net: nn.Module, device: torch
         if needed > memory:
             sizes = f"its images alone take {needed / 1e9:,.0f} GB, and {device} has {memory / 1e9:,.0f}"
             raise UserError(f"--{name}={flags[name]}: {sizes}")
-    if config.net.net in NETS:
+    if config.net.net in NETS or config.run.task != CLASSIFICATION:  # a task's networks may return anything
         return
     source = f"--net={config.net.net}"
     images, _ = next(iter(dataset.val.batches(2)))

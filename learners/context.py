@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from config import Config
 from datasets import Dataset
 from learners.identity import Identity, identity_of
+from pocketprune.channel_pruning.tasks import Task
 from pocketprune.common.figures import require_plots
 from pocketprune.training.checkpoint import Checkpoints
 from pocketprune.training.distributed import is_main
@@ -27,6 +28,7 @@ class RunContext:
 
     Attributes:
         net: the freshly initialised network, which gives the architecture.
+        task: what the network is for, where that is not the classification of the data set's images.
         seconds: clock -> seconds, a resumed run's earlier ones included: "seconds" of report.json.
     """
 
@@ -34,6 +36,7 @@ class RunContext:
     dataset: Dataset
     net: nn.Module
     device: torch.device
+    task: Task | None = None
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(CLOCKS, 0.0))
 
     def __post_init__(self) -> None:
@@ -46,6 +49,13 @@ class RunContext:
     def workdir(self) -> Path:
         """The folder that the run writes to."""
         return self.config.workdir
+
+    @property
+    def metric(self) -> str:
+        """The key of the value that tells how good a network is; "" for a task without a metric."""
+        if self.task is None:
+            return "accuracy"
+        return self.task.name if self.task.metric is not None else ""
 
     @property
     def report_path(self) -> Path:

@@ -17,6 +17,14 @@ LATENCY_SECONDS = 2.0  # each network is timed for about this long,
 LATENCY_ROUNDS = 11  # in this many turns
 
 
+def quality(run: RunContext, net: nn.Module) -> Row:
+    """Return how good a network is: the metric of the run's task, or for a classifier its accuracy and loss."""
+    if run.task is None:
+        return accuracy(run, net)
+    with run.timed("evaluate"):
+        return {run.metric: run.task.measure(net)} if run.metric else {}
+
+
 def accuracy(run: RunContext, net: nn.Module) -> Row:
     """Return the accuracy (a share) and the loss of a network on the test set."""
     with run.timed("evaluate"):

@@ -8,7 +8,7 @@ from pocketprune.channel_pruning.searching.ratios import FoundRatios, search_rat
 from pocketprune.channel_pruning.targets import MacsShare
 from pocketprune.channel_pruning.tasks import Task, classification
 from pocketprune.common.errors import UserError
-from pocketprune.compression.controller import Controller, compress
+from pocketprune.compression.controller import Controller
 from pocketprune.compression.policy import Policy
 from pocketprune.deploy.artifacts import load, save
 from pocketprune.deploy.drawing import draw_groups
@@ -18,6 +18,7 @@ from pocketprune.quantization.options import QuantizationOptions
 from pocketprune.quantization.quantizing import quantize
 from pocketprune.quantization.steps import register
 from pocketprune.search import Budget, SearchSettings
+from pocketprune.sparsity.compressing import compress
 from pocketprune.sparsity.controller import SparsityController, sparsify
 from pocketprune.sparsity.policy import SparsityPolicy, WeightRule
 from pocketprune.structure.channel_groups import Structure, analyse, find_channel_groups

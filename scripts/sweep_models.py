@@ -1,8 +1,8 @@
 """Find, thin, prune, save, load and export over the models of an installed torchvision or timm, one line each.
 
-  python scripts/sweep_models.py timm                 # the smallest model of each family
-  python scripts/sweep_models.py torchvision --all    # every model
-  python scripts/sweep_models.py timm --only 'resnet*' --without prune
+  python scripts/sweep_models.py torchvision                        # the smallest model of each family
+  python scripts/sweep_models.py timm --results timm.jsonl          # goes on where it was stopped
+  python scripts/sweep_models.py timm --only 'resnet*' --all --without prune
 
 The weights are random ones; batch norms get random statistics, so that nothing cancels. It ends with counts.
 """
@@ -10,7 +10,7 @@ The weights are random ones; batch norms get random statistics, so that nothing 
 from __future__ import annotations
 
 import argparse
-import fnmatch
+import json
 import os
 import signal
 import sys
@@ -20,9 +20,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
-from importlib import import_module
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -30,6 +28,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
+from model_libraries import LIBRARIES, Library, library, smallest
 from torch import Tensor, nn
 
 import pocketprune
@@ -46,14 +45,18 @@ class Outcome:
     """What one model gave.
 
     Attributes:
+        family: the module of the library that has the model.
         groups: channel groups found, and how many of them are prunable exactly.
         steps: step -> "ok", or why it failed.
         macs: share of the MACs left.
     """
 
+    family: str
+    name: str
     groups: int = 0
     exact: int = 0
     macs: float = 1.0
+    seconds: float = 0.0
     steps: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -64,6 +67,14 @@ class Outcome:
             return f"{failed[0]} failed"
         return "exact" if self.exact else "nothing to remove exactly"
 
+    def line(self) -> str:
+        """What is printed of the model."""
+        told = "; ".join(f"{step}: {said}" for step, said in self.steps.items() if said != "ok") or "ok"
+        return (
+            f"{self.name:32} {self.exact:4}/{self.groups:<4} groups exact, {self.macs:6.1%} of the MACs, "
+            f"{self.seconds:5.1f} s  {told}"
+        )
+
 
 class _TooLongError(Exception):
     """A model took more than its time."""
@@ -71,52 +82,79 @@ class _TooLongError(Exception):
 
 def main(arguments: Sequence[str]) -> int:
     """Sweep over the models asked for. Return 0 where all are exact."""
+    given = _arguments(arguments)
+    warnings.simplefilter("ignore")
+    try:
+        models = library(given.library)
+    except (ImportError, RuntimeError) as error:  # a torchvision of another PyTorch raises a RuntimeError
+        print(f"error: {given.library}: cannot be imported ({one_line(error)})", file=sys.stderr)
+        return 2
+    outcomes = _read(given.results)
+    for number, (family, name) in enumerate(_left(models, given, outcomes)):
+        if given.most and number == given.most:
+            break
+        outcome = swept(Outcome(family, name), models, given.size or models.side(name), given.seconds, given.without)
+        outcomes.append(outcome)
+        print(outcome.line(), flush=True)
+        if given.results:
+            with given.results.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(outcome)) + "\n")
+    verdicts = Counter(outcome.verdict for outcome in outcomes)
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
+    print(f"\n{given.library}: {len(outcomes)} models: {counts}")
+    return int(set(verdicts) != {"exact"})
+
+
+def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("library", choices=tuple(LIBRARIES), help="it has to be installed")
     parser.add_argument("--only", default="*", metavar="PATTERN", help="names of models, * for anything")
     parser.add_argument("--all", action="store_true", help="every model, not only the smallest of each family")
     parser.add_argument("--without", nargs="*", default=[], choices=("prune", "export"), help="steps left out")
     parser.add_argument("--size", type=int, default=0, help="side of the images; 0: what the model is made for")
-    parser.add_argument("--seconds", type=int, default=180, help="for one model at most (180)")
-    parser.add_argument("--most", type=int, default=0, help="models at most; 0: all")
-    given = parser.parse_args(arguments)
-    warnings.simplefilter("ignore")
-    try:
-        models = LIBRARIES[given.library](given)
-    except ImportError as error:
-        print(f"error: {given.library}: cannot be imported ({one_line(error)})", file=sys.stderr)
-        return 2
-    verdicts: Counter[str] = Counter()
-    for number, (name, build, size) in enumerate(models):
-        if given.most and number == given.most:
-            break
-        began, outcome = time.perf_counter(), swept(build, given.size or size, given.seconds, given.without)
-        verdicts[outcome.verdict] += 1
-        told = "; ".join(f"{step}: {said}" for step, said in outcome.steps.items() if said != "ok") or "ok"
-        print(f"{name:32} {outcome.exact:4}/{outcome.groups:<4} groups exact, {outcome.macs:6.1%} of the MACs, "
-              f"{time.perf_counter() - began:5.1f} s  {told}", flush=True)  # fmt: skip
-    print(f"\n{given.library}: {sum(verdicts.values())} models: "
-          + ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common()))  # fmt: skip
-    return int(set(verdicts) != {"exact"})
+    parser.add_argument("--seconds", type=int, default=180, help="processor seconds for one model at most (180)")
+    parser.add_argument("--most", type=int, default=0, help="models at most in this call; 0: all")
+    parser.add_argument(
+        "--results", type=Path, help="file that a line is added to for each model; those in it are done"
+    )
+    return parser.parse_args(arguments)
 
 
-def swept(build: Callable[[], nn.Module], size: int, seconds: int, without: Sequence[str] = ()) -> Outcome:
+def _read(results: Path | None) -> list[Outcome]:
+    """Return what earlier calls found."""
+    if results is None or not results.exists():
+        return []
+    return [Outcome(**json.loads(line)) for line in results.read_text(encoding="utf-8").splitlines()]
+
+
+def _left(models: Library, given: argparse.Namespace, done: Sequence[Outcome]) -> Iterator[tuple[str, str]]:
+    """Yield the family and the name of each model to be swept."""
+    families, names = {outcome.family for outcome in done}, {outcome.name for outcome in done}
+    for family, members in models.families(given.only).items():
+        if given.all:
+            yield from ((family, name) for name in members if name not in names)
+        elif family not in families:
+            yield family, smallest(members, models.build)
+
+
+def swept(outcome: Outcome, models: Library, size: int, seconds: int, without: Sequence[str] = ()) -> Outcome:
     """Return what every step gave for one model. A step that fails ends it."""
-    outcome, known = Outcome(), dict[str, Any]()
+    known: dict[str, Any] = {}
     torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as folder:
-        for name, step in _steps(build, size, Path(folder), outcome, known).items():
+    began = time.process_time()
+    with tempfile.TemporaryDirectory() as folder, _at_most(seconds):
+        for name, step in _steps(lambda: models.build(outcome.name), size, Path(folder), outcome, known).items():
             if name in without:
                 continue
             try:
-                with _at_most(seconds):
-                    step()
+                step()
                 outcome.steps[name] = "ok"
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # a library's own code may raise anything
                 outcome.steps[name] = str(error) if isinstance(error, UserError) else one_line(error)
                 break
+    outcome.seconds = time.process_time() - began
     return outcome
 
 
@@ -145,7 +183,7 @@ def _steps(
 
     def prune() -> None:
         batches = list(known["images"].split(2))
-        options = pocketprune.PruningOptions(points_per_layer=4, layers="all")
+        options = pocketprune.PruningOptions(points_per_layer=4, layers="all", selection="magnitude")
         result = pocketprune.prune_channels(known["structure"], batches, RATIO, options=options)
         known["pruned"], outcome.macs = result.net.eval(), result.macs / result.dense_macs
 
@@ -186,68 +224,21 @@ def _compare(one: nn.Module, other: nn.Module, images: Tensor) -> None:
 
 @contextmanager
 def _at_most(seconds: int) -> Iterator[None]:
-    """Raise an error inside after so many seconds, where the system can."""
+    """Raise an error inside after so many processor seconds, where the system can."""
 
     def stop(_number: int, _frame: FrameType | None) -> None:
-        raise _TooLongError(f"more than {seconds} s")
+        raise _TooLongError(f"more than {seconds} processor seconds")
 
-    if not hasattr(signal, "SIGALRM"):
+    if not hasattr(signal, "SIGPROF"):
         yield
         return
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
-Models = Iterator[tuple[str, Callable[[], nn.Module], int]]
-
-
-def _timm(given: argparse.Namespace) -> Models:
-    """Yield name, builder and image size of timm's models; of each family the smallest one."""
-    timm = import_module("timm")
-    families: dict[str, list[str]] = {}
-    for name in timm.list_models(given.only):
-        entry = timm.models._registry._model_entrypoints[name]
-        families.setdefault(entry.__module__.rpartition(".")[2], []).append(name)
-    for _, names in sorted(families.items()):
-        for name in names if given.all else _smallest(names, lambda name: timm.create_model(name, pretrained=False)):
-            size = timm.get_pretrained_cfg(name, allow_unregistered=True)
-            yield name, partial(timm.create_model, name, pretrained=False), _side(size)
-
-
-def _side(config: Any) -> int:
-    return int(config.input_size[-1]) if config is not None and config.input_size else 224
-
-
-def _smallest(names: Sequence[str], build: Callable[[str], nn.Module]) -> list[str]:
-    """Return the name of the model with the fewest parameters, without any memory for their values."""
-    sizes = {}
-    for name in names:
-        try:
-            with torch.device("meta"):
-                sizes[name] = sum(p.numel() for p in build(name).parameters())
-        except Exception:  # some models compute with their values while they are built
-            continue
-    return [min(sizes, key=lambda name: sizes[name])] if sizes else list(names[:1])
-
-
-def _torchvision(given: argparse.Namespace) -> Models:
-    """Yield name, builder and image size of torchvision's classifiers; of each family the smallest one."""
-    models = import_module("torchvision.models")
-    families: dict[str, list[str]] = {}
-    for name in models.list_models(module=models):
-        if fnmatch.fnmatch(name, given.only):
-            families.setdefault(models.get_model_builder(name).__module__.rpartition(".")[2], []).append(name)
-    for _, names in sorted(families.items()):
-        for name in names if given.all else _smallest(names, lambda name: models.get_model(name, weights=None)):
-            yield name, partial(models.get_model, name, weights=None), 299 if "inception" in name else 224
-
-
-LIBRARIES: dict[str, Callable[[argparse.Namespace], Models]] = {"timm": _timm, "torchvision": _torchvision}
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 if __name__ == "__main__":

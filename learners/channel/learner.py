@@ -10,10 +10,10 @@ from torch import nn
 from learners.channel.budget import asked_and_reached
 from learners.channel.prune import prune
 from learners.channel.ratios import asked_ratios, searched_ratios
-from learners.channel.recovering import recover
+from learners.channel.recovering import check_recovery, recover
 from learners.channel.telling import tell_layers
 from learners.fitting import best_entry, fit
-from learners.measuring import Row, accuracy, costs
+from learners.measuring import Row, costs, quality
 from learners.pruning import PruningLearner
 from learners.start import train_dense
 from learners.teacher import named_teacher, teacher_of
@@ -40,19 +40,23 @@ class ChannelPruningLearner(PruningLearner):
         self.claim()
         dense = train_dense(run, run.net) if start is None else start
         teacher = teacher_of(run, named, dense)
+        check_recovery(run, dense)
+        dense_quality = quality(run, dense)
 
         result = None
         if target is None:
             target, result = searched_ratios(run, structure)
         result = result or prune(run, structure, target, teacher)
         tell_layers(run, structure.groups, result)
-        return self.finetune(dense, result, teacher)
+        return self.finetune(dense, dense_quality, result, teacher)
 
-    def finetune(self, dense: nn.Module, result: PruneResult, teacher: nn.Module | None) -> dict[str, Any]:
+    def finetune(
+        self, dense: nn.Module, dense_quality: Row, result: PruneResult, teacher: nn.Module | None
+    ) -> dict[str, Any]:
         """Measure, recover and fine-tune the pruned network, and save it. Return the report."""
         run, share = self.run, self.run.config.train.nb_epochs_rat
         dense_cost, cost = costs(run, dense, result.net, macs=(result.dense_macs, result.macs))
-        dense_row, pruned_row = accuracy(run, dense) | dense_cost, accuracy(run, result.net) | cost
+        dense_row, pruned_row = dense_quality | dense_cost, quality(run, result.net) | cost
         recovered = {name: row | cost for name, row in recover(run, result.net, dense).items()}
         before = final = [pruned_row, *recovered.values()][-1]
         facts: dict[str, Any] = {"output_error": result.output_error, "warnings": list(result.warnings)}
@@ -60,7 +64,7 @@ class ChannelPruningLearner(PruningLearner):
             settings = finetune_settings(run.config, share, run.device.type)
             tuned = fit(run, result.net, "finetune", settings, "finetune", teacher=teacher, keep_best=True)
             facts["finetune"] = best_entry(tuned)
-            final = accuracy(run, result.net) | cost
+            final = quality(run, result.net) | cost
         self.save(result.net)
         stages = {"dense": dense_row, "before_finetune": before, "pruned": final}
         rows = self.rows(stages, {"before recovery": pruned_row, **recovered} if recovered else {})

@@ -23,6 +23,7 @@ from pocketprune.channel_pruning.searching.environment import PruningEnvironment
 from pocketprune.channel_pruning.searching.layer_latency import LatencyCost
 from pocketprune.channel_pruning.searching.parallel import scorer
 from pocketprune.channel_pruning.searching.ratios import latency_share, on_time
+from pocketprune.channel_pruning.searching.scoring import TaskInputs
 from pocketprune.channel_pruning.searching.statistics import ROLLOUT_SELECTION
 from pocketprune.reporting import report
 from pocketprune.search import (
@@ -51,6 +52,7 @@ class RatioSearch:
     def __init__(self, context: RunContext) -> None:
         self.context, self.config, self.workdir = context, context.config, context.workdir
         self.settings = search_settings(self.config)
+        self.metric = context.metric or "minus the divergence"
 
     def run(self, net: Structure, calibration: Sequence[Tensor], prune: Prune) -> list[float]:
         """Return the preserve ratios, one per layer of the ratio list, of the best network found on the budget.
@@ -102,16 +104,22 @@ class RatioSearch:
                 self.workdir / "latency.json" if is_main() else None,
                 batch=run.latency_batch,
                 device=calibration[0].device,
+                together=True,
             )
         return PruningEnvironment(
             net,
             calibration,
-            self._held_out(calibration[0].device),
+            self._judged_on(calibration[0].device),
             budget=self.config.search.cp_budget,
             options=pruning_options(self.config),
             latency=latency,
             progress=bar,
         )
+
+    def _judged_on(self, device: torch.device) -> list[tuple[Tensor, Tensor]] | TaskInputs:
+        """Return what networks are scored on: held-out images, with their labels or for the run's task."""
+        labelled, task = self._held_out(device), self.context.task
+        return labelled if task is None else TaskInputs(task, [images for images, _ in labelled])
 
     def _held_out(self, device: torch.device) -> list[tuple[Tensor, Tensor]]:
         wanted, size = self.config.search.cp_nb_smpls_search, self.config.data.batch_size_eval
@@ -134,7 +142,7 @@ class RatioSearch:
             checkpoints.save(state, len(state["history"]))
 
         table = self._table(resume)
-        watch = SearchWatch(self.context.recorder, problem, name)
+        watch = SearchWatch(self.context.recorder, problem, name, self.metric)
         barrier()  # every process has read what the first one will overwrite
         with watch:
             result = search(
@@ -156,7 +164,7 @@ class RatioSearch:
         watch.finish(result)
         self.context.say(
             f"{method}: {len(result.history)} roll-outs in {result.seconds:.0f} s; best on the held-out images "
-            f"{_words(result.score)} at {result.share:.2%} of {problem.budget.kind}"
+            f"{self._words(result.score)} at {result.share:.2%} of {problem.budget.kind}"
         )
         return result
 
@@ -175,13 +183,14 @@ class RatioSearch:
             agreed: Score = gather_objects(env.judge(pruned))[0]
             return agreed  # one opinion, should the processes' arithmetic differ
 
-        counts, scored = decide(problem, found, score, self.settings)
+        ranked, scored = decide(problem, found, score, self.settings)
+        counts = ranked[0]
         if measured:
-            counts = on_time(counts, scored, measured, problem.budget.share)
+            counts = on_time(ranked, measured, problem.budget.share)
             shares = ", ".join(f"{share:.1%}" for share in measured.values())
             self.context.say(f"Finalists, timed: {shares} of the dense network's latency")
         self._keep_finalists(problem, found.method, counts, scored)
-        shown = "; ".join(_words(score) for _, score in scored)
+        shown = "; ".join(self._words(score) for _, score in scored)
         self.context.say(f"Finalists on the held-out images, pruned as at the end of the run, uniform last: {shown}")
         return counts
 
@@ -198,7 +207,7 @@ class RatioSearch:
             | {"chosen": values == chosen}
             for values, score in scored
         ]
-        asked = {"method": method, "budget": problem.budget.kind, "asked": problem.budget.share}
+        asked = {"method": method, "budget": problem.budget.kind, "asked": problem.budget.share, "metric": self.metric}
         if is_main():
             report.write(self.workdir / "search.json", asked | {"finalists": entries})
 
@@ -216,9 +225,9 @@ class RatioSearch:
         save_picture(self.workdir / "sensitivity.png", picture)
         self.context.recorder.image("search/sensitivity", picture, 0)
 
-
-def _words(score: Score) -> str:
-    return f"{score.accuracy:.2%} (divergence {score.divergence:.4f})"
+    def _words(self, score: Score) -> str:
+        value = f"{score.accuracy:.2%}" if self.context.task is None else f"{self.metric} {score.accuracy:.4g}"
+        return f"{value} (divergence {score.divergence:.4f})"
 
 
 def search_settings(config: Config) -> SearchSettings:

@@ -3,16 +3,18 @@
 import time
 from collections.abc import Callable
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from learners.context import RunContext
-from learners.measuring import Row, accuracy
+from learners.measuring import Row, quality
 from learners.pruning import calibration_batches, held_out_batches
 from learners.reporting.progress import ProgressBar
 from learners.train_settings import recovery_settings
 from pocketprune.channel_pruning.imitation import Imitation, agreement_with
 from pocketprune.channel_pruning.recovery import reconstruct_blocks
 from pocketprune.common.errors import UserError
+from pocketprune.common.modes import evaluation_mode
 from pocketprune.training.batch_norm import reestimate_batch_norm
 from pocketprune.training.distributed import is_main
 from pocketprune.training.loop import train
@@ -20,11 +22,22 @@ from pocketprune.training.loop import train
 FORMAT = 1  # of a checkpoint; to be raised when what is saved changes
 
 
+def check_recovery(run: RunContext, dense: nn.Module) -> None:
+    """Raise UserError where the recovery that the flags ask for does not take what the dense network returns."""
+    if not run.config.channel_pruning.cp_recover_epochs:
+        return
+    with torch.no_grad(), evaluation_mode(dense):
+        outputs = dense(run.example)
+    if not isinstance(outputs, Tensor) or outputs.dim() != 2:
+        raise UserError("imitates class scores (n, classes), which the network does not return; 0 is accepted",
+                        argument="recover_epochs")  # fmt: skip
+
+
 def recover(run: RunContext, net: nn.Module, dense: nn.Module) -> dict[str, Row]:
     """Recover a pruned network in place, by the steps that the flags ask for.
 
     Returns:
-        name of the step -> accuracy and loss after it, and its seconds.
+        name of the step -> how good the network is after it, and its seconds.
     """
     steps = _steps(run, net, dense)
     checkpoints = run.checkpoints("recover")
@@ -41,7 +54,7 @@ def recover(run: RunContext, net: nn.Module, dense: nn.Module) -> dict[str, Row]
             began = time.perf_counter()
             work()
             seconds = time.perf_counter() - began
-            rows[name] = accuracy(run, net) | {"seconds": seconds}
+            rows[name] = quality(run, net) | {"seconds": seconds}
             if is_main():
                 checkpoints.save({"format": FORMAT, "net": net.state_dict(), "rows": rows}, len(rows))
         run.add_seconds("prune", rows[name]["seconds"])
@@ -73,15 +86,15 @@ def _steps(run: RunContext, net: nn.Module, dense: nn.Module) -> dict[str, Calla
 
 def _imitate(run: RunContext, net: nn.Module, dense: nn.Module) -> None:
     """Train the whole network towards the dense one's outputs, or go on with that. End with its best state."""
-    settings, task = recovery_settings(run.config, run.device.type), Imitation(net, dense, run.example)
+    settings, objective = recovery_settings(run.config, run.device.type), Imitation(net, dense, run.example)
     run.say(f"Recovery: {settings.epochs:g} epochs of {len(run.dataset.train)} images, without their labels")
     found = train(
         net,
         run.dataset.train,
         settings,
         device=run.device,
-        task=task,
-        callbacks=[task],
+        objective=objective,
+        callbacks=[objective],
         judge=agreement_with(dense, held_out_batches(run)),
         recorder=run.recorder,
         checkpoints=run.checkpoints("recover_whole"),

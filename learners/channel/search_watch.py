@@ -14,8 +14,8 @@ from pocketprune.training.metrics import Recorder
 class SearchWatch:
     """Is called with every roll-out inside of it as a context, and its `finish` with the result."""
 
-    def __init__(self, recorder: Recorder, problem: Problem, name: str) -> None:
-        self.recorder, self.problem, self.name = recorder, problem, name
+    def __init__(self, recorder: Recorder, problem: Problem, name: str, metric: str = "accuracy") -> None:
+        self.recorder, self.problem, self.name, self.metric = recorder, problem, name, metric
         self._bar = tqdm(leave=False, delay=1, disable=not is_main(), desc=name, unit="roll-out")
 
     def __enter__(self) -> "SearchWatch":
@@ -31,13 +31,13 @@ class SearchWatch:
         bar.update(progress.done - bar.n)
         if best is not None:
             bar.set_postfix_str(f"best {best.reward:.4f} at {best.share:.1%} {self.problem.budget.kind}")
-        curves = {"reward": rollout.reward, "accuracy": rollout.accuracy, "loss": rollout.loss, "cost": rollout.share}
+        curves = {"reward": rollout.reward, self.metric: rollout.accuracy, "loss": rollout.loss, "cost": rollout.share}
         curves |= {"best_reward": best.reward} if best is not None else {}
         for key, value in (curves | progress.facts).items():
             if math.isfinite(value):
                 self.recorder.record(f"{self.name}/{key}", value, rollout.index)
         unit = 1e3 if self.problem.budget.kind == "latency" else 1.0  # steps are whole: microseconds
-        self.recorder.record(f"{self.name}/accuracy_against_cost", rollout.accuracy, round(rollout.cost * unit))
+        self.recorder.record(f"{self.name}/{self.metric}_against_cost", rollout.accuracy, round(rollout.cost * unit))
 
     def finish(self, result: SearchResult) -> None:
         """Record the best network's ratios, and pictures of all roll-outs: their ratios, their accuracy and cost."""
@@ -47,5 +47,5 @@ class SearchWatch:
         names = [variable.name for variable in self.problem.variables]
         ratios = np.array([self.problem.shares(r.values) for r in rollouts])
         self.recorder.image(f"{self.name}/ratios_per_layer", draw_ratios(names, ratios), 0)
-        self.recorder.image(f"{self.name}/pareto", draw_cloud(result.history, self.problem.budget.kind), 0)
+        self.recorder.image(f"{self.name}/pareto", draw_cloud(result.history, self.problem.budget.kind, self.metric), 0)
         self.recorder.flush()

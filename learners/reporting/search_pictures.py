@@ -29,8 +29,8 @@ def draw_ratios(names: Sequence[str], ratios: np.ndarray) -> np.ndarray:
     return _drawn(plot, cells, height=max(4.0, 0.16 * len(names)))
 
 
-def draw_cloud(history: Sequence[Rollout], kind: str) -> np.ndarray:
-    """Draw the accuracy of every network scored against its cost, single layers' pale."""
+def draw_cloud(history: Sequence[Rollout], kind: str, metric: str = "accuracy") -> np.ndarray:
+    """Draw the metric of every network scored against its cost, single layers' pale."""
     points = [(r.share, r.accuracy, r.kind == "rollout") for r in history]
 
     def plot(axes: Any) -> None:
@@ -40,7 +40,7 @@ def draw_cloud(history: Sequence[Rollout], kind: str) -> np.ndarray:
                 axes.scatter(*zip(*chosen, strict=True), s=12, color=[c / 255 for c in colour],
                              label="roll-outs" if wanted else "single layers")  # fmt: skip
         axes.set_xlabel(f"share of the dense {kind}")
-        axes.set_ylabel("accuracy, held-out")
+        axes.set_ylabel(f"{metric}, held-out")
         axes.legend()
 
     def dots() -> np.ndarray:

@@ -6,13 +6,13 @@ from typing import Any
 
 from torch import nn
 
-from learners.fitting import fit
+from learners.fitting import best_entry, fit
 from learners.measuring import accuracy, costs
 from learners.pruning import PruningLearner, calibration_batches
 from learners.sparse.learner import held_out
 from learners.sparse.policies import budget_told_as
 from learners.start import train_dense
-from learners.train_settings import train_settings
+from learners.train_settings import finetune_settings
 from pocketprune import analyse
 from pocketprune.common.errors import UserError
 from pocketprune.sparsity.admm import Admm, AdmmSettings
@@ -38,7 +38,7 @@ class AutoCompressLearner(PruningLearner):
         self.claim()
         if start is None:
             train_dense(run, net)
-        dense, full = copy.deepcopy(net), train_settings(run.config, share, run.device.type)
+        dense, full = copy.deepcopy(net), finetune_settings(run.config, share, run.device.type)
         each = replace(full, epochs=full.epochs * flags.ac_admm_share / flags.ac_rounds)
 
         def tune(smaller: nn.Module, admm: Admm, number: int) -> None:
@@ -59,10 +59,11 @@ class AutoCompressLearner(PruningLearner):
             run.say(f"Round {number + 1}: {done.share:.2%} of the MACs; primal residual {done.primal:.3g}")
         dense_cost, cost = costs(run, dense, net)
         stages = {"dense": accuracy(run, dense) | dense_cost, "before_finetune": accuracy(run, net) | cost}
-        fit(run, net, "auto_finetune", replace(full, epochs=full.epochs * (1 - flags.ac_admm_share)), "finetune")
+        last = replace(full, epochs=full.epochs * (1 - flags.ac_admm_share))
+        tuned = fit(run, net, "auto_finetune", last, "finetune", keep_best=True)
         stages["pruned"] = accuracy(run, net) | cost
         self.save(net)
-        return self.finish(stages, facts={"rounds": [vars(done) for done in rounds]})
+        return self.finish(stages, facts={"rounds": [vars(done) for done in rounds], "finetune": best_entry(tuned)})
 
 
 def _settings(learner: AutoCompressLearner) -> AutoCompressSettings:

@@ -10,23 +10,24 @@ from torch import Tensor, nn
 
 from learners.context import RunContext
 from learners.filter.images import labelled_batches
-from learners.fitting import fit
+from learners.fitting import best_entry, fit
 from learners.measuring import Row, accuracy, costs
 from learners.pruning import PruningLearner
 from learners.sparse.lottery import check_lottery, find_ticket
 from learners.sparse.policies import asked_policy, told
 from learners.start import train_dense
 from learners.teacher import named_teacher, teacher_of
-from learners.train_settings import train_settings
+from learners.train_settings import finetune_settings, train_settings
 from pocketprune.numerics.projections import SparseSet
 from pocketprune.reporting.stages import COLUMNS, Column
 from pocketprune.reporting.tables import count
 from pocketprune.sparsity.admm import Admm, AdmmSettings
 from pocketprune.sparsity.callback import SparsityCallback
 from pocketprune.sparsity.controller import SparsityController, sparsify
-from pocketprune.sparsity.policy import SparsityPolicy
+from pocketprune.sparsity.policy import SparsityPolicy, WeightRule
 from pocketprune.sparsity.statistics import LayerRow
 from pocketprune.sparsity.storing import packed_bytes, zero_share
+from pocketprune.training.loop import TrainResult
 from pocketprune.training.state import TrainSettings
 
 MASKED, PULLED, TUNED = "sparse", "admm", "sparse_tune"  # the phases with masks, before them, and after ADMM
@@ -42,6 +43,8 @@ class SparseLearner(PruningLearner):
     }
     settings: ClassVar[tuple[str, ...]] = (*PruningLearner.settings, "sparsity")
     phases: ClassVar[tuple[str, ...]] = (MASKED, PULLED, TUNED, "lottery*")
+    tuned: TrainResult | None = None
+    """The training with masks, if there was one."""
 
     def policy(self, epochs: float) -> SparsityPolicy:
         """Return what masks are to do in a training of so many epochs."""
@@ -72,14 +75,13 @@ class SparseLearner(PruningLearner):
     def level(self, controller: SparsityController, training: TrainSettings | None, teacher: nn.Module | None) -> Row:
         """Mask by the schedule, and train. Return the row before the training, empty if there is nothing masked yet."""
         run, policy, before = self.run, controller.policy, {}
-        if training is None or all(rule.schedule.level(0) == rule.schedule.final for rule in policy.rules):
+        if training is None or all(_is_at_once(rule) for rule in policy.rules):
             with run.timed("prune"):
                 controller.set_levels([rule.schedule.final for rule in policy.rules])
                 controller.freeze()
             before = self.row(controller.net)
         if training is not None:
-            part = SparsityCallback(controller)
-            fit(run, controller.net, MASKED, training, "finetune", teacher=teacher, callbacks=[part])
+            self.tune(controller, MASKED, training, teacher)
         return before
 
     def pull(self, controller: SparsityController, training: TrainSettings | None, teacher: nn.Module | None) -> Row:
@@ -100,9 +102,24 @@ class SparseLearner(PruningLearner):
         before = self.row(controller.net)
         if training is not None:
             later = replace(training, epochs=training.epochs * (1 - flags.sp_admm_share))
-            part = SparsityCallback(controller)
-            fit(run, controller.net, TUNED, later, "finetune", teacher=teacher, callbacks=[part])
+            self.tune(controller, TUNED, later, teacher)
         return before
+
+    def tune(
+        self, controller: SparsityController, phase: str, settings: TrainSettings, teacher: nn.Module | None
+    ) -> None:
+        """Train with masks, and keep the best state under the last of them."""
+        self.tuned = fit(
+            self.run,
+            controller.net,
+            phase,
+            settings,
+            "finetune",
+            teacher=teacher,
+            callbacks=[SparsityCallback(controller)],
+            keep_best=True,
+            masks=controller,
+        )
 
     def lottery(self, policy: SparsityPolicy, settings: TrainSettings) -> dict[str, Any]:
         """Train, prune, rewind, and train again, round by round."""
@@ -127,7 +144,8 @@ class SparseLearner(PruningLearner):
         stages = {"dense": self.row(dense) | dense_cost, "before_finetune": before and before | cost}
         stages["pruned"] = self.row(net) | cost
         stages = {key: row for key, row in stages.items() if row}
-        return self.finish(stages, layers=[_entry(row) for row in statistics.layers], facts=facts)
+        told = {} if self.tuned is None else {"finetune": best_entry(self.tuned)}
+        return self.finish(stages, layers=[_entry(row) for row in statistics.layers], facts={**told, **(facts or {})})
 
 
 def controller_of(run: RunContext, net: nn.Module, policy: SparsityPolicy) -> SparsityController:
@@ -137,9 +155,15 @@ def controller_of(run: RunContext, net: nn.Module, policy: SparsityPolicy) -> Sp
         return sparsify(net, policy, run.example, _seen(run) if looks else None)
 
 
+def _is_at_once(rule: WeightRule) -> bool:
+    return rule.ranking != "splicing" and rule.schedule.level(0) == rule.schedule.final
+
+
 def _training(run: RunContext) -> TrainSettings | None:
+    """Return how to train; a lottery's rounds are trainings from scratch."""
     share = run.config.train.nb_epochs_rat
-    return train_settings(run.config, share, run.device.type) if share > 0 else None
+    own = train_settings if run.config.sparsity.sp_method == "lottery" else finetune_settings
+    return own(run.config, share, run.device.type) if share > 0 else None
 
 
 def _sets(run: RunContext, controller: SparsityController) -> dict[str, SparseSet]:

@@ -48,12 +48,15 @@ def asked_policy(config: Config, epochs: float) -> SparsityPolicy:
     flags = config.sparsity
     whole = math.ceil(epochs)
     with told():
+        start = flags.sp_warmup_epochs
+        steps = flags.sp_ramp_epochs or max(1, math.ceil(RAMP * (whole - start)))
         schedule = Schedule(
             name=flags.sp_schedule,
             init=flags.sp_level_init,
             target=flags.sp_level,
-            start=flags.sp_warmup_epochs,
-            steps=flags.sp_ramp_epochs or max(1, math.ceil(RAMP * (whole - flags.sp_warmup_epochs))),
+            start=start,
+            steps=steps,
+            freeze=start + steps if flags.sp_ranking == "splicing" else None,  # until then weights may come back
         )
         if epochs and abs(schedule.level(whole - 1) - schedule.final) > TOLERANCE:
             raise UserError(
@@ -67,6 +70,8 @@ def asked_policy(config: Config, epochs: float) -> SparsityPolicy:
             criterion="magnitude" if by_size else flags.sp_criterion,
             ranking=flags.sp_ranking,
             sensitivity=flags.sp_sensitivity,
+            low=flags.sp_splice_low,
+            high=flags.sp_splice_high,
             schedule=schedule,
         )
         ignore = tuple(name.strip() for name in flags.sp_ignore.split(",") if name.strip())

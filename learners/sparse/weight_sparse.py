@@ -11,18 +11,16 @@ from config import Config
 from learners.channel.search_watch import SearchWatch
 from learners.context import RunContext
 from learners.filter.images import labelled_batches
-from learners.fitting import fit
 from learners.sparse.learner import SparseLearner, held_out
 from learners.sparse.policies import budget_told_as
 from learners.sparse.ramp import ramp
 from learners.start import train_dense
 from learners.teacher import named_teacher, teacher_of
-from learners.train_settings import train_settings
+from learners.train_settings import finetune_settings
 from pocketprune import analyse
 from pocketprune.common.errors import UserError
 from pocketprune.search import Budget, DdpgSettings, Hooks, Problem, SearchSettings, search
 from pocketprune.search.ddpg import check_rollouts
-from pocketprune.sparsity.callback import SparsityCallback
 from pocketprune.sparsity.controller import sparsify
 from pocketprune.sparsity.layers import sparse_layers
 from pocketprune.sparsity.policy import SparsityPolicy, WeightRule
@@ -57,8 +55,7 @@ class WeightSparseLearner(SparseLearner):
         if training is None:
             controller.set_levels([rule.schedule.final for rule in controller.policy.rules])
         else:
-            part = SparsityCallback(controller)
-            fit(run, net, MASKED, training, "finetune", teacher=teacher, callbacks=[part])
+            self.tune(controller, MASKED, training, teacher)
         return self.tell(dense, controller, {})
 
 
@@ -74,7 +71,7 @@ def _check(run: RunContext) -> TrainSettings | None:
         )
     if flags.ws_prune_ratio_prtl == "optimal" and flags.ws_search == "ddpg":
         check_rollouts(search_settings(run.config))
-    return train_settings(run.config, share, run.device.type) if share > 0 else None
+    return finetune_settings(run.config, share, run.device.type) if share > 0 else None
 
 
 def _policy(run: RunContext, levels: Mapping[str, float], training: TrainSettings | None) -> SparsityPolicy:

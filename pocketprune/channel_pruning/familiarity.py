@@ -40,7 +40,8 @@ def strange_images(traced: TracedNet, calibration: Calibration) -> list[str]:
     outputs = [run(traced, inputs, before=look) for inputs, _ in calibration.first(IMAGES)]
     warnings = [] if norm is None or not seen else _strange_values(traced, norm, torch.cat(seen))
     warnings += _one_class([tensors_in(output) for output in outputs])
-    return calibration.gather(warnings)[0]
+    found: list[str] = calibration.gather(warnings)[0]
+    return found
 
 
 def _knows_statistics(node: fx.Node) -> bool:

@@ -26,7 +26,7 @@ TEMPERATURE = 4.0  # softens both outputs, as for distillation
 
 
 class Imitation(Callback):
-    """A task that needs no labels, and the callback that belongs to it.
+    """An objective that needs no labels, and the callback that belongs to it.
 
     The loss is the divergence from the dense network's softened outputs plus, where both networks have a last block
     of equal output shapes, the squared difference of its outputs relative to their variance. The network is trained in

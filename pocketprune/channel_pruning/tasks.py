@@ -16,6 +16,9 @@ from pocketprune.common.modes import evaluation_mode
 from pocketprune.common.untouched import untouched
 from pocketprune.numerics.divergence import class_divergence, output_divergence
 
+CLASSIFICATION = "classification"
+"""The name of the built-in task on command lines."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Task:

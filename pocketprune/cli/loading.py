@@ -13,13 +13,11 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from pocketprune.channel_pruning.calibration import Calibration
-from pocketprune.channel_pruning.tasks import Task, classification
+from pocketprune.channel_pruning.tasks import CLASSIFICATION, Task, classification
 from pocketprune.common.errors import UserError
 from pocketprune.common.inputs import ExampleInputs
 from pocketprune.common.registry import blaming, load_callable
 from pocketprune.deploy import state_dict
-
-CLASSIFICATION = "classification"
 
 
 @dataclass(frozen=True)

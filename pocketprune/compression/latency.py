@@ -14,7 +14,7 @@ from pocketprune.graph.tracing import ExampleInputs
 from pocketprune.structure.channel_groups import Structure, analyse
 from pocketprune.structure.verification import check_groups
 from pocketprune.thinning.removal import remove_channels
-from pocketprune.training.distributed import gather_objects, is_main
+from pocketprune.training.distributed import is_main
 
 
 class MeasuredLatency:
@@ -52,15 +52,10 @@ class MeasuredLatency:
         groups = [group for group in structure.groups if group.prunable]
         self._costs = GroupCosts(structure, groups)
         known = path if is_main() and path is not None and path.exists() else None
-        self._latency = LatencyCost(known, batch=batch, device=structure.traced.device)
+        self._latency = LatencyCost(known, batch=batch, device=structure.traced.device, together=True)
         self._latency.table.path = None  # nothing is written before `save`
         halves = {group.name: max(1, group.size // 2) for group in groups}
-        if is_main():
-            self._prepare(structure, example_inputs, halves)
-        times = gather_objects(self._latency.table.known)[0]
-        if not is_main():
-            self._latency.table.known.update(times)
-            self._prepare(structure, example_inputs, halves)
+        self._prepare(structure, example_inputs, halves)
 
     def __call__(self, kept: Mapping[str, int]) -> float:
         """Return the milliseconds of the network with these counts; a group that is not named keeps all channels."""

@@ -68,6 +68,11 @@ class ScheduledController(ABC):
         self.steps += 1
         self._update(self._due("step", self.steps), optimizer)
 
+    @property
+    def is_frozen(self) -> bool:
+        """Whether masks stay as they are from now on."""
+        return all(self._frozen)
+
     def freeze(self) -> None:
         """Let masks stay as they are, whatever the schedules say."""
         self._frozen = [True] * len(self._frozen)

@@ -68,6 +68,9 @@ def _read(path: Path) -> dict[str, dict[str, float]]:
 class LayerLatency:
     """Give a layer's milliseconds at any input and output width: monotone in both, bilinear between measurements.
 
+    Attributes:
+        rows, columns: the input and output widths that were measured.
+
     Args:
         table: where measured times are looked up and stored.
         name: how the layer's names in the table begin.
@@ -75,21 +78,41 @@ class LayerLatency:
         outputs: its output width there.
         measure: gives the layer's milliseconds at an input and an output width; it is called on a grid of at most
             GRID x GRID widths.
+        sampled: whether a smaller input is gathered from the whole one, which takes time that the whole input does not
+            cost. The width below the whole one is then measured too, and none is priced above the whole one.
     """
 
     def __init__(
-        self, table: LatencyTable, name: str, inputs: int, outputs: int, measure: Callable[[int, int], float]
+        self,
+        table: LatencyTable,
+        name: str,
+        inputs: int,
+        outputs: int,
+        measure: Callable[[int, int], float],
+        *,
+        sampled: bool = False,
     ) -> None:
         self.rows, self.columns = grid(inputs), grid(outputs)
+        if sampled and inputs > 1:
+            self.rows = sorted({*self.rows, inputs - 1})
         measured = [
             [table.milliseconds(f"{name} {a}->{b}", partial(measure, a, b)) for b in self.columns] for a in self.rows
         ]
-        rising = np.maximum.accumulate(np.asarray(measured, dtype=float), axis=0)
+        self.measured = np.asarray(measured, dtype=float)
+        times = np.minimum(self.measured, self.measured[-1]) if sampled else self.measured
+        rising = np.maximum.accumulate(times, axis=0)
         self.table = np.maximum.accumulate(rising, axis=1)
 
     def __call__(self, inputs: int, outputs: int) -> float:
         """Return the milliseconds at an input and an output width."""
-        across = [float(np.interp(outputs, self.columns, row)) for row in self.table]
+        return self._between(self.table, inputs, outputs)
+
+    def saves(self, inputs: int, outputs: int) -> bool:
+        """Return whether so narrow an input is quicker than the whole one, as measured: a sampler may cost more."""
+        return self._between(self.measured, inputs, outputs) < self._between(self.measured, self.rows[-1], outputs)
+
+    def _between(self, table: np.ndarray, inputs: int, outputs: int) -> float:
+        across = [float(np.interp(outputs, self.columns, row)) for row in table]
         return float(np.interp(inputs, self.rows, across))
 
 

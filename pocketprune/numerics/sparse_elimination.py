@@ -2,9 +2,8 @@
 
 With P = (A + lambda I)^-1 and the refitted weight w = P (b + lambda w0) of one output, removing weight i costs
 w_i^2 / P_ii, and the others become w - P_:i w_i / P_ii (Hassibi and Stork 1993). The exact way does so for each
-output, weight by weight or few by few (Frantar and Alistarh 2022, "Optimal Brain Compression"). For wide layers all
-outputs pass the inputs in one order and share one factor of P, in blocks of inputs (Frantar and Alistarh 2023,
-"SparseGPT").
+output, weight by weight or few by few (`output_elimination`). For wide layers all outputs pass the inputs in one order
+and share one factor of P, in blocks of inputs (Frantar and Alistarh 2023, "SparseGPT").
 
 A weight is a matrix (d, n) as in `Moments`: d patch values, channel-major, times n outputs.
 """
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pocketprune.numerics.moments import Moments
+from pocketprune.numerics.output_elimination import output_by_output
 from pocketprune.numerics.reconstruction import damped_cholesky, damping_of
 from pocketprune.numerics.weight_patterns import Pattern, lowest
 
@@ -26,11 +26,6 @@ inputs."""
 
 EXACT_LIMIT = 5e10
 """Multiply-adds up to which outputs are treated one by one, and the weights that stay refitted exactly: a minute."""
-
-AT_ONCE = 32
-"""The exact way removes one weight in so many of those left at a time."""
-
-_CHUNK = 1 << 25  # matrix entries held at once
 
 
 def eliminate(
@@ -71,7 +66,7 @@ def eliminate(
     affordable = A.shape[0] ** 3 * W0.shape[1] / 2 <= EXACT_LIMIT
     alone = pattern.rows == 1 and (pattern.stay > 0 or pattern.columns == 1)  # blocks are left to the other way
     if alone and (affordable if exact is None else exact):
-        masked = _output_by_output(P, start, chosen, pattern)
+        masked = output_by_output(P, start, chosen, pattern)
         W = start.masked_fill(masked, 0)
     else:
         W, masked = _in_blocks(start, _upper_factor(A, damping), chosen, pattern)
@@ -103,26 +98,13 @@ def fit_support(A: Tensor, B: Tensor, weight: Tensor, masked: Tensor, damping: f
         masked: boolean (d, n).
         damping: lambda.
     """
-    keep = (~masked).to(A).T  # (n, d)
-    pull = ((B + damping * weight).T * keep)[..., None]
-    found = []
-    step = max(1, _CHUNK // A.numel())
-    for here, right in zip(keep.split(step), pull.split(step), strict=True):
-        inside = A * here[:, :, None] * here[:, None, :]
-        inside.diagonal(dim1=1, dim2=2).add_(damping * here + (1 - here))
-        found.append(torch.cholesky_solve(right, _factors(inside, damping))[..., 0] * here)
-    return torch.cat(found).T
-
-
-def _factors(matrices: Tensor, damping: float) -> Tensor:
-    """Return the Cholesky factors of matrices (k, d, d), which get more damping, in place, until all have one."""
-    while True:
-        factors: Tensor
-        factors, info = torch.linalg.cholesky_ex(matrices)
-        if not bool(info.any()):
-            return factors
-        damping *= 10
-        matrices.diagonal(dim1=1, dim2=2).add_(damping)
+    right, W = B + damping * weight, torch.zeros_like(B)
+    for output in range(W.shape[1]):
+        support = (~masked[:, output]).nonzero()[:, 0]
+        if len(support):
+            factor = damped_cholesky(A[support[:, None], support], damping)[0]
+            W[support, output] = torch.cholesky_solve(right[support, output, None], factor)[:, 0]
+    return W
 
 
 def _scale(output_weight: Tensor | None, B: Tensor) -> Tensor:
@@ -185,80 +167,3 @@ def _decision(chosen: Tensor, pattern: Pattern) -> Callable[[slice, Tensor], Ten
     if pattern.stay:
         return groups
     return cheapest if pattern.size == 1 else lambda rows, _: chosen[rows]
-
-
-def _output_by_output(P: Tensor, start: Tensor, chosen: Tensor, pattern: Pattern) -> Tensor:
-    """Return the mask (d, n) of the greedy elimination in each output; unstructured counts are divided by cost."""
-    d, n = start.shape
-    if not bool(chosen.any()):
-        return torch.zeros_like(chosen)
-    count = 0 if pattern.stay else int(chosen.sum())
-    step = max(1, _CHUNK // P.numel())
-    parts = zip(start.T.split(step), chosen.T.split(step), strict=True)
-    spent = torch.cat([_eliminate_rows(P, w.clone(), c, pattern, count if step >= n else d * n) for w, c in parts])
-    if pattern.stay:
-        return spent.isfinite().T
-    return lowest([spent], count)[0].view(n, d).T
-
-
-def _eliminate_rows(P: Tensor, w: Tensor, chosen: Tensor, pattern: Pattern, count: int) -> Tensor:
-    """Return the largest cost up to each weight's removal, (outputs, d); infinite for those that stay.
-
-    P itself stays: each removal takes u^T u from it, and the vectors u of each output are kept instead. Of many weights
-    that are left, a few go at once, at most one of each group of n:m.
-
-    Args:
-        P: (d, d).
-        w: (outputs, d); overwritten.
-        chosen: boolean (outputs, d), the groups of n:m that lose weights; without n:m all weights can go.
-        pattern: n:m or unstructured.
-        count: the elimination ends when the so many cheapest removals of all outputs are known.
-    """
-    (k, d), m = w.shape, pattern.columns
-    can_go = chosen.clone() if pattern.stay else torch.ones_like(chosen)
-    left = torch.full((k, d // m), m, device=w.device)
-    spent, highest, diagonal = torch.full_like(w, torch.inf), w.new_zeros(k), P.diagonal().repeat(k, 1)
-    taken, used = w.new_empty(k, d, d), 0
-    while bool(can_go.any()):
-        costs, places = torch.where(can_go, w.square() / diagonal, torch.inf).view(k, -1, m).min(2)
-        at_once = max(1, int(can_go.sum(1).max()) // max(AT_ONCE, m))
-        cost, groups = costs.topk(min(at_once, d // m), dim=1, largest=False)
-        i = groups * m + places.gather(1, groups)
-        live = cost.isfinite()  # outputs that have done with their groups wait for the others
-        u = _directions(P, taken[:, :used], i, live)
-        w -= (u.transpose(1, 2) @ _amounts(u, w, i, live))[..., 0]
-        diagonal -= u.square().sum(1)
-        taken[:, used : used + i.shape[1]], used = u, used + i.shape[1]
-        above = torch.nextafter(highest, highest.new_tensor(torch.inf))  # what goes later is never taken before
-        reached = torch.where(live, cost, 0.0).cummax(1).values.maximum(above[:, None])
-        highest = reached.amax(1)
-        spent.scatter_(1, i, torch.where(live, reached, spent.gather(1, i)))
-        can_go.scatter_(1, i, False)
-        if pattern.stay:
-            left.scatter_add_(1, groups, -live.long())
-            can_go &= (left > pattern.stay).repeat_interleave(m, 1)
-        elif int(spent.isfinite().sum()) >= count and highest.min() >= spent.flatten().kthvalue(count).values:
-            break
-    return spent
-
-
-def _directions(P: Tensor, taken: Tensor, i: Tensor, live: Tensor) -> Tensor:
-    """Return u (outputs, s, d): removing the weights i (outputs, s) takes u^T u from P, zero for what is not live."""
-    rows = P[i] - taken.gather(2, i[:, None].expand(-1, taken.shape[1], -1)).transpose(1, 2) @ taken
-    block = rows.gather(2, i[:, None].expand(-1, i.shape[1], -1))
-    both = live[:, :, None] & live[:, None]
-    eye = torch.eye(i.shape[1]).to(block)
-    block = torch.where(both, block, eye)
-    block = block + torch.diag_embed(1e-10 * block.diagonal(dim1=1, dim2=2))  # room for rounding
-    # A triangular solve of all columns takes 20 times as long as this product.
-    inverse = torch.linalg.solve_triangular(torch.linalg.cholesky_ex(block).L, eye.expand_as(block), upper=False)
-    found: Tensor = inverse @ (rows * live[..., None])
-    return found
-
-
-def _amounts(u: Tensor, w: Tensor, i: Tensor, live: Tensor) -> Tensor:
-    """Return how much of each direction (outputs, s, 1) brings the weights i to zero."""
-    factor = u.gather(2, i[:, None].expand(-1, i.shape[1], -1)).transpose(1, 2)  # u at i is the factor's transpose
-    factor = factor.tril() + torch.diag_embed((~live).to(u))
-    found: Tensor = torch.linalg.solve_triangular(factor, (w.gather(1, i) * live)[..., None], upper=False)
-    return found

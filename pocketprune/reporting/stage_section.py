@@ -56,8 +56,9 @@ def stage_section(run: Record) -> str:
         cells = [_cell(column, number(stage.get(key)), number(first)) for stage in run.stages]
         rows.append([escape(column.title.format(latency_batch=batch)), *cells])
     head = ["", *(str(stage.get("name", "")) for stage in run.stages)]
+    measured_on = str(run.report.get("measured_on") or "the test set")
     return section(
-        "The networks", "Measured on the test set; shares are of the first one.", table(head, rows, last=True)
+        "The networks", f"Measured on {measured_on}; shares are of the first one.", table(head, rows, last=True)
     )
 
 

@@ -30,8 +30,8 @@ def finalists(problem: Problem, found: SearchResult) -> list[Values]:
 
 def decide(
     problem: Problem, found: SearchResult, score: Callable[[Values], Score], settings: SearchSettings
-) -> tuple[Values, list[tuple[Values, Score]]]:
-    """Return the finalist of highest reward, and all of them with their scores.
+) -> tuple[list[Values], list[tuple[Values, Score]]]:
+    """Return the finalists by falling reward, and all of them with their scores.
 
     Args:
         problem: the variables under the budget.
@@ -40,7 +40,8 @@ def decide(
         settings: those of the search; they name the reward.
 
     Returns:
-        The best values; of equal rewards the lower loss decides. Then (values, score) of all finalists.
+        The values, the best first; of equal rewards the lower loss decides. Then (values, score) of all finalists, the
+        uniform ones last.
     """
     reward = REWARDS[settings.reward_policy]
 
@@ -49,4 +50,4 @@ def decide(
         return reward(found, problem.cost(values), problem.budget.kind, settings.noise_tolerance), -found.loss
 
     scored = [(values, score(values)) for values in finalists(problem, found)]
-    return max(scored, key=rank)[0], scored
+    return [values for values, _ in sorted(scored, key=rank, reverse=True)], scored

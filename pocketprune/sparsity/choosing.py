@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from pocketprune.numerics.thresholds import spliced
 from pocketprune.numerics.weight_patterns import least_masked
-from pocketprune.sparsity.policy import WeightRule
+from pocketprune.sparsity.policy import THRESHOLDS, WeightRule
 
 
 def scores_of(rule: WeightRule, weights: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
@@ -19,8 +20,20 @@ def scores_of(rule: WeightRule, weights: Mapping[str, Tensor], seed: int) -> dic
     return {name: torch.rand(weight.shape, generator=generator).to(weight.device) for name, weight in weights.items()}
 
 
+def spread_of(rule: WeightRule, weight: Tensor) -> tuple[float, float]:
+    """Return where a threshold begins, and the standard deviation of which it is so many further."""
+    if rule.ranking == "sensitivity":
+        return 0.0, float(weight.detach().std())
+    sizes = weight.detach().abs()
+    return float(sizes.mean()), float(sizes.std())
+
+
 def masked_at(
-    rule: WeightRule, scores: Mapping[str, Tensor], level: float, deviations: Mapping[str, float]
+    rule: WeightRule,
+    scores: Mapping[str, Tensor],
+    level: float,
+    spreads: Mapping[str, tuple[float, float]],
+    masked: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
     """Return where the weights of a rule's layers are masked.
 
@@ -28,12 +41,18 @@ def masked_at(
         rule: the rule.
         scores: of each weight, by layer.
         level: the share that is masked.
-        deviations: the standard deviation of each layer's weights when its threshold was set; read for a ranking by
-            sensitivity only.
+        spreads: what `spread_of` said of each layer when it was first masked; read for thresholds only.
+        masked: where each layer is masked now; read for splicing only.
     """
-    if rule.ranking == "sensitivity":
+    if rule.ranking in THRESHOLDS:
         factor = rule.sensitivity * (level / rule.schedule.final if rule.schedule.final else 1.0)
-        return {name: score < factor * deviations[name] for name, score in scores.items()}
+        thresholds = {name: spreads[name][0] + factor * spreads[name][1] for name in scores}
+        if rule.ranking == "sensitivity":
+            return {name: score < thresholds[name] for name, score in scores.items()}
+        return {
+            name: spliced(score, masked[name], rule.low * thresholds[name], rule.high * thresholds[name])
+            for name, score in scores.items()
+        }
     if rule.ranking == "global":
         return dict(zip(scores, least_masked(list(scores.values()), rule.shape, level), strict=True))
     return {name: least_masked([score], rule.shape, level)[0] for name, score in scores.items()}

@@ -12,11 +12,11 @@ from pocketprune.common.errors import UserError
 from pocketprune.compression.scheduled import ScheduledController
 from pocketprune.graph.tracing import ExampleInputs
 from pocketprune.numerics.weight_patterns import Pattern, piece_count
-from pocketprune.sparsity.choosing import masked_at, scores_of
+from pocketprune.sparsity.choosing import masked_at, scores_of, spread_of
 from pocketprune.sparsity.closed_form import eliminated, knows
 from pocketprune.sparsity.layers import layers_by_rule
 from pocketprune.sparsity.masks import WeightMasks
-from pocketprune.sparsity.policy import SparsityPolicy, WeightRule
+from pocketprune.sparsity.policy import THRESHOLDS, SparsityPolicy, WeightRule
 from pocketprune.sparsity.statistics import LayerRow, WeightStatistics
 from pocketprune.structure.channel_groups import Structure, analyse
 
@@ -81,7 +81,7 @@ class SparsityController(ScheduledController):
     ) -> None:
         self.policy, self._structure, self._batches = policy, structure, batches
         self.layers = layers_by_rule(net, policy)
-        self._deviations: dict[str, float] = {}
+        self._spreads: dict[str, tuple[float, float]] = {}
         self.masks = WeightMasks(net, [name for names in self.layers for name in names], policy.mask)
         super().__init__(net, policy, self.masks, [rule.schedule for rule in policy.rules])
 
@@ -122,7 +122,7 @@ class SparsityController(ScheduledController):
         """Return what a resumed training needs beside the network's own state: tensors and plain values."""
         return {
             **self._progress(),
-            "deviations": dict(self._deviations),
+            "spreads": {name: list(spread) for name, spread in self._spreads.items()},
             "masks": self.masks.state_dict(),
         }
 
@@ -133,7 +133,7 @@ class SparsityController(ScheduledController):
             UserError: it is of another policy.
         """
         self._load_progress(state)
-        self._deviations = dict(state["deviations"])
+        self._spreads = {name: (start, deviation) for name, (start, deviation) in state["spreads"].items()}
         self.masks.load_state_dict(state["masks"])
 
     def _settle(self) -> None:
@@ -167,9 +167,12 @@ class SparsityController(ScheduledController):
         rule = self.policy.rules[number]
         weights = self.masks.weights()
         own = {name: weights[name] for name in self.layers[number]}
-        for name, weight in own.items() if rule.ranking == "sensitivity" else ():
-            self._deviations.setdefault(name, float(weight.detach().std()))
-        return masked_at(rule, scores_of(rule, own, self.policy.seed + self.steps), level, self._deviations)
+        for name in own if rule.ranking in THRESHOLDS else ():
+            if name not in self._spreads:
+                self._spreads[name] = spread_of(rule, own[name])
+        scores = scores_of(rule, own, self.policy.seed + self.steps)
+        masked = {name: self.masks.masked[name].to(score.device) for name, score in scores.items()}
+        return masked_at(rule, scores, level, self._spreads, masked)
 
     def _closed(self, number: int) -> list[str]:
         """Return the layers of a rule that the closed form treats."""

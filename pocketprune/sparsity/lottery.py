@@ -8,6 +8,7 @@ each layer, drawn by chance.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -88,14 +89,7 @@ def ticket(
 
 
 def _at(rule: WeightRule, level: float) -> WeightRule:
-    return WeightRule(
-        layers=rule.layers,
-        pattern=rule.pattern,
-        criterion=rule.criterion,
-        ranking=rule.ranking,
-        sensitivity=rule.sensitivity,
-        schedule=Schedule(name="one_shot", target=level),
-    )
+    return replace(rule, schedule=Schedule(name="one_shot", target=level))
 
 
 def _copy(net: nn.Module) -> dict[str, Tensor]:

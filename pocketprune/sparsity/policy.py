@@ -13,7 +13,8 @@ from pocketprune.compression.schedules import Schedule
 from pocketprune.numerics.weight_patterns import UNSTRUCTURED, Pattern
 
 CRITERIA = ("magnitude", "obs", "random")
-RANKINGS = ("local", "global", "sensitivity")
+RANKINGS = ("local", "global", "sensitivity", "splicing")
+THRESHOLDS = ("sensitivity", "splicing")  # the rankings without counts
 KINDS = ("hard", "soft", "live")
 
 
@@ -27,8 +28,12 @@ class WeightRule:
         criterion: what is masked first: the least "magnitude"; "obs", what costs the layer's output least once the
             others are refitted in closed form, which they then are; or "random".
         ranking: "local" (every layer loses the same share), "global" (the least weights of all these layers) or
-            "sensitivity" (weights below `sensitivity` standard deviations of their layer).
-        sensitivity: s; the threshold grows to s standard deviations as the schedule's level grows to its target.
+            "sensitivity" (weights below `sensitivity` standard deviations of their layer), or "splicing": below `low`
+            times a threshold weights are masked, from `high` times it on they come back, and between they stay as
+            they are. It is the mean of the layer's magnitudes plus `sensitivity` of their standard deviations.
+        sensitivity: s; it grows to this number as the schedule's level grows to its target. The deviations are those
+            of the layer when it was first masked.
+        low, high: of splicing.
         schedule: the level, the share of these layers' weights that is masked, over the time.
 
     Raises:
@@ -40,6 +45,8 @@ class WeightRule:
     criterion: str = "magnitude"
     ranking: str = "local"
     sensitivity: float = 1.0
+    low: float = 0.9
+    high: float = 1.1
     schedule: Schedule = field(default_factory=lambda: Schedule(name="one_shot"))
 
     def __post_init__(self) -> None:
@@ -47,15 +54,18 @@ class WeightRule:
         shape = Pattern.parse(self.pattern)
         check_option("criterion", self.criterion, CRITERIA)
         check_option("ranking", self.ranking, RANKINGS)
-        check_option("sensitivity", self.sensitivity, POSITIVE)
+        for name in ("sensitivity", "low", "high"):
+            check_option(name, getattr(self, name), POSITIVE)
+        if self.low > self.high:
+            raise UserError(f"{self.low:g} given; it must not be above high, {self.high:g}", argument="low")
         if self.schedule.largest > shape.largest_level:
             raise UserError(
                 f"{self.schedule.largest:g} given; {self.pattern} masks at most {shape.largest_level:g}",
                 argument="target",
             )
-        if self.ranking == "sensitivity" and (self.pattern != UNSTRUCTURED or self.criterion != "magnitude"):
+        if self.ranking in THRESHOLDS and (self.pattern != UNSTRUCTURED or self.criterion != "magnitude"):
             raise UserError(
-                "'sensitivity' given; it is a threshold for the magnitude of single weights", argument="ranking"
+                f"'{self.ranking}' given; it is a threshold for the magnitude of single weights", argument="ranking"
             )
 
     @property
@@ -90,6 +100,8 @@ class SparsityPolicy:
         if not self.rules:
             raise UserError("none given; at least one is needed", argument="rules")
         check_option("mask", self.mask, KINDS)
+        if self.mask != "live" and any(rule.ranking == "splicing" for rule in self.rules):
+            raise UserError(f"'{self.mask}' given; splicing needs 'live': hidden weights grow back", argument="mask")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the policy as dicts, lists and plain values, as a file may hold it."""

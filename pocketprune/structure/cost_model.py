@@ -127,6 +127,10 @@ class CostModel:
         """A layer's input and output channels as functions of the counts."""
         return self._of_node[node]
 
+    def is_sampled(self, node: fx.Node) -> bool:
+        """Whether a smaller input of this layer is gathered from one that stays whole."""
+        return node in self._sampled
+
     def _add_node(self, node: fx.Node, layer: Contraction | None) -> None:
         macs = node_macs(self._structure, node)
         if layer is None or layer.kind == "embedding":

@@ -9,6 +9,7 @@ from pocketprune.training.distributed import processes
 from pocketprune.training.log import NonFiniteError
 from pocketprune.training.loop import TrainResult, train
 from pocketprune.training.metrics import Metrics, NullRecorder, Recorder, Split, create_recorder, evaluate
+from pocketprune.training.objectives import Classification, Objective
 from pocketprune.training.schedules import (
     POCKETFLOW_RECIPES,
     Constant,
@@ -21,7 +22,6 @@ from pocketprune.training.schedules import (
 )
 from pocketprune.training.state import TrainSettings
 from pocketprune.training.stopping import PeerError, Preempted, StopSignal
-from pocketprune.training.tasks import Classification, Task
 
 __all__ = [
     "POCKETFLOW_RECIPES",
@@ -41,6 +41,7 @@ __all__ = [
     "MovingAverage",
     "NonFiniteError",
     "NullRecorder",
+    "Objective",
     "PeerError",
     "Piecewise",
     "Preempted",
@@ -49,7 +50,6 @@ __all__ = [
     "Schedule",
     "Split",
     "StopSignal",
-    "Task",
     "TrainContext",
     "TrainResult",
     "TrainSettings",

@@ -65,7 +65,7 @@ class Callback:
         (load_state_dict)       of a resumed training
         for every step:
             before_step         before the forward
-            penalty             after the forward and the task's loss
+            penalty             after the forward and the objective's loss
             after_backward      the gradients lie in the parameters
             after_step          the weights have changed
             (on_epoch)          after the last step of an epoch
@@ -96,7 +96,7 @@ class Callback:
         """Act before the forward of a step: schedules, masks on weights. The learning rate is set already."""
 
     def penalty(self, context: TrainContext) -> Tensor | None:
-        """Return a scalar that is added to the task's loss before backward; None adds nothing.
+        """Return a scalar that is added to the objective's loss before backward; None adds nothing.
 
         It is computed in full precision. The recorded loss includes it.
         """

@@ -6,7 +6,7 @@ from torch import Tensor, nn, no_grad
 from torch.nn import functional as F
 
 from pocketprune.common.errors import UserError
-from pocketprune.training.tasks import Task
+from pocketprune.training.objectives import Objective
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float, *, scale_gradient: bool = True) -> Tensor:
@@ -26,7 +26,7 @@ def distillation_loss(student: Tensor, teacher: Tensor, temperature: float, *, s
 
 
 class Distillation:
-    """A task whose loss is that of another task plus `weight` times the distance to a teacher.
+    """An objective whose loss is that of another objective plus `weight` times the distance to a teacher.
 
     The teacher is a frozen copy in evaluation mode. It is neither optimised nor checkpointed, and training the network
     that was passed as the teacher does not change it. It must lie on the training's device.
@@ -34,7 +34,7 @@ class Distillation:
 
     def __init__(
         self,
-        task: Task,
+        objective: Objective,
         teacher: nn.Module,
         *,
         weight: float = 4.0,
@@ -45,7 +45,7 @@ class Distillation:
             raise UserError(f"{weight} given; it must not be negative", argument="weight")
         if not 0 < temperature < float("inf"):
             raise UserError(f"{temperature} given; it must be positive", argument="temperature")
-        self.task, self.weight, self.temperature = task, weight, temperature
+        self.objective, self.weight, self.temperature = objective, weight, temperature
         self.scale_gradient = scale_gradient
         self.teacher = copy.deepcopy(teacher).eval().requires_grad_(False)
 
@@ -55,7 +55,7 @@ class Distillation:
         Raises:
             UserError: the teacher's outputs have another shape.
         """
-        loss, logits = self.task(net, images, labels)
+        loss, logits = self.objective(net, images, labels)
         with no_grad():
             target = self.teacher(images).to(logits.dtype)
         if target.shape != logits.shape:

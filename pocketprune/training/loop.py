@@ -1,4 +1,4 @@
-"""The training loop, for any network, split and task. A resumed training equals an uninterrupted one to the bit."""
+"""The training loop, for any network, split and objective. A resumed one equals an uninterrupted one to the bit."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
@@ -20,9 +20,9 @@ from pocketprune.training.checkpoint import Checkpoints, seed_everything
 from pocketprune.training.computing import as_called, memory_format, on_device, precision
 from pocketprune.training.log import TrainLog
 from pocketprune.training.metrics import NullRecorder, Recorder, Split
+from pocketprune.training.objectives import Classification, Objective
 from pocketprune.training.state import TrainSettings, TrainState
 from pocketprune.training.stopping import StopSignal
-from pocketprune.training.tasks import Classification, Task
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def train(
     settings: TrainSettings,
     *,
     device: torch.device | None = None,
-    task: Task | None = None,
+    objective: Objective | None = None,
     callbacks: Sequence[Callback] = (),
     judge: Judge | None = None,
     recorder: Recorder | None = None,
@@ -73,7 +73,7 @@ def train(
         split: its training images.
         settings: how to train.
         device: where to compute; the network is moved there. Its own device by default.
-        task: what to minimise; cross-entropy by default.
+        objective: what to minimise; cross-entropy by default.
         callbacks: what else takes part, in this order; a moving average by `ema_decay` comes last.
         judge: measures the network at the start and after each epoch; `net` ends with the best of these states. By
             default it ends with the last one.
@@ -111,8 +111,8 @@ def train(
         state.restore(checkpoints.latest() if checkpoints else None)
         log = TrainLog(state, label, recorder or NullRecorder(), checkpoints, dict(extra or {}))
         stop = stack.enter_context(StopSignal(interrupts=checkpoints is not None))
-        task = task or Classification(settings.label_smoothing)
-        loop = _Loop(state, task, as_called(net, settings, device), device, log, stop)
+        objective = objective or Classification(settings.label_smoothing)
+        loop = _Loop(state, objective, as_called(net, settings, device), device, log, stop)
         batches = training_batches(split, settings, state.step, state.total)
         result = loop.run(batches, show=progress and distributed.is_main())
     distributed.broadcast_module(net)
@@ -124,7 +124,7 @@ class _Loop:
     """One call of `train`."""
 
     state: TrainState
-    task: Task
+    objective: Objective
     forward: nn.Module
     device: torch.device
     log: TrainLog
@@ -152,7 +152,7 @@ class _Loop:
         state.set_rate()
         callbacks.before_step(state.context)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=state.settings.amp == "bf16"):
-            loss, logits = self.task(self.forward, images, labels)
+            loss, logits = self.objective(self.forward, images, labels)
         penalty = callbacks.penalty(state.context)
         loss = loss if penalty is None else loss + penalty
         loss.backward()

@@ -45,7 +45,7 @@ def recovered(net: nn.Module, dense: nn.Module, **changes: object) -> tuple[floa
     """Train in place. Return the divergences on other images before and after."""
     task, judge = Imitation(net, dense, images()[0][:2]), agreement_with(dense, images(64, seed=5))
     settings = TrainSettings(**{**vars(SETTINGS), **changes})
-    best = train(net, Unlabelled(96), settings, task=task, callbacks=[task], judge=judge, progress=False).best
+    best = train(net, Unlabelled(96), settings, objective=task, callbacks=[task], judge=judge, progress=False).best
     assert best is not None
     assert judge(net.eval()) == best.quality
     return -best.start[0], -best.quality[0]

@@ -14,7 +14,7 @@ def steady_clock(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Let layers and networks take times that follow from their widths. Return a list of what is timed from now on."""
     timed: list[str] = []
 
-    def layer(_self: object, node: object, contraction: object) -> Callable[[int, int], float]:
+    def layer(_self: object, node: object, contraction: object, _sampled_of: int | None) -> Callable[[int, int], float]:
         def measure(inputs: int, outputs: int) -> float:
             timed.append(f"{node} {inputs} {outputs}")
             return 0.01 + 0.001 * inputs * outputs

@@ -41,7 +41,7 @@ def prepared(policy: dict[str, Any], seed: int = 0) -> tuple[nn.Module, Controll
 @pytest.mark.parametrize("policy", POLICIES, ids=["soft", "hard"])
 def test_interrupted_anywhere_the_training_ends_equal_to_the_bit(tmp_path: Path, policy: dict[str, Any]) -> None:
     expected, whole = prepared(policy)
-    train(expected, TinySplit(), SETTINGS, task=Interrupting(None), callbacks=[callback(whole)], progress=False)
+    train(expected, TinySplit(), SETTINGS, objective=Interrupting(None), callbacks=[callback(whole)], progress=False)
     assert [len(kept) for kept in whole.kept().values()] == [4, 4]
     generator = random.Random(0)
     for trial in range(2):
@@ -50,7 +50,7 @@ def test_interrupted_anywhere_the_training_ends_equal_to_the_bit(tmp_path: Path,
             net, controller = prepared(policy, seed=1 if checkpoints.steps() else 0)
             options = {"callbacks": [callback(controller)], "checkpoints": checkpoints, "progress": False}
             with contextlib.suppress(KeyboardInterrupt):
-                train(net, TinySplit(), SETTINGS, task=Interrupting(at), **options)
+                train(net, TinySplit(), SETTINGS, objective=Interrupting(at), **options)
                 break
         assert same_tensors(net, expected)
         assert controller.kept() == whole.kept()

@@ -34,6 +34,14 @@ def test_noisy_latency_never_falls_with_a_width() -> None:
     assert grid(3) == [1, 2, 3]
 
 
+def test_a_sampler_that_costs_more_than_it_saves_is_never_priced_above_the_whole_input() -> None:
+    cost = LayerLatency(LatencyTable(None), "conv", 16, 8, lambda a, b: a * b + 40 * (a < 16), sampled=True)
+    assert cost(16, 8) == 16 * 8
+    assert cost(15, 8) == cost(12, 8) == 16 * 8  # 15 * 8 + 40 as timed
+    assert cost(5, 8) == 5 * 8 + 40
+    assert [n for n in range(1, 17) if cost.saves(n, 8)] == list(range(1, 11))  # 11 * 8 + 40 is as much
+
+
 @pytest.mark.parametrize("text", ["[1]", "{", '{"machine": {"conv": "fast"}}'])
 def test_a_foreign_latency_file_is_refused(tmp_path, text: str) -> None:
     path = tmp_path / "latency.json"

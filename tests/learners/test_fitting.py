@@ -4,9 +4,17 @@ import json
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 import run
 from learners import measuring
+from learners.fitting import masked_quality
+from pocketprune.sparsity.callback import SparsityCallback
+from pocketprune.sparsity.controller import sparsify
+from pocketprune.training.best import Quality
+from pocketprune.training.loop import train
+from pocketprune.training.state import TrainSettings
+from tests.training.tiny import TinySplit, conv_net
 
 FLAGS = ["--resnet_size=8", "--device=cpu", "--cp_nb_batches=2", "--latency_batch=1", "--threads=1", "--nb_epochs=3"]
 
@@ -31,3 +39,18 @@ def test_a_rate_that_destroys_the_network_leaves_it_as_it_was(
     told = capsys.readouterr().out
     for phase in ("tune0", "tune1", "finetune"):
         assert f"Training ({phase}): kept the state before the training: none after an epoch was better" in told
+
+
+def test_the_best_state_is_one_under_the_last_masks() -> None:
+    net, accuracies = conv_net(), iter([0.9, 0.8, 0.7, 0.4, 0.5, 0.3])  # at the start, and after each epoch
+    ramp = {"name": "linear", "target": 0.5, "steps": 3}  # the masks stay from the fourth epoch on
+    controller = sparsify(net, {"schedule": ramp})
+
+    def judge(trained: nn.Module) -> Quality:
+        return masked_quality(next(accuracies), 0.0, controller)
+
+    settings = TrainSettings(batch_size=32, lrn_rate=0.05, epochs=5)
+    result = train(net, TinySplit(), settings, callbacks=[SparsityCallback(controller)], judge=judge, progress=False)
+    assert result.best is not None
+    assert (result.best.epoch, result.best.quality[-2]) == (4, 0.5)
+    assert all(float((net[place].weight == 0).float().mean()) == 0.5 for place in (0, 3, 8))

@@ -59,7 +59,7 @@ def test_residuals_fall_and_a_resumed_training_ends_the_same(tmp_path: Path) -> 
         for at in ends:
             net = conv_net()
             admm = Admm(net, sets, rounds)
-            options = {"task": Interrupting(at), "checkpoints": Checkpoints(tmp_path / folder), "progress": False}
+            options = {"objective": Interrupting(at), "checkpoints": Checkpoints(tmp_path / folder), "progress": False}
             with contextlib.suppress(KeyboardInterrupt):
                 train(net, TinySplit(), settings, callbacks=[admm], **options)
         nets.append(net)

@@ -44,14 +44,14 @@ def prepared(policy: dict[str, Any], seed: int = 0) -> tuple[nn.Module, Sparsity
 @pytest.mark.parametrize("policy", POLICIES, ids=["hard", "soft", "live", "obs"])
 def test_interrupted_anywhere_the_training_ends_equal_to_the_bit(tmp_path: Path, policy: dict[str, Any]) -> None:
     expected, whole = prepared(policy)
-    options = {"task": Interrupting(None), "callbacks": [SparsityCallback(whole)], "progress": False}
+    options = {"objective": Interrupting(None), "callbacks": [SparsityCallback(whole)], "progress": False}
     train(expected, TinySplit(), SETTINGS, **options)
     generator, checkpoints = random.Random(0), Checkpoints(tmp_path, keep=2)
     for at in (*(generator.randint(1, 12) for _ in range(2)), None):
         net, controller = prepared(policy, seed=1 if checkpoints.steps() else 0)
         options = {"callbacks": [SparsityCallback(controller)], "checkpoints": checkpoints, "progress": False}
         with contextlib.suppress(KeyboardInterrupt):
-            train(net, TinySplit(), SETTINGS, task=Interrupting(at), **options)
+            train(net, TinySplit(), SETTINGS, objective=Interrupting(at), **options)
             break
     assert same_tensors(net, expected)
     assert str(controller.statistics()) == str(whole.statistics())

@@ -1,4 +1,4 @@
-"""Methods written as callbacks, for the tests, and a task that interrupts the training."""
+"""Methods written as callbacks, for the tests, and an objective that interrupts the training."""
 
 import copy
 import os
@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from pocketprune.training.callbacks import Callback
-from pocketprune.training.tasks import Classification
+from pocketprune.training.objectives import Classification
 from tests.training.tiny import same_tensors
 
 
@@ -123,7 +123,7 @@ class Diary(Callback):
 
 
 class Interrupting:
-    """A task that raises at one step, or asks for the run's end by SIGTERM."""
+    """An objective that raises at one step, or asks for the run's end by SIGTERM."""
 
     def __init__(self, at, *, by_signal=False):
         self.at, self.by_signal, self.calls = at, by_signal, 0

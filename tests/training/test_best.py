@@ -67,7 +67,7 @@ def test_interrupted_anywhere_it_ends_with_the_same_state_to_the_bit(tmp_path):
 
     expected = conv_net(dropout=0.3)
     settings = dataclasses.replace(settings, batch_size=4)
-    whole = train(expected, split, settings, task=Interrupting(None), judge=judge, progress=False)
+    whole = train(expected, split, settings, objective=Interrupting(None), judge=judge, progress=False)
     assert 0 < whole.best.step < 36  # neither end, or the test would show little
     for trial in range(4):
         checkpoints = Checkpoints(tmp_path / str(trial), keep=2)
@@ -75,7 +75,7 @@ def test_interrupted_anywhere_it_ends_with_the_same_state_to_the_bit(tmp_path):
             net = conv_net(dropout=0.3)
             options = {"judge": judge, "checkpoints": checkpoints, "progress": False}
             with contextlib.suppress(KeyboardInterrupt):
-                again = train(net, split, settings, task=Interrupting(at), **options)
+                again = train(net, split, settings, objective=Interrupting(at), **options)
                 break
         assert same_tensors(net, expected)
         assert again.best == whole.best

@@ -9,9 +9,9 @@ from torch import nn
 from pocketprune.common.errors import UserError
 from pocketprune.training.callbacks import Callback
 from pocketprune.training.loop import train
+from pocketprune.training.objectives import Classification
 from pocketprune.training.schedules import Cosine
 from pocketprune.training.state import TrainSettings
-from pocketprune.training.tasks import Classification
 from tests.training.methods import Diary, FakeQuantisation, Interrupting, LearnedScale, Rounded
 from tests.training.tiny import TinySplit, conv_net
 
@@ -21,12 +21,12 @@ QUICK = TrainSettings(batch_size=32, lrn_rate=0.05, epochs=2, summ_step=2)
 def test_the_forward_can_be_changed_while_the_training_lasts():
     net, seen = conv_net(), []
 
-    def task(forward, images, labels):
+    def objective(forward, images, labels):
         seen.append(forward[0].weight.detach().clone())
         return Classification()(forward, images, labels)
 
     settings = dataclasses.replace(QUICK, ema_decay=0.5)
-    train(net, TinySplit(), settings, task=task, callbacks=[FakeQuantisation()], progress=False)
+    train(net, TinySplit(), settings, objective=objective, callbacks=[FakeQuantisation()], progress=False)
     assert all(torch.allclose(weight, Rounded()(weight), atol=1e-6) for weight in seen)
     assert not torch.equal(seen[0], seen[-1])
     assert set(net.state_dict()) == set(conv_net().state_dict())
@@ -62,7 +62,7 @@ def test_a_training_that_stops_early_leaves_an_ordinary_network():
             net,
             TinySplit(),
             dataclasses.replace(QUICK, ema_decay=0.9),
-            task=Interrupting(3),
+            objective=Interrupting(3),
             callbacks=[diary, FakeQuantisation(), LearnedScale()],
             progress=False,
         )

@@ -23,8 +23,8 @@ LONGER = dataclasses.replace(QUICK, epochs=6, schedule=Cosine(0.1), clip_norm=1.
 
 def test_interrupted_anywhere_the_training_ends_equal_to_the_bit(tmp_path):
     expected, generator = conv_net(dropout=0.3), random.Random(0)
-    whole, task = RandomMasks(), Interrupting(None)
-    train(expected, TinySplit(), LONGER, task=task, callbacks=[whole, LearnedScale()], progress=False)
+    whole, objective = RandomMasks(), Interrupting(None)
+    train(expected, TinySplit(), LONGER, objective=objective, callbacks=[whole, LearnedScale()], progress=False)
     for trial in range(6):
         checkpoints = Checkpoints(tmp_path / str(trial), keep=2)
         for at in (*(generator.randint(1, 12) for _ in range(3)), None):
@@ -32,7 +32,7 @@ def test_interrupted_anywhere_the_training_ends_equal_to_the_bit(tmp_path):
             masks = RandomMasks()
             options = {"callbacks": [masks, LearnedScale()], "checkpoints": checkpoints, "progress": False}
             with contextlib.suppress(KeyboardInterrupt):
-                train(net, TinySplit(), LONGER, task=Interrupting(at), **options)
+                train(net, TinySplit(), LONGER, objective=Interrupting(at), **options)
                 break
         assert same_tensors(net, expected)
         assert masks.steps == whole.steps == 18

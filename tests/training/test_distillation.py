@@ -5,8 +5,8 @@ from pocketprune.common.errors import UserError
 from pocketprune.training.checkpoint import Checkpoints
 from pocketprune.training.distillation import Distillation, distillation_loss
 from pocketprune.training.loop import train
+from pocketprune.training.objectives import Classification
 from pocketprune.training.state import TrainSettings
-from pocketprune.training.tasks import Classification
 from tests.training.tiny import TinySplit, conv_net, same_tensors
 
 
@@ -44,19 +44,21 @@ def test_gradient_keeps_its_scale_as_the_temperature_rises_only_with_the_factor(
 def test_task_adds_the_weighted_distance():
     net, teacher, split = conv_net().eval(), conv_net(seed=1), TinySplit()
     loss, logits = Distillation(Classification(), teacher, weight=2.5, temperature=3)(net, split.images, split.labels)
-    task, _ = Classification()(net, split.images, split.labels)
+    objective, _ = Classification()(net, split.images, split.labels)
     distance = distillation_loss(logits, teacher.eval()(split.images), 3)
-    assert loss.item() == pytest.approx((task + 2.5 * distance).item(), rel=1e-6)
+    assert loss.item() == pytest.approx((objective + 2.5 * distance).item(), rel=1e-6)
 
 
 def test_teacher_stays_what_it_was_and_out_of_the_checkpoint(tmp_path):
     net, split = conv_net(), TinySplit()
-    task = Distillation(Classification(), net, weight=1)  # the network teaches itself, as it was at the start
+    objective = Distillation(Classification(), net, weight=1)  # the network teaches itself, as it was at the start
     checkpoints = Checkpoints(tmp_path)
-    train(net, split, TrainSettings(batch_size=32, epochs=2), task=task, checkpoints=checkpoints, progress=False)
-    assert same_tensors(task.teacher, conv_net())
-    assert not same_tensors(task.teacher, net)
-    assert not any(parameter.requires_grad for parameter in task.teacher.parameters())
+    train(
+        net, split, TrainSettings(batch_size=32, epochs=2), objective=objective, checkpoints=checkpoints, progress=False
+    )
+    assert same_tensors(objective.teacher, conv_net())
+    assert not same_tensors(objective.teacher, net)
+    assert not any(parameter.requires_grad for parameter in objective.teacher.parameters())
     assert all(parameter.requires_grad for parameter in net.parameters())
     assert checkpoints.latest().state["net"].keys() == net.state_dict().keys()
 
@@ -65,12 +67,12 @@ def test_student_comes_nearer_to_its_teacher():
     split, teacher, student = TinySplit(), conv_net(norm=False, seed=1), conv_net(norm=False, seed=2)
     images = split.images
     before = distillation_loss(student(images), teacher(images), 4).item()
-    task = Distillation(Classification(), teacher, weight=50)
+    objective = Distillation(Classification(), teacher, weight=50)
     train(
         student,
         split,
         TrainSettings(batch_size=32, epochs=20, optimizer="adam", lrn_rate=0.01),
-        task=task,
+        objective=objective,
         progress=False,
     )
     assert distillation_loss(student(images), teacher(images), 4).item() < 0.2 * before
@@ -83,7 +85,7 @@ def test_refusals():
             net,
             split,
             TrainSettings(batch_size=32),
-            task=Distillation(Classification(), conv_net(7)),
+            objective=Distillation(Classification(), conv_net(7)),
             progress=False,
         )
     for wrong in ({"temperature": 0}, {"temperature": float("nan")}, {"weight": -1}):

@@ -35,7 +35,7 @@ def test_interrupted_anywhere_the_run_ends_equal_to_the_bit(tmp_path):
             torch.rand(generator.randint(1, 9))
             with contextlib.suppress(KeyboardInterrupt):
                 again = train(
-                    net, TinySplit(), SETTINGS, checkpoints=checkpoints, task=Interrupting(at), progress=False
+                    net, TinySplit(), SETTINGS, checkpoints=checkpoints, objective=Interrupting(at), progress=False
                 )
                 break
         assert same_tensors(net, expected)
@@ -53,7 +53,7 @@ def test_every_optimiser_and_layout_resumes(tmp_path, options):
             TinySplit(),
             settings,
             checkpoints=checkpoints,
-            task=Interrupting(14),
+            objective=Interrupting(14),
             progress=False,
         )
     net = conv_net(dropout=0.3, seed=9)
@@ -82,7 +82,7 @@ def test_sigterm_saves_at_the_next_step_and_the_run_continues(tmp_path):
             TinySplit(),
             SETTINGS,
             checkpoints=checkpoints,
-            task=Interrupting(8, by_signal=True),
+            objective=Interrupting(8, by_signal=True),
             progress=False,
         )
     assert caught.value.code == 143
@@ -102,7 +102,7 @@ def test_a_damaged_newest_checkpoint_costs_only_its_steps(tmp_path):
             TinySplit(),
             SETTINGS,
             checkpoints=checkpoints,
-            task=Interrupting(13),
+            objective=Interrupting(13),
             progress=False,
         )
     newest = checkpoints.path(10)

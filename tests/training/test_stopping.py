@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader
 from datasets import create_dataset
 from pocketprune.training.checkpoint import Checkpoints
 from pocketprune.training.loop import train
+from pocketprune.training.objectives import Classification
 from pocketprune.training.stopping import Preempted, StopSignal, leaving_on_sigterm
-from pocketprune.training.tasks import Classification
 from tests.datasets.files import write_images
 from tests.training.tiny import TinySplit, conv_net, same_tensors
 from tests.training.worker import ALONE
@@ -60,12 +60,12 @@ class OwnLoader(TinySplit):
 def test_loader_workers_that_are_signalled_too_lose_nothing(tmp_path: Path) -> None:
     folder = create_dataset("image_folder", data_dir=write_images(tmp_path / "data"), image_size=8, nb_workers=2).train
     expected, net, checkpoints = conv_net(), conv_net(), Checkpoints(tmp_path / "out")
-    train(expected, folder, SETTINGS, progress=False, task=Classification(0.0))
+    train(expected, folder, SETTINGS, progress=False, objective=Classification(0.0))
     with pytest.raises(Preempted, match="SIGTERM came by step 3"):
-        train(net, folder, SETTINGS, checkpoints=checkpoints, task=At(3, signal_all), progress=False)
+        train(net, folder, SETTINGS, checkpoints=checkpoints, objective=At(3, signal_all), progress=False)
     assert checkpoints.steps() == [3]
     again = conv_net(seed=1)
-    train(again, folder, SETTINGS, checkpoints=checkpoints, task=Classification(0.0), progress=False)
+    train(again, folder, SETTINGS, checkpoints=checkpoints, objective=Classification(0.0), progress=False)
     assert same_tensors(again, expected)
     assert not multiprocessing.active_children()
 
@@ -74,7 +74,7 @@ def test_workers_of_an_own_loader_end_the_run_as_sigterm_does(tmp_path: Path) ->
     checkpoints = Checkpoints(tmp_path)
     settings = dataclasses.replace(SETTINGS, save_step=2)
     with pytest.raises(Preempted) as caught:
-        train(conv_net(), OwnLoader(), settings, checkpoints=checkpoints, task=At(5, signal_all), progress=False)
+        train(conv_net(), OwnLoader(), settings, checkpoints=checkpoints, objective=At(5, signal_all), progress=False)
     assert "SIGTERM came" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert checkpoints.steps()[-1] >= 4
@@ -102,7 +102,7 @@ def test_ctrl_c_saves_at_the_next_step(tmp_path: Path) -> None:
     checkpoints, before = Checkpoints(tmp_path), signal.getsignal(signal.SIGINT)
     once = At(5, lambda: signal.raise_signal(signal.SIGINT))
     with pytest.raises(KeyboardInterrupt, match="Ctrl-C came by step 5"):
-        train(conv_net(), TinySplit(), SETTINGS, checkpoints=checkpoints, task=once, progress=False)
+        train(conv_net(), TinySplit(), SETTINGS, checkpoints=checkpoints, objective=once, progress=False)
     assert checkpoints.steps() == [5]
     assert signal.getsignal(signal.SIGINT) is before
 
@@ -111,22 +111,22 @@ def test_the_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     twice = At(5, lambda: [signal.raise_signal(signal.SIGINT) for _ in range(2)])
     with pytest.raises(KeyboardInterrupt):
-        train(conv_net(), TinySplit(), SETTINGS, checkpoints=checkpoints, task=twice, progress=False)
+        train(conv_net(), TinySplit(), SETTINGS, checkpoints=checkpoints, objective=twice, progress=False)
     assert not checkpoints.steps()
 
 
 def test_without_checkpoints_ctrl_c_ends_at_once() -> None:
     at = At(5, lambda: signal.raise_signal(signal.SIGINT))
     with pytest.raises(KeyboardInterrupt) as caught:
-        train(conv_net(), TinySplit(), SETTINGS, task=at, progress=False)
+        train(conv_net(), TinySplit(), SETTINGS, objective=at, progress=False)
     assert not str(caught.value)
 
 
 def test_a_folder_of_checkpoints_that_is_removed_meanwhile_is_made_again(tmp_path: Path) -> None:
     checkpoints, expected, net = Checkpoints(tmp_path / "out"), conv_net(), conv_net()
     settings = dataclasses.replace(SETTINGS, save_step=4)
-    train(expected, TinySplit(), settings, task=Classification(0.0), progress=False)
+    train(expected, TinySplit(), settings, objective=Classification(0.0), progress=False)
     gone = At(6, lambda: shutil.rmtree(tmp_path / "out"))
-    result = train(net, TinySplit(), settings, checkpoints=checkpoints, task=gone, progress=False)
+    result = train(net, TinySplit(), settings, checkpoints=checkpoints, objective=gone, progress=False)
     assert checkpoints.steps()[-1] == result.steps
     assert same_tensors(net, expected)

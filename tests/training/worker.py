@@ -19,10 +19,10 @@ from pocketprune.training.callbacks import Callback
 from pocketprune.training.checkpoint import Checkpoints
 from pocketprune.training.loop import train
 from pocketprune.training.metrics import evaluate
+from pocketprune.training.objectives import Classification, Objective
 from pocketprune.training.schedules import Cosine
 from pocketprune.training.state import TrainSettings
 from pocketprune.training.stopping import PeerError
-from pocketprune.training.tasks import Classification, Task
 from tests.channel_pruning.door import prune as pruned_by
 from tests.structure import small
 from tests.training.methods import RandomMasks
@@ -43,7 +43,7 @@ ALONE = TrainSettings(
 TOGETHER = TrainSettings(batch_size=16, epochs=3, lrn_rate=0.05, seed=2, augment=False, ema_decay=0.5, summ_step=5)
 
 
-def slow_task(net, images, labels):
+def slow_objective(net, images, labels):
     time.sleep(0.004)
     return Classification(0.1)(net, images, labels)
 
@@ -51,18 +51,20 @@ def slow_task(net, images, labels):
 def single(folder: Path) -> None:
     """A run to be killed."""
     net = conv_net(dropout=0.3)
-    result = train(net, TinySplit(), ALONE, checkpoints=Checkpoints(folder), task=slow_task, progress=False)
+    result = train(net, TinySplit(), ALONE, checkpoints=Checkpoints(folder), objective=slow_objective, progress=False)
     torch.save(net.state_dict(), folder / "result.pt")
     print(f"resumed from {result.resumed_from}")
 
 
-def together(folder: Path, task: Task | None = None, callbacks: Sequence[Callback] = ()) -> None:
+def together(folder: Path, objective: Objective | None = None, callbacks: Sequence[Callback] = ()) -> None:
     """A training shared by the processes, in double precision; the first writes what came out."""
     net, split = conv_net(norm=False, seed=distributed.rank()).double(), TinySplit(count=97).double()
     if distributed.is_main():
         net = conv_net(norm=False).double()
     checkpoints = Checkpoints(folder)
-    result = train(net, split, TOGETHER, task=task, callbacks=callbacks, checkpoints=checkpoints, progress=False)
+    result = train(
+        net, split, TOGETHER, objective=objective, callbacks=callbacks, checkpoints=checkpoints, progress=False
+    )
     found = evaluate(net, split, 10, progress=False)
     states = distributed.gather_objects([tensor.clone() for tensor in net.state_dict().values()])
     if distributed.is_main():
@@ -82,14 +84,14 @@ def together(folder: Path, task: Task | None = None, callbacks: Sequence[Callbac
 def preempted(folder: Path) -> None:
     """As together, but the second process gets SIGTERM in the fifth step, unless the training is resumed."""
 
-    def task(net, images, labels):
-        task.step += 1
-        if distributed.rank() == 1 and task.step == 5 and not Checkpoints(folder).steps():
+    def objective(net, images, labels):
+        objective.step += 1
+        if distributed.rank() == 1 and objective.step == 5 and not Checkpoints(folder).steps():
             os.kill(os.getpid(), signal.SIGTERM)
         return Classification()(net, images, labels)
 
-    task.step = 0
-    together(folder, task=task)
+    objective.step = 0
+    together(folder, objective=objective)
 
 
 def masked(folder: Path) -> None:
@@ -118,25 +120,25 @@ def judged(folder: Path) -> None:
 def failing(folder: Path) -> None:
     """The second process fails in the middle of the training; the first is then waiting for it."""
 
-    def task(net, images, labels):
-        task.step += 1
-        if distributed.rank() == 1 and task.step == 4:
+    def objective(net, images, labels):
+        objective.step += 1
+        if distributed.rank() == 1 and objective.step == 4:
             raise UserError("the disk of the second process is full")
         return Classification()(net, images, labels)
 
-    task.step = 0
-    train(conv_net(), TinySplit(), TOGETHER, task=task, checkpoints=Checkpoints(folder), progress=False)
+    objective.step = 0
+    train(conv_net(), TinySplit(), TOGETHER, objective=objective, checkpoints=Checkpoints(folder), progress=False)
 
 
 def dying(folder: Path) -> None:
     """The second process is killed without a word."""
 
-    def task(net, images, labels):
+    def objective(net, images, labels):
         if distributed.rank() == 1:
             os._exit(9)
         return Classification()(net, images, labels)
 
-    train(conv_net(), TinySplit(), TOGETHER, task=task, progress=False)
+    train(conv_net(), TinySplit(), TOGETHER, objective=objective, progress=False)
 
 
 def stuck(folder: Path) -> None:

@@ -1,8 +1,9 @@
 """The milliseconds of a network thinned to any counts: the sum of its layers' times, which are measured one by one.
 
-A layer is timed with the batch norm and the activation that follow it, at its width in the thinned network. A layer
-that is timed alone finds its operands in the cache, and the sum lacks the operators between the layers. The sum is
-therefore scaled and shifted to be right for two whole networks: the dense one and one of half the width.
+A layer is timed with the batch norm and the activation that follow it, at its width in the thinned network. One that
+reads a subset of a shared input is timed with the sampler that gathers it. A layer that is timed alone finds its
+operands in the cache, and the sum lacks the operators between the layers. The sum is therefore scaled and shifted to be
+right for two whole networks: the dense one and one of half the width.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from pocketprune.structure.batches import at_batch
 from pocketprune.structure.channel_groups import Structure
 from pocketprune.structure.cost_model import CostModel
 from pocketprune.structure.propagation import Contraction
+from pocketprune.training.distributed import gather_objects, is_main
 
 REPEATS = 9
 CONVOLUTIONS = {"conv1d": F.conv1d, "conv2d": F.conv2d, "conv3d": F.conv3d}
@@ -42,12 +44,15 @@ class LatencyCost:
         path: JSON file of measured times, which is reused and completed; None keeps them in memory.
         batch: number of images.
         device: where to measure.
+        together: whether all processes prepare the same network: the first one then measures for all of them.
     """
 
-    def __init__(self, path: Path | None, *, batch: int, device: torch.device | str = "cpu") -> None:
-        self.batch, self.device = batch, torch.device(device)
+    def __init__(
+        self, path: Path | None, *, batch: int, device: torch.device | str = "cpu", together: bool = False
+    ) -> None:
+        self.batch, self.device, self._together = batch, torch.device(device), together
         self.table = LatencyTable(path, device=str(device))
-        self._layers: list[tuple[LayerLatency, Widths]] = []
+        self._layers: dict[fx.Node, tuple[LayerLatency, Widths]] = {}
         self._scale, self._rest = 1.0, 0.0
 
     def prepare(
@@ -61,10 +66,21 @@ class LatencyCost:
             half: unit counts of a network of about half the width.
             halved: returns the network thinned to them.
         """
+        if not self._together or is_main():
+            self._look_up(structure, model, half, halved)
+        if self._together:
+            times = gather_objects(self.table.known)[0]
+            if not is_main():
+                self.table.known.update(times)
+                self._look_up(structure, model, half, halved)
+
+    def _look_up(
+        self, structure: Structure, model: CostModel, half: Sequence[int], halved: Callable[[], nn.Module]
+    ) -> None:
         for layer in structure.contractions:
             plain = layer.carrier or layer.groups == 1
             if operator_name(layer.node) in (*CONVOLUTIONS, "linear") and plain:
-                self._layers.append(self._timed(layer, model))
+                self._layers[layer.node] = self._timed(layer, model)
         full = model.full_counts
         dense = self._whole(structure, full, lambda: structure.traced.net)
         thin = self._whole(structure, half, halved)
@@ -77,7 +93,12 @@ class LatencyCost:
     def __call__(self, counts: Sequence[int]) -> float:
         """Return the milliseconds of the network thinned to these unit counts."""
         at = np.asarray(counts, dtype=float)
-        return self._rest + self._scale * sum(time_of(*widths(at)) for time_of, widths in self._layers)
+        return self._rest + self._scale * sum(time_of(*widths(at)) for time_of, widths in self._layers.values())
+
+    def saves(self, node: fx.Node, kept: int) -> bool:
+        """Return whether a sampled layer is quicker at `kept` inputs than at all of them, at half of its outputs."""
+        time_of, _ = self._layers[node]
+        return time_of.saves(kept, time_of.columns[-1] // 2)
 
     def _timed(self, layer: Contraction, model: CostModel) -> tuple[LayerLatency, Widths]:
         inputs, outputs = model.widths(layer.node)
@@ -91,25 +112,34 @@ class LatencyCost:
         name = f"{operator_name(layer.node)} {weight[2:]} of {shape[2:]} groups {layer.groups} batch {self.batch}"
         if operator_name(layer.node) != "linear":
             name += f" stride {geometry_of(layer.node).stride}"
-        return LayerLatency(self.table, name, full_in, weight[0], self._measure(layer.node, layer)), widths
+        sampled = model.is_sampled(layer.node)
+        measure = self._measure(layer.node, layer, full_in if sampled else None)
+        if sampled:
+            name += f" sampled of {full_in}"
+        return LayerLatency(self.table, name, full_in, weight[0], measure, sampled=sampled), widths
 
-    def _measure(self, node: fx.Node, layer: Contraction) -> Callable[[int, int], float]:
+    def _measure(self, node: fx.Node, layer: Contraction, sampled_of: int | None) -> Callable[[int, int], float]:
+        """Return what times the layer at two widths, its input gathered from `sampled_of` channels if it is given."""
         shape, weight_shape = (node_shape(argument) for argument in arguments(node)[:2])
         taps = weight_shape[2:]
 
+        def read(x: Tensor, axis: int, inputs: int) -> Tensor:
+            return x if x.shape[axis] == inputs else x.index_select(axis, torch.arange(inputs, device=self.device))
+
         def measure(inputs: int, outputs: int) -> float:
             if operator_name(node) == "linear":
-                x = torch.randn(self.batch, *shape[1:-1], inputs, device=self.device)
+                x = torch.randn(self.batch, *shape[1:-1], sampled_of or inputs, device=self.device)
                 weight = torch.randn(outputs, inputs, device=self.device)
-                return self._median(lambda: F.relu(F.linear(x, weight)))
+                return self._median(lambda: F.relu(F.linear(read(x, -1, inputs), weight)))
             groups = outputs if layer.carrier else 1
-            x = torch.randn(self.batch, groups if layer.carrier else inputs, *shape[2:], device=self.device)
+            width = groups if layer.carrier else inputs
+            x = torch.randn(self.batch, sampled_of or width, *shape[2:], device=self.device)
             weight = torch.randn(outputs, 1 if layer.carrier else inputs, *taps, device=self.device)
             scale, g = torch.ones(outputs, device=self.device), geometry_of(node)
             convolution = CONVOLUTIONS[operator_name(node)]
 
             def once() -> Tensor:
-                y = convolution(x, weight, None, g.stride, g.padding, g.dilation, groups)
+                y = convolution(read(x, 1, width), weight, None, g.stride, g.padding, g.dilation, groups)
                 return F.relu(F.batch_norm(y, scale, scale, scale, scale))
 
             return self._median(once)

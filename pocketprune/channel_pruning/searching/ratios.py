@@ -119,9 +119,10 @@ def search_ratios(
         return environment.judge(pruned.net.eval())
 
     measured: dict[Values, float] = {}
-    chosen, scored = decide(problem, found, score, settings)
+    ranked, scored = decide(problem, found, score, settings)
+    chosen = ranked[0]
     if measured:
-        chosen = on_time(chosen, scored, measured, budget.share)
+        chosen = on_time(ranked, measured, budget.share)
         _warn_if_late(measured[chosen], budget.share)
     finalists = tuple((environment.ratios(values), each) for values, each in scored)
     return FoundRatios(
@@ -140,23 +141,16 @@ def latency_share(net: nn.Module, dense: nn.Module, inputs: ExampleInputs) -> fl
     return median(mine for mine, _ in times) / median(whole for _, whole in times)
 
 
-def on_time(
-    chosen: Values, scored: Sequence[tuple[Values, Score]], measured: Mapping[Values, float], share: float
-) -> Values:
-    """Return the best of the finalists that meet a latency budget as measured; if none does, the quickest.
+def on_time(ranked: Sequence[Values], measured: Mapping[Values, float], share: float) -> Values:
+    """Return the first of the finalists that meets a latency budget as measured; if none does, the quickest.
 
     Args:
-        chosen: the best of them all.
-        scored: every finalist and its score.
-        measured: its latency as a share of the dense network's.
+        ranked: the finalists, the best first.
+        measured: their latencies as shares of the dense network's.
         share: the budget.
     """
-    meeting = [entry for entry in scored if measured[entry[0]] <= share + NOISE]
-    if measured[chosen] <= share + NOISE:
-        return chosen
-    if meeting:
-        return max(meeting, key=lambda entry: (entry[1].accuracy, -entry[1].loss))[0]
-    return min(measured, key=lambda values: measured[values])
+    quickest = min(measured, key=lambda values: measured[values])
+    return next((values for values in ranked if measured[values] <= share + NOISE), quickest)
 
 
 def _warn_if_late(reached: float, asked: float) -> None:

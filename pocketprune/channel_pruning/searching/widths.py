@@ -77,6 +77,8 @@ class Widths:
         if latency is not None:
             half = [min(layer.allowed, key=lambda kept: abs(2 * kept - layer.full)) for layer in self.variables]
             latency.prepare(self.structure, model, self._units_of(half), lambda: self.thinned(half))
+            self.choices = [self._quicker(choice, latency) for choice in self.choices]
+            self.variables = tuple(choice.layer for choice in self.choices)
         costs: dict[str, Callable[[Sequence[int]], float] | None]
         costs = {"macs": model.macs, "params": model.params, "latency": latency}
         cost = costs.get(budget)
@@ -85,6 +87,16 @@ class Widths:
                 f"{budget!r} given; macs, params or (with a latency table) latency is accepted", argument="budget"
             )
         self._cost = cost
+
+    def _quicker(self, choice: Choice, latency: LatencyCost) -> Choice:
+        """Return the choice without counts at which a sampler costs more time than it saves."""
+        layer = choice.layer
+        if not choice.decisions or choice.decisions[0].layer.way != "sample":
+            return choice
+        node = choice.consumers[0].node
+        allowed = tuple(count for count in layer.allowed if count == layer.full or latency.saves(node, count))
+        because = layer.fixed_because or ("a sampler costs the time that it saves" if len(allowed) < 2 else "")
+        return replace(choice, layer=replace(layer, allowed=allowed or (layer.full,), fixed_because=because))
 
     def cost(self, counts: Sequence[int]) -> float:
         """Return the exact MACs or parameters, or the estimated milliseconds, of the thinned network."""

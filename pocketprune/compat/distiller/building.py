@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from pocketprune.compat.distiller.elements import is_fine, weight_rules
+from pocketprune.compat.distiller.elements import is_fine, weight_policy, weight_rules
 from pocketprune.compat.distiller.instances import Masking, Pull, masking_of, pulls_of
 from pocketprune.compat.distiller.periods import Period, periods_of
 from pocketprune.compat.distiller.rates import check_rates
@@ -73,7 +73,7 @@ def plan_for(document: Document, structure: Structure) -> Plan:
         )
     return Plan(
         rules.policy(),
-        SparsityPolicy(rules=tuple(fine)) if fine else None,
+        weight_policy(fine) if fine else None,
         replace(pulls[0], start=min(p.start for p in pulls), end=max(p.end for p in pulls)) if pulls else None,
         tuple(period for period in periods if period.kind == "lr_scheduler"),
         max((period.last for period in periods if period.kind == "pruner"), default=0),

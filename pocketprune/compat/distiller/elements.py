@@ -1,6 +1,9 @@
-"""Distiller's pruners of single weights as rules: levels, AGP's curve, and thresholds by sensitivity."""
+"""Distiller's pruners of single weights as rules: levels, AGP's curve, thresholds by sensitivity, and splicing."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from torch import nn
 
@@ -9,11 +12,15 @@ from pocketprune.compat.distiller.periods import Period
 from pocketprune.compat.distiller.reading import Document, Place
 from pocketprune.compression.schedules import Schedule
 from pocketprune.sparsity.layers import sparse_layers
-from pocketprune.sparsity.policy import WeightRule
+from pocketprune.sparsity.policy import SparsityPolicy, WeightRule
 
 GRADUAL, LEVELS, SENSITIVITY = "AutomatedGradualPruner", "SparsityLevelParameterPruner", "SensitivityPruner"
-FINE = (GRADUAL, LEVELS, SENSITIVITY)
+SPLICING = "SplicingPruner"
+FINE = (GRADUAL, LEVELS, SENSITIVITY, SPLICING)
 """Classes of pruners that mask single weights."""
+
+SPLICERS = ("low_thresh_mult", "hi_thresh_mult", "sensitivity_multiplier")
+STEADY = 0.5  # any level: a threshold that keeps its level stays what it is
 
 
 def is_fine(document: Document, name: str) -> bool:
@@ -43,21 +50,64 @@ def weight_rules(document: Document, period: Period, net: nn.Module) -> list[Wei
         )
         return [WeightRule(layers=layers, schedule=_schedule(period, "agp", first, last))]
     key = "levels" if kind == LEVELS else "sensitivities"
-    document.check_keys(place, ("class", key))
-    return [_rule(document, (*place, key, name), period, net) for name in document.section((*place, key))]
+    document.check_keys(place, ("class", key, *(SPLICERS if kind == SPLICING else ())))
+    rule = _spliced if kind == SPLICING else _rule
+    return [rule(document, (*place, key, name), period, net) for name in _named_first(document.section((*place, key)))]
+
+
+def weight_policy(rules: Sequence[WeightRule]) -> SparsityPolicy:
+    """Return the policy of all rules; what is spliced back must have been trained meanwhile."""
+    spliced = any(rule.ranking == "splicing" for rule in rules)
+    return SparsityPolicy(rules=tuple(rules), mask="live" if spliced else "hard")
+
+
+def _named_first(names: Iterable[Any]) -> list[Any]:
+    """Return the keys of a section, "*" last, as it means the layers without a number of their own."""
+    return sorted(names, key=lambda name: name == "*")
 
 
 def _rule(document: Document, place: Place, period: Period, net: nn.Module) -> WeightRule:
-    *_, key, name = place
-    layers = ("*",) if name == "*" else (_layer(document, place, str(name), net),)
-    if key == "levels":
+    if "levels" in place:
         level = _share(document, place)
-        return WeightRule(layers=layers, schedule=_schedule(period, "linear", level, level))
+        return WeightRule(layers=_layers(document, place, net), schedule=_schedule(period, "linear", level, level))
+    return WeightRule(
+        layers=_layers(document, place, net),
+        ranking="sensitivity",
+        sensitivity=_positive(document, place, "a number of standard deviations above 0"),
+        schedule=_schedule(period, "linear", STEADY, STEADY),
+    )
+
+
+def _spliced(document: Document, place: Place, period: Period, net: nn.Module) -> WeightRule:
+    """Return a rule whose sensitivity grows by a multiple of its first number with each epoch."""
+    own = place[:2]
+    low, high = (_positive(document, (*own, key), "a factor above 0") for key in SPLICERS[:2])
+    if low > high:
+        raise document.error((*own, SPLICERS[0]), f"{low:g} given; it must not be above {SPLICERS[1]}, {high:g}")
+    growth = document.get((*own, SPLICERS[2]), 0)
+    if isinstance(growth, bool) or not isinstance(growth, (int, float)) or growth < 0:
+        raise document.error((*own, SPLICERS[2]), f"{growth!r} given; a number of 0 or more is accepted")
+    last = 1 + growth * (period.last - period.start)
+    return WeightRule(
+        layers=_layers(document, place, net),
+        ranking="splicing",
+        sensitivity=last * _positive(document, place, "a number of standard deviations above 0"),
+        low=low,
+        high=high,
+        schedule=_schedule(period, "linear", STEADY / last, STEADY),
+    )
+
+
+def _layers(document: Document, place: Place, net: nn.Module) -> tuple[str, ...]:
+    name = str(place[-1])
+    return ("*",) if name == "*" else (_layer(document, place, name, net),)
+
+
+def _positive(document: Document, place: Place, words: str) -> float:
     value = document.get(place)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
-        raise document.error(place, f"{value!r} given; a number of standard deviations above 0 is accepted")
-    steady = _schedule(period, "linear", 0.5, 0.5)  # any level: the threshold is the same in every epoch
-    return WeightRule(layers=layers, ranking="sensitivity", sensitivity=float(value), schedule=steady)
+        raise document.error(place, f"{value!r} given; {words} is accepted")
+    return float(value)
 
 
 def _schedule(period: Period, name: str, init: float, target: float) -> Schedule:
@@ -68,6 +118,7 @@ def _schedule(period: Period, name: str, init: float, target: float) -> Schedule
         start=period.start,
         steps=period.end - period.start,
         frequency=period.frequency,
+        freeze=period.last,
     )
 
 

@@ -26,7 +26,6 @@ CRITERIA = {
 
 ELEMENTS = (
     "MagnitudeParameterPruner",
-    "SplicingPruner",
     "BaiduRNNPruner",
     "StructureParameterPruner",
     "RandomLevelStructureParameterPruner",

@@ -173,7 +173,9 @@ class CompressionScheduler:
         return (total, parts) if return_loss_components else total
 
     def before_parameter_optimization(self, *_: Any, **__: Any) -> None:
-        """Do nothing: the gradients of masked places are zero."""
+        """Let a splicing pruner's hidden weights be trained; all other masked places have a gradient of zero."""
+        if self.weights is not None:
+            self.weights.before_optimizer()
 
     def on_minibatch_end(
         self, epoch: int, minibatch_id: int, minibatches_per_epoch: int, optimizer: Optimizer | None = None, **_: Any

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +19,7 @@ from pocketprune.channel_pruning.consumers import Consumer
 from pocketprune.channel_pruning.cut import Cut
 from pocketprune.channel_pruning.outcome import result_of
 from pocketprune.channel_pruning.plan import Plan
+from pocketprune.channel_pruning.searching import layer_latency
 from pocketprune.channel_pruning.searching.environment import PruningEnvironment
 from pocketprune.channel_pruning.searching.layer_latency import LatencyCost
 from pocketprune.channel_pruning.state import PruningState
@@ -293,6 +294,46 @@ def test_latency_is_measured_once_and_never_falls_with_a_count(tmp_path: object,
     again = build()
     assert len(measured) == number
     assert again.cost(problem.lowest) == env.cost(problem.lowest)
+
+
+@pytest.mark.parametrize(("gather", "left"), [(0.0, "all"), (60.0, "some"), (1e6, "none")])
+def test_counts_whose_sampler_costs_more_than_it_saves_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, gather: float, left: str
+) -> None:
+    def steady(_self: object, _node: object, _layer: object, whole: int | None) -> Callable[[int, int], float]:
+        return lambda inputs, outputs: inputs * outputs + (gather if whole is not None and inputs < whole else 0)
+
+    monkeypatch.setattr(LatencyCost, "_measure", steady)
+    monkeypatch.setattr(
+        layer_latency, "measure_latency", lambda net, *_, **__: sum(p.numel() for p in net.parameters())
+    )
+    free, options = environment("resnet", "sample"), PruningOptions(shared_input="sample", points_per_layer=2)
+    env = PruningEnvironment(
+        BUILDERS["resnet"](),
+        images(),
+        held_out(),
+        budget="latency",
+        options=options,
+        latency=LatencyCost(None, batch=2),
+    )
+    for before, choice in zip(free.choices, env.choices, strict=True):
+        sampled = bool(choice.decisions) and choice.decisions[0].layer.way == "sample"
+        allowed = choice.layer.allowed
+        if not sampled or left == "all":
+            assert allowed == before.layer.allowed
+        elif left == "none":
+            assert allowed == (choice.layer.full,)
+            assert choice.layer.fixed_because == "a sampler costs the time that it saves"
+        else:
+            outputs = choice.entries[0].out_channels // 2
+            full = choice.layer.full
+            assert allowed == tuple(
+                n for n in before.layer.allowed if n == full or n * outputs + gather < full * outputs
+            )
+    problem = Problem(env, Budget("latency", 0.5))
+    for index in problem.free:
+        costs = [env.cost(replaced(problem.highest, index, kept)) for kept in env.variables[index].allowed]
+        assert costs == sorted(costs)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import pocketprune
 from pocketprune import PruningOptions, UserError, prune_channels, search_ratios
 from pocketprune.channel_pruning.searching import ratios
-from pocketprune.search import Budget, Score, SearchSettings
+from pocketprune.search import Budget, SearchSettings
 from tests.channel_pruning.searching.test_environment import held_out
 from tests.channel_pruning.test_promises import Odd
 from tests.structure.small import images
@@ -116,11 +116,10 @@ def test_layers_to_be_left_alone_are_not_searched() -> None:
 
 
 def test_a_latency_budget_is_judged_by_what_is_measured() -> None:
-    values = [(4,), (3,), (2,)]
-    scored = [(value, Score(0.5 + 0.1 * value[0], 1, 1)) for value in values]
+    ranked = [(4,), (3,), (2,)]
 
     def chosen(*shares: float) -> tuple[int, ...]:
-        return ratios.on_time((4,), scored, dict(zip(values, shares, strict=True)), 0.8)
+        return ratios.on_time(ranked, dict(zip(ranked, shares, strict=True)), 0.8)
 
     assert chosen(0.81, 0.7, 0.6) == (4,)
     assert chosen(1.04, 0.8, 0.6) == (3,)

@@ -68,9 +68,54 @@ def test_a_file_masks_by_curve_level_and_threshold() -> None:
         ("module.0.weight", "module.0.weigth", "did you mean '0.weight'"),
         ("4.weight: 0.5", "4.weight: 0", "a number of standard deviations above 0"),
         ("levels: {2.weight", "level: {2.weight", "no such key; did you mean 'levels'"),
-        ("SensitivityPruner", "SplicingPruner", "SplicingPruner masks no ranked structures"),
+        ("SensitivityPruner", "BaiduRNNPruner", "BaiduRNNPruner masks no ranked structures"),
+        ("SensitivityPruner", "SplicingPruner", "low_thresh_mult: None given; a factor above 0 is accepted"),
     ],
 )
 def test_faults_are_told_with_their_line(old: str, new: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         plan_for(parse_document(FILE.replace(old, new)), analyse(mlp(), torch.zeros(2, 20)))
+
+
+def test_a_splicing_pruner_follows_the_surgery_function() -> None:
+    text = """
+pruners:
+  surgery:
+    class: SplicingPruner
+    low_thresh_mult: 0.9
+    hi_thresh_mult: 1.1
+    sensitivity_multiplier: 0.5
+    sensitivities: {"*": 0.2, 0.weight: 0.4}
+policies:
+  - pruner: {instance_name: surgery}
+    starting_epoch: 1
+    ending_epoch: 4
+"""
+    net = mlp()
+    plan = plan_for(parse_document(text), analyse(net, torch.zeros(2, 20)))
+    assert plan.weights is not None
+    optimizer = torch.optim.SGD(net.parameters(), 0.5)
+    scheduler = CompressionScheduler(net, optimizer, plan, None, sparsify(net, plan.weights))
+    assert scheduler.weights is not None
+    whole = {i: net[i].weight.detach().clone() for i in (0, 2)}
+    masked = {i: torch.zeros_like(w, dtype=torch.bool) for i, w in whole.items()}
+    returned = 0
+    for epoch in range(6):
+        scheduler.on_epoch_begin(epoch)
+        if epoch == 1:
+            starts = {i: (weight.abs().mean(), weight.abs().std()) for i, weight in whole.items()}
+        for i, sensitivity in ((0, 0.4), (2, 0.2)):
+            if 1 <= epoch < 4:
+                threshold = starts[i][0] + starts[i][1] * sensitivity * (1 + 0.5 * (epoch - 1))
+                before, sizes = masked[i], whole[i].abs()
+                masked[i] = (sizes < 0.9 * threshold) | (before & (sizes < 1.1 * threshold))
+                returned += int((before & ~masked[i]).sum())
+            assert torch.equal(scheduler.weights.masks.masked[f"{i}"], masked[i])
+            assert torch.equal(net[i].weight == 0, masked[i])
+        optimizer.zero_grad()
+        net(torch.randn(8, 20)).square().sum().backward()
+        scheduler.before_parameter_optimization(epoch, 0, 1, optimizer)
+        optimizer.step()
+        whole = {i: net[i].weight.detach().clone() for i in (0, 2)}
+        scheduler.on_minibatch_end(epoch, 0, 1)
+    assert returned

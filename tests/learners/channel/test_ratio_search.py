@@ -154,8 +154,8 @@ def test_a_finalist_that_is_measured_to_be_too_slow_is_not_chosen(
 ) -> None:
     shares, said = {(4,): 1.04, (2,): 0.7}, []
     search = object.__new__(ratio_search.RatioSearch)
-    search.settings = None
-    search.context = SimpleNamespace(say=said.append, images=torch.zeros)
+    search.settings, search.metric = None, "accuracy"
+    search.context = SimpleNamespace(say=said.append, images=torch.zeros, task=None)
     search.config, search.workdir = SimpleNamespace(run=SimpleNamespace(latency_batch=2)), tmp_path
     env = SimpleNamespace(
         ratios=lambda counts: counts,
@@ -169,7 +169,7 @@ def test_a_finalist_that_is_measured_to_be_too_slow_is_not_chosen(
         return net
 
     def decided(_problem: object, _found: object, score: Callable[[tuple[int, ...]], Score], *_) -> tuple:
-        return (4,), [(counts, score(counts)) for counts in shares]
+        return [(4,), (2,)], [(counts, score(counts)) for counts in shares]
 
     monkeypatch.setattr(ratio_search, "finalists", lambda *_: list(shares))
     monkeypatch.setattr(ratio_search, "decide", decided)

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from config import Config
 from learners import measuring
+from learners.sparse.policies import asked_policy
 from pocketprune.common.files import read_tensors
 from tests.command_line import refusal, report_of, succeed
 from tests.learners.sparse.small import small_run
@@ -67,6 +69,15 @@ def test_a_lottery_rewinds_and_has_a_control(tmp_path: Path) -> None:
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
+def test_splicing_lets_weights_come_back_for_three_quarters_of_the_epochs(tmp_path: Path) -> None:
+    splicing = ("--sp_ranking=splicing", "--sp_criterion=magnitude", "--sp_mask=live", "--sp_sensitivity=0.3")
+    succeed(*small_run(tmp_path, *splicing))
+    shares = [count / weights for count, weights in zip(zeros(tmp_path), (2560, 800, 200), strict=True)]
+    assert all(0.4 < share < 0.9 for share in shares)  # below the mean magnitude and a third of its deviation
+    (rule,) = asked_policy(Config.from_flags(splicing), 8).rules
+    assert [rule.schedule.changes(epoch) for epoch in range(8)] == [True] * 7 + [False]
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -78,6 +89,8 @@ def test_a_lottery_rewinds_and_has_a_control(tmp_path: Path) -> None:
         (["--sp_pattern=2:4", "--sp_level=0.75"], "--sp_level=0.75: 0.75 given; 2:4 masks at most 0.5"),
         (["--sp_criterion=magnitud"], "did you mean 'magnitude'?"),
         (["--sp_ranking=sensitivity"], "--sp_ranking=sensitivity: 'sensitivity' given; it is a threshold for the"),
+        (["--sp_ranking=splicing", "--sp_criterion=magnitude"], "--sp_mask=hard: 'hard' given; splicing needs 'live'"),
+        (["--sp_splice_low=2"], "--sp_splice_low=2.0: 2 given; it must not be above high, 1.1"),
         (["--sp_schedule=agpp"], "did you mean 'agp'?"),
         (["--sp_schedule=agp", "--sp_ramp_epochs=9"], "--sp_ramp_epochs=9: the level is 0.2"),
         (["--sp_level_init=0.6", "--sp_schedule=agp"], "--sp_level_init=0.6: 0.6 given; it must not be above"),

@@ -1,4 +1,4 @@
-"""What a training minimises. Whatever changes the loss is a task, not another loop."""
+"""What a training minimises. Whatever changes the loss is an objective, not another loop."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class Task(Protocol):
+class Objective(Protocol):
     """A function of a network and a batch that gives the loss."""
 
     def __call__(self, net: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

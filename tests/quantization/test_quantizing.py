@@ -154,7 +154,7 @@ def test_options_that_mean_nothing(options: dict[str, object], error: str) -> No
 
 
 def test_images_that_no_range_follows_from_and_networks_in_integers() -> None:
-    with pytest.raises(UserError, match="^batches: images have values that are NaN or infinite$"):
+    with pytest.raises(UserError, match=r"^batches: images have values that are NaN or infinite$"):
         quantize(small(), [images(2), images(2) / 0])
     with pytest.raises(UserError, match=r"^batches\[1\]: \(2x4x8x8 float32\): the network does not take it: "):
         quantize(small(), [images(2), torch.zeros(2, 4, 8, 8)])
@@ -163,5 +163,5 @@ def test_images_that_no_range_follows_from_and_networks_in_integers() -> None:
         lambda: pocketprune.prune_channels(made, [images(2)], 0.5),
         lambda: pocketprune.compress(made, images(2), {"schedule": {"name": "one_shot", "target": 0.5}}),
     ):
-        with pytest.raises(UserError, match="^net: it is in integers already; a network in floats is accepted$"):
+        with pytest.raises(UserError, match=r"^net: it is in integers already; a network in floats is accepted$"):
             prune()

@@ -86,7 +86,9 @@ def networks(given: Subject, flags: argparse.Namespace) -> dict[str, nn.Module]:
     def tell(name: str) -> None:
         print(f"{name}: made after {time.process_time() - began:.0f} CPU seconds", flush=True)
 
-    floats, made = {"dense": given.net, "pruned": pruned(given, flags)}, {}
+    floats, made = {"dense": given.net}, {}
+    if flags.macs < 1:
+        floats["pruned"] = pruned(given, flags)
     for name, net in floats.items():
         prefix = "" if name == "dense" else "pruned + "
         made[name] = net
@@ -155,7 +157,7 @@ def flags_of() -> argparse.Namespace:
     parser.add_argument("--width", type=float, default=0.5, help="of the MobileNet")
     parser.add_argument("--images", default="imagenet-750.tar", help="archive of ImageNet images")
     parser.add_argument("--size", type=int, default=240, help="side of the ImageNet images")
-    parser.add_argument("--macs", type=float, default=0.5, help="share of the MACs that stays")
+    parser.add_argument("--macs", type=float, default=0.5, help="share of the MACs that stays; 1: no pruned rows")
     parser.add_argument("--shared_input", default="keep", choices=("sample", "couple", "keep"))
     parser.add_argument("--multiple", type=int, default=8, help="of the kept counts: integer kernels like 8 and more")
     parser.add_argument("--points", type=int, default=0, help="positions of each layer in pruning; 0: all")

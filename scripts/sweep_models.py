@@ -76,7 +76,7 @@ class Outcome:
         )
 
 
-class _TooLongError(Exception):
+class _TooLongError(BaseException):  # what catches every Exception does not catch it
     """A model took more than its time."""
 
 
@@ -233,7 +233,7 @@ def _at_most(seconds: int) -> Iterator[None]:
         yield
         return
     before = signal.signal(signal.SIGPROF, stop)
-    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.setitimer(signal.ITIMER_PROF, seconds, 1)
     try:
         yield
     finally:

@@ -19,9 +19,9 @@ QUICK = ["--epochs", "1", "--images", "100", "--rollouts", "2"]
 
 
 def _run(name: str, *arguments: str) -> str:
-    command = [sys.executable, "-m", f"examples.{name}", *QUICK, *arguments]
+    command = [sys.executable, "-m", f"examples.{name}", *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=3000)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -29,7 +29,7 @@ def _run(name: str, *arguments: str) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["segmentation", "detection", "own_training_loop", "two_inputs"])
 def test_an_example_ends_with_its_table(name: str) -> None:
-    lines = _run(name, "--share", "0.7").strip().splitlines()
+    lines = _run(name, *QUICK, "--share", "0.7").strip().splitlines()
     assert "MACs" in lines[0]
     assert lines[1].startswith("dense")
     assert "100.0%" in lines[1]
@@ -41,7 +41,17 @@ def test_an_example_ends_with_its_table(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not LIBRARIES, reason="no model library is installed")
 def test_the_networks_of_installed_libraries_are_pruned() -> None:
-    assert "pruned" in _run("model_library")
+    assert "pruned" in _run("model_library", *QUICK)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "least"), [("segmentation", 0.6), ("detection", 0.6)])
+def test_what_an_example_prunes_is_worth_it_and_stays_so(name: str, least: float) -> None:
+    text = _run(name)
+    print(text)  # for a person with -rP
+    dense, _, trained = (float(line.split()[-6]) for line in text.strip().splitlines()[1:])
+    assert dense > least
+    assert trained > 0.9 * dense
 
 
 def test_what_is_drawn_is_where_its_boxes_say() -> None:

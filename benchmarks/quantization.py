@@ -47,8 +47,9 @@ INT8, QAT = "int8", "int8, QAT"
 def pruned(given: Subject, flags: argparse.Namespace) -> nn.Module:
     """Return the network pruned to a share of its MACs, trained for some epochs."""
     options = pocketprune.PruningOptions(
-        selection="obs", shared_input=flags.shared_input, points_per_layer=flags.points, seed=flags.seed
-    )
+        selection="obs", shared_input=flags.shared_input, points_per_layer=flags.points, seed=flags.seed,
+        channel_multiple=flags.multiple,
+    )  # fmt: skip
     small = pocketprune.prune_channels(given.net, given.images, pocketprune.MacsShare(flags.macs), options=options).net
     if flags.epochs > 0:
         _tune(small, given, flags, flags.epochs, flags.lrn_rate, amp=flags.amp)
@@ -85,7 +86,9 @@ def networks(given: Subject, flags: argparse.Namespace) -> dict[str, nn.Module]:
     def tell(name: str) -> None:
         print(f"{name}: made after {time.process_time() - began:.0f} CPU seconds", flush=True)
 
-    floats, made = {"dense": given.net, "pruned": pruned(given, flags)}, {}
+    floats, made = {"dense": given.net}, {}
+    if flags.macs < 1:
+        floats["pruned"] = pruned(given, flags)
     for name, net in floats.items():
         prefix = "" if name == "dense" else "pruned + "
         made[name] = net
@@ -154,11 +157,12 @@ def flags_of() -> argparse.Namespace:
     parser.add_argument("--width", type=float, default=0.5, help="of the MobileNet")
     parser.add_argument("--images", default="imagenet-750.tar", help="archive of ImageNet images")
     parser.add_argument("--size", type=int, default=240, help="side of the ImageNet images")
-    parser.add_argument("--macs", type=float, default=0.5, help="share of the MACs that stays")
+    parser.add_argument("--macs", type=float, default=0.5, help="share of the MACs that stays; 1: no pruned rows")
     parser.add_argument("--shared_input", default="keep", choices=("sample", "couple", "keep"))
+    parser.add_argument("--multiple", type=int, default=8, help="of the kept counts: integer kernels like 8 and more")
     parser.add_argument("--points", type=int, default=0, help="positions of each layer in pruning; 0: all")
     parser.add_argument("--calibration", type=int, default=2000, help="CIFAR-10 images that pruning is fitted to")
-    parser.add_argument("--ranges", type=int, default=512, help="CIFAR-10 images that ranges are fitted to")
+    parser.add_argument("--ranges", type=int, default=512, help="images that ranges are fitted to")
     parser.add_argument("--train_images", type=int, default=50000, help="CIFAR-10 images of an epoch")
     parser.add_argument("--epochs", type=float, default=4, help="of training after pruning")
     parser.add_argument("--lrn_rate", type=float, default=1e-3)

@@ -76,4 +76,5 @@ def _efficientnet(flags: argparse.Namespace) -> Subject:
     centre, spread = [127 / 255] * 3, [128 / 255] * 3
     train = TensorSplit(pixels, labels[:FITTED], mean=centre, std=spread, augmentation=CropFlip(0, flip=True))
     test = list(zip(images[FITTED:].split(50), labels[FITTED:].split(50), strict=True))
-    return Subject(f"EfficientNet-Lite1 at {flags.size} pixels", net, fitted, fitted, train, test)
+    few = list(images[: min(FITTED, flags.ranges)].split(25))
+    return Subject(f"EfficientNet-Lite1 at {flags.size} pixels", net, fitted, few, train, test)

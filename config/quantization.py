@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from config.settings import Concern, flag_of, setting
 from pocketprune.common.options import COUNT, NOT_NEGATIVE, POSITIVE, SHARE_OR_ZERO, Interval
-from pocketprune.quantization.options import BITS, CODEBOOKS, TRAINED, QuantizationOptions
+from pocketprune.quantization.options import ACTIVATION_BITS, BITS, CODEBOOKS, TRAINED, QuantizationOptions
 from pocketprune.search import SEARCHES
 
 
@@ -60,7 +60,7 @@ class UniformConfig(Concern):
 
     uql_weight_bits: int = setting(4, "bits of a weight", accept=BITS, argument="uql.weight_bits")
     uql_activation_bits: int = setting(
-        32, "bits of an activation, 2 to 8; 32: they stay in float", accept=Interval(2, 32, whole=True),
+        32, "bits of an activation, 2 to 8; 32: they stay in float", accept=ACTIVATION_BITS,
         argument="uql.activation_bits",
     )  # fmt: skip
     uql_use_buckets: bool = setting(False, "a scale for each output channel, in place of one for a whole layer")
@@ -79,7 +79,7 @@ class NonUniformConfig(Concern):
 
     nuql_weight_bits: int = setting(4, "bits of a weight", accept=BITS, argument="nuql.weight_bits")
     nuql_activation_bits: int = setting(
-        32, "bits of an activation, 2 to 8; 32: they stay in float", accept=Interval(2, 32, whole=True),
+        32, "bits of an activation, 2 to 8; 32: they stay in float", accept=ACTIVATION_BITS,
         argument="nuql.activation_bits",
     )  # fmt: skip
     nuql_init_style: str = setting(

@@ -9,9 +9,8 @@ from learners.fitting import fit
 from learners.train_settings import train_settings
 from learners.workdir import dense_path, has_dense
 from pocketprune.common.errors import UserError
-from pocketprune.common.steps import steps_of
+from pocketprune.common.steps import in_integers, steps_of
 from pocketprune.deploy import state_dict
-from pocketprune.quantization.prepared import in_integers
 from pocketprune.training.distributed import is_main
 
 DENSE = "dense"  # the phase of the dense network's training

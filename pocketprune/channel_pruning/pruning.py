@@ -29,6 +29,7 @@ from pocketprune.channel_pruning.targets import MacsShare, Target
 from pocketprune.common.devices import device_of
 from pocketprune.common.errors import UserError
 from pocketprune.common.modes import evaluation_mode
+from pocketprune.common.steps import refuse_integers
 from pocketprune.common.wrappers import unwrapped
 from pocketprune.graph.accepting import check_accepted
 from pocketprune.graph.admission import refuse_others
@@ -67,6 +68,7 @@ def prune_channels(
     dense = net.traced.net if isinstance(net, Structure) else net
     refuse_others(dense)
     dense = unwrapped(dense)
+    refuse_integers(dense)
     moved = _on_device(batches, dense)
     hooks.tell("tracing", 0, 1)
     structure = analysed(net, moved[0], options)

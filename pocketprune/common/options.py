@@ -26,10 +26,12 @@ class Interval:
     low_open: bool = False
     high_open: bool = False
     whole: bool = False
+    beside: float | None = None
+    """One number more that is accepted."""
 
     def __contains__(self, value: Any) -> bool:
         is_number = isinstance(value, numbers.Integral if self.whole else numbers.Real)
-        return is_number and not isinstance(value, bool) and self._spans(value)
+        return is_number and not isinstance(value, bool) and (value == self.beside or self._spans(value))
 
     def _spans(self, value: float) -> bool:
         above = value > self.low if self.low_open else value >= self.low
@@ -45,7 +47,8 @@ class Interval:
     @property
     def words(self) -> str:
         """The interval in words, such as "a whole number >= 1"."""
-        return f"a {'whole ' if self.whole else ''}number {self}"
+        more = "" if self.beside is None else f", or {self.beside}"
+        return f"a {'whole ' if self.whole else ''}number {self}{more}"
 
 
 SHARE = Interval(0, 1, low_open=True)

@@ -8,8 +8,11 @@ from typing import Any
 
 from torch import fx, nn
 
+from pocketprune.common.errors import UserError
+
 ATTRIBUTE = "_pocketprune_steps"
 WITHIN = "_pocketprune_within"  # marks the modules inside a network that carries steps
+INTEGERS = "integers"  # the kind of the step by which a network is in integers
 PART = "part"  # the kind of a step that is (name of a part, its steps)
 
 
@@ -50,6 +53,17 @@ def carry_steps(net: nn.Module, steps: Iterable[Step]) -> nn.Module:
     if isinstance(net, fx.GraphModule):
         net.meta[ATTRIBUTE] = steps
     return net
+
+
+def in_integers(net: nn.Module) -> bool:
+    """Return whether a network was converted to integers."""
+    return any(step.kind == INTEGERS for step in steps_of(net))
+
+
+def refuse_integers(net: nn.Module) -> None:
+    """Raise UserError for a network that is in integers already."""
+    if in_integers(net):
+        raise UserError("it is in integers already; a network in floats is accepted", argument="net")
 
 
 def torn_out(net: nn.Module) -> list[str]:

@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 from pocketprune.common.devices import device_of
 from pocketprune.common.errors import UserError
 from pocketprune.common.options import FRACTION, check_option
+from pocketprune.common.steps import refuse_integers
 from pocketprune.compression.costs import Cost
 from pocketprune.compression.masks import ChannelMasks
 from pocketprune.compression.planner import Planner
@@ -60,6 +61,7 @@ def compress(
     policy = policy if isinstance(policy, Policy) else Policy.from_dict(policy)
     if batches is not None:
         _check_lasting(batches)
+    refuse_integers(net)
     structure = analyse(net, example_inputs, attention=policy.attention, allow_inexact=policy.allow_inexact)
     check_groups(structure, structure.traced.example)
     return compress_analysed(structure, policy, batches, loss=loss, cost=cost)

@@ -34,6 +34,8 @@ def calibrate(prepared: PreparedNet, batches: Iterable[Tensor]) -> None:
     with evaluation_mode(net), _observing(prepared):
         for batch in batches:
             seen += len(batch)
+            if not bool(batch.isfinite().all()):
+                raise UserError("images have values that are NaN or infinite", argument="batches")
             lows, highs = min(lows, float(batch.min())), max(highs, float(batch.max()))
             net(batch.clone())
         if not seen:

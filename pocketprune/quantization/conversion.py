@@ -12,11 +12,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, fx, nn
 
-from pocketprune.common.steps import Step, carry_steps, steps_of
+from pocketprune.common.steps import INTEGERS, Step, carry_steps, steps_of
 from pocketprune.graph.nodes import operator_name
 from pocketprune.numerics.integers import TINY, codebook_codes, scale_and_zero, top_code, weight_codes
 from pocketprune.quantization.insertion import MOVING, Layer, batch_norm_after, layers_of, tensor_of
-from pocketprune.quantization.prepared import INTEGERS, PreparedNet
+from pocketprune.quantization.prepared import PreparedNet
 from pocketprune.quantization.quantizers import ActivationQuantizer, CodebookQuantizer, WeightQuantizer
 from pocketprune.thinning.rewriting.thinned_graph import ThinnedGraph
 

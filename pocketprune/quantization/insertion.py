@@ -34,8 +34,8 @@ MOVING = (
 )  # fmt: skip
 """Operators whose result has only values of their input, so that it needs no codes of its own."""
 PRODUCTS = (
-    "matmul", "bmm", "mm", "addmm", "einsum", "scaled_dot_product_attention", "lstm", "gru", "conv_transpose1d",
-    "conv_transpose2d", "conv_transpose3d",
+    "matmul", "bmm", "mm", "addmm", "einsum", "scaled_dot_product_attention", "lstm", "gru", "rnn_tanh", "rnn_relu",
+    "bilinear", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
 )  # fmt: skip
 """Operators that multiply, and stay in float."""
 
@@ -110,18 +110,7 @@ def _is_attribute(value: Any) -> bool:
 def left_in_float(graph: fx.Graph, net: nn.Module) -> list[str]:
     """Return which multiplications with weights or of activations stay in float, with their operators."""
     named = [(node, operator_name(node) if node.op == "call_function" else "") for node in graph.nodes]
-    products = (
-        "matmul",
-        "bmm",
-        "mm",
-        "addmm",
-        "einsum",
-        "scaled_dot_product_attention",
-        "lstm",
-        "gru",
-        "conv_transpose2d",
-    )
-    found = [f"{name} ({node.name})" for node, name in named if name in products]
+    found = [f"{name} ({node.name})" for node, name in named if name in PRODUCTS]
     return found + [
         f"{type(m).__name__} ({n.target})" for n in graph.nodes if isinstance(m := _module(net, n), _ConvTransposeNd)
     ]

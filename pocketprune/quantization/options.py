@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pocketprune.common.errors import UserError
-from pocketprune.common.options import Interval, check_options, option
+from pocketprune.common.options import Interval, check_option, check_options, option
 
 BITS = Interval(2, 8, whole=True)
 FLOAT_BITS = 32
+ACTIVATION_BITS = Interval(2, 8, whole=True, beside=FLOAT_BITS)
 CODEBOOKS = ("quantile", "uniform")
 TRAINED = ("weights", "clusters", "both")
 
@@ -26,7 +27,7 @@ class QuantizationOptions:
         8, "bits of a weight; 7 suit processors without integer dot products, whose sums overflow at 8", accept=BITS
     )
     activation_bits: int = option(
-        8, "bits of an activation, 2 to 8; 32: activations stay in float", accept=Interval(2, FLOAT_BITS, whole=True)
+        8, "bits of an activation, 2 to 8; 32: activations stay in float", accept=ACTIVATION_BITS
     )
     per_channel: bool = option(True, "a scale for each output channel, in place of one for a whole layer")
     codebook: bool = option(False, "codes stand for any 2^bits numbers of a layer, not for evenly spaced ones")
@@ -50,8 +51,10 @@ class QuantizationOptions:
 
     def __post_init__(self) -> None:
         check_options(self)
-        if 8 < self.activation_bits < FLOAT_BITS:
-            raise UserError(f"{self.activation_bits} given; expected 2 to 8, or 32", argument="activation_bits")
+        for bits in self.bits.values():
+            check_option("bits", bits, BITS)
+        if isinstance(self.ignore, str):
+            raise UserError(f"'{self.ignore}' given; a tuple of names is accepted", argument="ignore")
 
 
 @dataclass(frozen=True)

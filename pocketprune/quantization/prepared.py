@@ -13,7 +13,6 @@ from torch.utils import _pytree as pytree
 from pocketprune.common.devices import device_of
 from pocketprune.common.errors import UserError
 from pocketprune.common.names import suggestion
-from pocketprune.common.steps import steps_of
 from pocketprune.graph.tracing import ExampleInputs
 from pocketprune.quantization.insertion import (
     Layer,
@@ -31,15 +30,13 @@ from pocketprune.thinning.recipes import Recipe
 from pocketprune.thinning.removal import describe_example
 from pocketprune.thinning.rewriting.graphs import thin_graph
 
-INTEGERS = "integers"
-"""The kind of the steps whose data is a Quantization."""
-
 
 class PreparedNet:
     """A network, and its graph with quantisers in it. Both have the same tensors.
 
     Attributes:
         net: the network in floats; it stays as it is.
+        traced: the same as `torch.export` sees it.
         graph: its graph; what it calls and reads lies in `root`.
         layers: the quantised layers, in forward order.
         quantizers: their quantisers, and those of values.
@@ -52,11 +49,13 @@ class PreparedNet:
         structure = analyse(net, example_inputs)
         whole = thin_graph(structure, Recipe())
         assert isinstance(whole, fx.GraphModule)
-        self.net, self._whole, self.graph = net, whole, whole.graph
+        self.net, self.traced, self._whole, self.graph = net, structure.traced, whole, whole.graph
         functional(self.graph, whole)
         every = layers_of(self.graph)
         ignored = _ignored([layer.name for layer in every], options)
         self.layers: list[Layer] = [layer for layer in every if layer.name not in ignored]
+        if not self.layers and set(ignored) == {layer.name for layer in every} and options.ignore:
+            raise UserError("no layer is left to quantise", argument="ignore")
         if not self.layers:
             raise UserError("it has no convolution or linear layer that can be quantised", argument="net")
         self.in_float = left_in_float(self.graph, whole) + [f"{name} (asked for)" for name in ignored]
@@ -128,7 +127,10 @@ def _quantizer(weight: Tensor, name: str, options: QuantizationOptions) -> nn.Mo
 
 
 def _ignored(names: list[str], options: QuantizationOptions) -> list[str]:
-    """Return the layers that stay in float. Raises UserError for a pattern that means none."""
+    """Return the layers that stay in float. Raises UserError for a pattern or a name that means none."""
+    for name in options.bits:
+        if name not in names:
+            raise UserError(f"no layer '{name}'{suggestion(name, names)}", argument="bits")
     for pattern in options.ignore:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise UserError(f"no layer '{pattern}'{suggestion(pattern, names)}", argument="ignore")
@@ -151,17 +153,6 @@ def _drop_unused(graph: fx.Graph) -> None:
     for node in reversed(list(graph.nodes)):
         if node.op not in ("placeholder", "output") and not node.users:
             graph.erase_node(node)
-
-
-def refuse_integers(net: nn.Module, argument: str = "net") -> None:
-    """Raise UserError for a network that is in integers already."""
-    if in_integers(net):
-        raise UserError("it is in integers already; a network in floats is accepted", argument=argument)
-
-
-def in_integers(net: nn.Module) -> bool:
-    """Return whether a network was converted to integers."""
-    return any(step.kind == INTEGERS for step in steps_of(net))
 
 
 def example_of(described: Any, device: torch.device) -> Any:

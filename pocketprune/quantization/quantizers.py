@@ -130,14 +130,21 @@ class ActivationQuantizer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the activation as its codes hold it."""
         if self.samples is not None:
-            flat = x.detach().flatten()
-            self.samples.append(flat[:: max(1, len(flat) // SAMPLES)].cpu())
+            self.samples.append(_drawn(x.detach().flatten(), len(self.samples)).cpu())
         if not self.enabled:
             return x
         if torch.is_grad_enabled():
             return quantized_activation(x, *self.range(), self.bits)
         scale, zero = scale_and_zero(*self.range(), self.bits)
         return requantize(x, scale, zero.to(torch.int32), top_code(self.bits))
+
+
+def _drawn(values: Tensor, seed: int) -> Tensor:
+    """Some values, drawn at random: evenly spaced ones can all lie in one column of a map, or in its padding."""
+    if len(values) <= SAMPLES:
+        return values
+    generator = torch.Generator().manual_seed(seed)
+    return values[torch.randint(len(values), (SAMPLES,), generator=generator).to(values.device)]
 
 
 class Quantizers(nn.Module):

@@ -8,11 +8,14 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from pocketprune.common.errors import UserError
+from pocketprune.common.steps import refuse_integers
 from pocketprune.common.wrappers import unwrapped
+from pocketprune.graph.accepting import check_accepted
+from pocketprune.graph.admission import refuse_others
 from pocketprune.quantization.calibration import bias_corrections, calibrate
 from pocketprune.quantization.conversion import convert
 from pocketprune.quantization.options import QuantizationOptions
-from pocketprune.quantization.prepared import PreparedNet, refuse_integers
+from pocketprune.quantization.prepared import PreparedNet
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,13 @@ def quantize(net: nn.Module, batches: Iterable[Tensor], options: QuantizationOpt
 
 def calibrated(net: nn.Module, batches: Sequence[Tensor], options: QuantizationOptions) -> Calibrated:
     """Return a network with its quantisers, ranges and scales fitted; see `quantize`. It has the network's tensors."""
+    refuse_others(net)
     net = unwrapped(net)
     refuse_integers(net)
     if not batches:
         raise UserError("there are none; ranges are measured on images of the training split", argument="batches")
     prepared = PreparedNet(net, batches[0][:2], options)
+    check_accepted(prepared.traced, batches)
     calibrate(prepared, batches)
     return Calibrated(prepared, bias_corrections(prepared, batches) if options.correct_bias else {})
 

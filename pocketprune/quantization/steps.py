@@ -10,10 +10,11 @@ from torch import nn
 
 from pocketprune.common.devices import device_of
 from pocketprune.common.errors import UserError
+from pocketprune.common.steps import INTEGERS
 from pocketprune.deploy.steps import STEPS, StepKind
 from pocketprune.quantization.conversion import convert
 from pocketprune.quantization.options import BITS, FLOAT_BITS, Quantization, QuantizationOptions
-from pocketprune.quantization.prepared import INTEGERS, PreparedNet, example_of
+from pocketprune.quantization.prepared import PreparedNet, example_of
 
 
 def _read(plain: Any, source: str) -> Quantization:

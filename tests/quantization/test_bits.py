@@ -53,5 +53,5 @@ def test_a_codebook_holds_the_nearest_number_and_trains_what_is_asked_for() -> N
 def test_activations_and_outer_layers_may_stay_in_float() -> None:
     made = quantize(small(), [images()], QuantizationOptions(activation_bits=32, weight_bits=3, whole=False))
     assert {name.split(".")[0] for name, _ in made.named_parameters()} == {"stem", "norm", "head"}
-    with pytest.raises(UserError, match=r"^activation_bits: 16 given; expected 2 to 8, or 32"):
+    with pytest.raises(UserError, match=r"^activation_bits: 16 given; expected a whole number in \[2, 8\], or 32"):
         QuantizationOptions(activation_bits=16)

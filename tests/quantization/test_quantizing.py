@@ -12,6 +12,7 @@ import pocketprune
 from pocketprune import QuantizationOptions, UserError, quantize
 from pocketprune.quantization.conversion import IntegerWeight, bits_of, convert
 from pocketprune.quantization.prepared import PreparedNet
+from pocketprune.quantization.quantizers import ActivationQuantizer
 from pocketprune.quantization.quantizing import calibrated
 from pocketprune.quantization.sensitivity import sensitivities
 from tests.quantization.small import Viewing, images, pruned, rewritten, small
@@ -124,3 +125,43 @@ def test_a_tampered_step_is_refused(tmp_path: Path) -> None:
         torch.save(content | {"steps": [content["steps"][0] | {"data": data}]}, tmp_path / "bad.pt")
         with pytest.raises(UserError, match=message):
             pocketprune.load(tmp_path / "bad.pt", small())
+
+
+def test_a_range_is_that_of_all_places_of_a_map() -> None:
+    part = ActivationQuantizer(8, torch.device("cpu"))
+    part.samples = []
+    values = torch.zeros(8, 4, 64, 64)
+    values[:, :, :, 1:-1] = 1 + torch.rand(8, 4, 64, 62, generator=torch.Generator().manual_seed(0))
+    part(values)  # every 16th value, for one, is only met in every 16th column
+    seen = torch.cat(part.samples)
+    assert float((seen > 0).float().mean()) == pytest.approx(62 / 64, abs=0.01)
+    part.fit(seen)
+    assert float(part.range()[1]) == pytest.approx(2, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"bits": {"stem": 9}}, r"^bits: 9 given; expected a whole number in \[2, 8\]$"),
+        ({"bits": {"stam": 4}}, r"^bits: no layer 'stam'; did you mean 'stem'\?$"),
+        ({"ignore": "stem"}, "^ignore: 'stem' given; a tuple of names is accepted$"),
+        ({"ignore": ("*",)}, "^ignore: no layer is left to quantise$"),
+    ],
+)
+def test_options_that_mean_nothing(options: dict[str, object], error: str) -> None:
+    with pytest.raises(UserError, match=error):
+        quantize(small(), [images(2)], QuantizationOptions(**options))  # type: ignore[arg-type]
+
+
+def test_images_that_no_range_follows_from_and_networks_in_integers() -> None:
+    with pytest.raises(UserError, match=r"^batches: images have values that are NaN or infinite$"):
+        quantize(small(), [images(2), images(2) / 0])
+    with pytest.raises(UserError, match=r"^batches\[1\]: \(2x4x8x8 float32\): the network does not take it: "):
+        quantize(small(), [images(2), torch.zeros(2, 4, 8, 8)])
+    made = quantize(small(), [images(2)])
+    for prune in (
+        lambda: pocketprune.prune_channels(made, [images(2)], 0.5),
+        lambda: pocketprune.compress(made, images(2), {"schedule": {"name": "one_shot", "target": 0.5}}),
+    ):
+        with pytest.raises(UserError, match=r"^net: it is in integers already; a network in floats is accepted$"):
+            prune()

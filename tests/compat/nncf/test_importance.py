@@ -1,7 +1,7 @@
 """Scores and kept counts are those of NNCF's own tests (`nncf.md`, section 7).
 
-That section gives the filters and the numbers, but no networks around them: here each weight lies in the first of two
-convolutions, which is the least that has filters to prune.
+That section gives filters, counts and numbers, but no networks around them. The scores are therefore those of the
+criterion that a configuration names, and the counts those of the first of two convolutions.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 import pocketprune
-from pocketprune.compat.nncf import create_compressed_model
+from pocketprune.compat.nncf.settings import filter_pruning_of
 from pocketprune.numerics.criteria import evaluate
+from pocketprune.numerics.evidence import Evidence
 from tests.compat.nncf.networks import configured
 
 
@@ -27,13 +28,10 @@ from tests.compat.nncf.networks import configured
     ],
 )
 def test_importance_of_filters(importance: str, shape: tuple[int, ...], scores: list[float]) -> None:
-    net = nn.Sequential(nn.Conv2d(shape[1], shape[0], shape[2:]), nn.ReLU(), nn.Conv2d(shape[0], 1, 1))
-    with torch.no_grad():
-        net[0].weight.copy_(torch.arange(math.prod(shape)).view(shape))
-    config = configured([1, shape[1], 8, 8], prune_first_conv=True, filter_importance=importance)
-    control = create_compressed_model(net, config)[0].control
-    evidence = control.planner.evidence([(0, 1.0)])["0"]
-    assert evaluate(control.policy.rules[0].criterion, evidence).tolist() == pytest.approx(scores, rel=1e-7)
+    given = filter_pruning_of(configured([1, 3, 8, 8], filter_importance=importance))
+    filters = torch.arange(float(math.prod(shape))).view(shape)
+    found = evaluate(given.policy(("conv",)).rules[0].criterion, Evidence(channels=len(filters), filters=[filters]))
+    assert found.tolist() == pytest.approx(scores, rel=1e-7)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pocketprune.common.errors import UserError
+from pocketprune.common.steps import in_integers
 from pocketprune.compat.nncf import (
     CompressionStage,
     FilterPruningController,
@@ -21,7 +22,6 @@ from pocketprune.compat.nncf import (
     register_default_init_args,
 )
 from pocketprune.deploy.runtimes import open_onnx, open_openvino
-from pocketprune.quantization.prepared import in_integers
 from pocketprune.structure.cost import count_macs
 from tests.compat.nncf.networks import Small
 

@@ -87,6 +87,9 @@ def test_bad_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "--quant_weight_bits=1: expected a whole number in [2, 8]"
     )
     assert refusal(capsys, *flags, "--exec_mode=eval").endswith("quantise first (--exec_mode train)")
+    assert refusal(capsys, *flags, "--learner=uniform", "--uql_activation_bits=16") == (
+        "--uql_activation_bits=16: expected a whole number in [2, 8], or 32"
+    )
 
 
 @pytest.mark.parametrize("learner", ["uniform", "non-uniform"])

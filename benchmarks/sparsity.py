@@ -17,6 +17,7 @@ import argparse
 import copy
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -170,6 +171,12 @@ def show(rows: list[dict[str, Any]]) -> None:
         print(told)
 
 
+def in_turn(levels: Sequence[str], seeds: Sequence[int]) -> list[tuple[str, int]]:
+    """Return the rows' levels and seeds: two levels for all seeds, the others for one, then what is left."""
+    first = [(level, seed) for level in levels[:2] for seed in seeds] + [(level, seeds[0]) for level in levels[2:]]
+    return first + [(level, seed) for level in levels[2:] for seed in seeds[1:]]
+
+
 def flags_of() -> argparse.Namespace:
     parser = arguments(__doc__ or "")
     parser.add_argument("--methods", nargs="*", choices=METHODS, default=METHODS)
@@ -177,7 +184,7 @@ def flags_of() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="used in place of --seed")
     parser.add_argument("--epochs", type=float, default=2)
     parser.add_argument("--images", type=int, default=2560, help="of the training split, in an epoch")
-    parser.add_argument("--val_images", type=int, default=500, help="that choose the best state")
+    parser.add_argument("--val_images", type=int, default=300, help="that choose the best state")
     parser.add_argument("--test_images", type=int, default=2000)
     parser.add_argument("--closed_form_images", type=int, default=1024)
     parser.add_argument("--lrn_rate", type=float, default=None, help="its own: that of the fitted recipe")
@@ -193,11 +200,11 @@ def main() -> None:
     flags = flags_of()
     benches: dict[int, Bench] = {}
     done = {(row["level"], row["method"], row["seed"]) for row in saved_rows(flags.results)}
-    wanted = [(level, seed, method) for level in flags.levels for seed in flags.seeds for method in flags.methods]
-    for level, seed, method in () if flags.table else wanted:
-        if (level, method, seed) not in done:
-            benches[seed] = benches.get(seed) or Bench(flags, seed)
-            append_row(flags.results, measure(benches[seed], method, level))
+    for level, seed in () if flags.table else in_turn(flags.levels, flags.seeds):
+        for method in flags.methods:
+            if (level, method, seed) not in done:
+                benches[seed] = benches.get(seed) or Bench(flags, seed)
+                append_row(flags.results, measure(benches[seed], method, level))
     show(saved_rows(flags.results))
 
 

@@ -177,4 +177,5 @@ def _fill(net: nn.Module, tensors: Mapping[str, Any], source: str) -> None:
     for name, tensor in own.items():
         if isinstance(tensor, Tensor) and tensor.dtype != tensors[name].dtype:
             tensor.data = tensor.data.to(tensors[name].dtype)
-    net.load_state_dict(dict(tensors))
+    own.update(tensors)  # and not the stored dict, which lacks the versions that some modules ask for
+    net.load_state_dict(own)

@@ -49,14 +49,16 @@ def load_into(net: nn.Module, path: Path, *, source: str, flag: str = "--net") -
 
 
 def _fill(net: nn.Module, content: Any, source: str, flag: str) -> None:
-    tensors = _unprefixed(_tensors(content, source), net.state_dict())
+    own = net.state_dict()
+    tensors = _unprefixed(_tensors(content, source), own)
     if not tensors:
         raise UserError(f"{source}: holds no state dict (names of parameters with their tensors)")
-    refuse_other_kinds(tensors, net.state_dict(), source)
-    differences = _differences(net.state_dict(), tensors)
+    refuse_other_kinds(tensors, own, source)
+    differences = _differences(own, tensors)
     if differences:
         raise UserError(f"{source}: does not fit {flag}: {differences}")
-    net.load_state_dict(tensors, strict=False)  # only batch counters may be missing
+    own.update(tensors)  # only batch counters may be missing; and some modules ask for the versions that `own` has
+    net.load_state_dict(own)
 
 
 def save(path: Path, net: nn.Module) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import pocketprune
 from pocketprune.common.errors import UserError
 from pocketprune.common.steps import Step, carry_steps, steps_of
+from pocketprune.deploy import state_dict
 from pocketprune.deploy.steps import STEPS, StepKind
 from pocketprune.thinning.recipes import recipe_of
 from tests.deploy.deployable import Halves, Residual, images, plain, refitted, thinned
@@ -231,6 +232,25 @@ def test_a_compiled_or_parallel_network_is_saved_as_itself(tmp_path: Path) -> No
     for wrapped in (torch.compile(net), nn.DataParallel(net)):
         pocketprune.save(tmp_path / "net.pt", wrapped)
         assert_same(pocketprune.load(tmp_path / "net.pt", dense), net)
+
+
+class Versioned(nn.Conv2d):
+    """A layer that asks which version of it was saved, as torchvision's MNASNet does."""
+
+    _version = 2
+
+    def _load_from_state_dict(self, state: Any, prefix: str, metadata: Any, *rest: Any) -> None:
+        assert metadata.get("version") == 2
+        super()._load_from_state_dict(state, prefix, metadata, *rest)
+
+
+def test_modules_that_ask_for_their_version_are_loaded(tmp_path: Path) -> None:
+    net, other = (nn.Sequential(Versioned(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3)) for _ in range(2))
+    pocketprune.save(tmp_path / "net.pt", net)
+    assert torch.equal(outputs(pocketprune.load(tmp_path / "net.pt", other)), outputs(net))
+    state_dict.save(tmp_path / "weights.pt", net)
+    state_dict.load_into(other, tmp_path / "weights.pt", source="weights.pt")
+    assert torch.equal(outputs(other), outputs(net))
 
 
 def test_the_file_holds_tensors_and_plain_values_only(tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ class Bench:
             pocketprune.MacsShare(self.macs),
             options=pocketprune.PruningOptions(
                 shared_input=self.flags.shared_input,
+                allocation=self.flags.allocation,
                 selection=self.flags.selection,
                 points_per_layer=self.flags.points,
                 seed=self.flags.seed,
@@ -194,6 +195,7 @@ def flags_of() -> object:
     parser.add_argument("--points", type=int, default=0, help="positions an image; 0 takes all")
     parser.add_argument("--selection", default="obs")
     parser.add_argument("--shared_input", default="keep")
+    parser.add_argument("--allocation", default="divergence", choices=("divergence", "uniform"))
     parser.add_argument("--amp", default="off", choices=("off", "bf16"))
     parser.add_argument("--results", type=Path, default=None, help="file that rows are appended to")
     return parser.parse_args()

@@ -30,30 +30,29 @@ def strange_images(traced: TracedNet, calibration: Calibration) -> list[str]:
         traced: the dense network, in evaluation mode.
         calibration: the images. Every process must call this, if they prune together.
     """
-    norm = next((node for node in traced.call_nodes() if _knows_statistics(node)), None)
+    norm = next((node for node in traced.call_nodes() if _knows_statistics(traced, node)), None)
     seen: list[Tensor] = []
 
     def look(node: fx.Node, env: Env) -> None:
         if node is norm:
-            seen.append(env[arguments(node)[0]])
+            seen.append(env[arguments(node)[0]].double().movedim(1, 0).flatten(1))  # images may differ in size
 
     outputs = [run(traced, inputs, before=look) for inputs, _ in calibration.first(IMAGES)]
-    warnings = [] if norm is None or not seen else _strange_values(traced, norm, torch.cat(seen))
+    warnings = [] if norm is None or not seen else _strange_values(traced, norm, torch.cat(seen, dim=1))
     warnings += _one_class([tensors_in(output) for output in outputs])
     found: list[str] = calibration.gather(warnings)[0]
     return found
 
 
-def _knows_statistics(node: fx.Node) -> bool:
+def _knows_statistics(traced: TracedNet, node: fx.Node) -> bool:
     names = ("batch_norm", "_native_batch_norm_legit_no_training")
-    return operator_name(node) in names and isinstance(arguments(node)[4], fx.Node)
+    return operator_name(node) in names and all(known in traced.tensor_names for known in arguments(node)[3:5])
 
 
-def _strange_values(traced: TracedNet, norm: fx.Node, values: Tensor) -> list[str]:
-    """Return a warning if a batch norm's statistics are far from those of the values (N, c, ...) it is given."""
+def _strange_values(traced: TracedNet, norm: fx.Node, rows: Tensor) -> list[str]:
+    """Return a warning if a batch norm's statistics are far from those of the values (c, m) it is given."""
     own, names, args = traced.named_tensors(), traced.tensor_names, arguments(norm)
     mean, variance = (own[names[args[place]]].detach().double() for place in (3, 4))
-    rows = values.double().movedim(1, 0).flatten(1)
     alive = variance > 0
     untrained = not bool(mean.any()) and bool((variance == 1).all())
     if untrained or rows.shape[1] < 2 or not bool(alive.any()):

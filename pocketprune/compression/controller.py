@@ -74,9 +74,16 @@ def compress_analysed(
     *,
     loss: Loss = F.cross_entropy,
     cost: Cost | None = None,
+    idle: bool = False,
 ) -> Controller:
-    """Do what `compress` does with a network that is analysed and checked already; the arguments are its own."""
+    """Do what `compress` does with a network that is analysed and checked already; the arguments are its own.
+
+    Args:
+        idle: whether a rule may be without a group that is wide enough for the policy's multiple, as in NNCF.
+    """
     planner = Planner(policy, Source(structure, batches, loss), cost)
+    if not idle:
+        planner.check_multiples()
     return Controller(structure.traced.net, structure.traced.example, policy, planner)
 
 

@@ -20,7 +20,7 @@ from pocketprune.compression.policy import Policy
 from pocketprune.compression.questions import Question, Source
 from pocketprune.compression.regularisers import check_regulariser
 from pocketprune.compression.scopes import Scope, scopes_of
-from pocketprune.compression.selection import Limits, check_reachable, choose, reachable
+from pocketprune.compression.selection import Limits, check_multiple, check_reachable, choose, reachable
 from pocketprune.compression.statistics import GroupRow, RuleRow, Statistics
 from pocketprune.compression.views import GroupViews, views_of
 from pocketprune.graph.tracing import ExampleInputs
@@ -73,6 +73,11 @@ class Planner:
         if rule.regulariser != "none":
             check_regulariser(rule.regulariser, self.views_of(scope))
         check_reachable(scope, rule.schedule.largest, self._limits(scope, {}))
+
+    def check_multiples(self) -> None:
+        """Raise UserError if the policy's multiple leaves a rule without a group that can lose channels."""
+        for scope in self.scopes:
+            check_multiple(scope, self._limits(scope, {}))
 
     def views_of(self, scope: Scope) -> list[GroupViews]:
         """Return the views of a scope's groups."""

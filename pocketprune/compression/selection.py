@@ -20,6 +20,7 @@ from pocketprune.compression.ranking import (
     entries_for_share,
     global_order,
     kept_of,
+    lower_counts,
     uniform_order,
 )
 from pocketprune.compression.scopes import Scope
@@ -78,13 +79,22 @@ def check_reachable(scope: Scope, level: float, limits: Limits) -> None:
         UserError: they cannot; the message states what can be reached.
     """
     order = uniform_order([group.size for group in scope.groups], limits.multiple, _floor(scope.rule, limits))
-    if level > 0 and limits.multiple > 1 and not len(order.groups):
-        widest = max(group.size for group in scope.groups)
-        raise UserError(
-            f"{limits.multiple} given, and no group of the rule can lose channels; the widest has {widest}",
-            argument="multiple",
-        )
     _entries(scope, order, level, limits)
+
+
+def check_multiple(scope: Scope, limits: Limits) -> None:
+    """Check that at least one of a rule's groups can lose channels in multiples.
+
+    Raises:
+        UserError: none is wide enough.
+    """
+    if limits.multiple == 1 or any(lower_counts(group.size, limits.multiple) for group in scope.groups):
+        return
+    widest = max(group.size for group in scope.groups)
+    raise UserError(
+        f"{limits.multiple} given, and no group of the rule can lose channels; the widest has {widest}",
+        argument="multiple",
+    )
 
 
 def reachable(scope: Scope, limits: Limits) -> float:

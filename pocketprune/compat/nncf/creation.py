@@ -70,7 +70,7 @@ def create_compressed_model(
     groups = [cluster.group for cluster in clusters]
     costs = FlopCosts(structure, groups)
     policy = given.policy(tuple(group.name for group in groups), allow_inexact=allow_inexact)
-    control = compress_analysed(structure, policy, cost=costs.flops)
+    control = compress_analysed(structure, policy, cost=costs.flops, idle=True)
     own = (control, given, found, scopes, costs, registered.train_loader, example)
     options = quantization_of(config, scopes)
     ctrl = FilterPruningController(*own) if options is None else QuantizedPruningController(*own)

@@ -33,6 +33,17 @@ def arguments(description: str) -> argparse.ArgumentParser:
     return parser
 
 
+def row_arguments(description: str, results: str) -> argparse.ArgumentParser:
+    """A parser with the flags of benchmarks that train on a part of the images, and go on where a file of rows ends."""
+    parser = arguments(description)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="used in place of --seed")
+    parser.add_argument("--images", type=int, default=2560, help="of the training split, in an epoch")
+    parser.add_argument("--test_images", type=int, default=2000)
+    parser.add_argument("--results", type=Path, default=Path(results), help="file that rows are appended to")
+    parser.add_argument("--table", action="store_true", help="only print the table of --results")
+    return parser
+
+
 def cifar_resnet(size: int, checkpoint: str = "", device: str = "cpu") -> nn.Module:
     """The CIFAR ResNet with zero-padded shortcuts in evaluation mode, trained if a checkpoint is given."""
     torch.manual_seed(0)

@@ -18,11 +18,10 @@ import copy
 import math
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from common import append_row, arguments, cifar10, cifar_resnet, machine, saved_rows, spread, subset, table
+from common import append_row, cifar10, cifar_resnet, machine, row_arguments, saved_rows, spread, subset, table
 from torch import nn
 
 from config import Config
@@ -178,21 +177,16 @@ def in_turn(levels: Sequence[str], seeds: Sequence[int]) -> list[tuple[str, int]
 
 
 def flags_of() -> argparse.Namespace:
-    parser = arguments(__doc__ or "")
+    parser = row_arguments(__doc__ or "", "sparsity.jsonl")
     parser.add_argument("--methods", nargs="*", choices=METHODS, default=METHODS)
     parser.add_argument("--levels", nargs="*", choices=LEVELS, default=LEVELS)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="used in place of --seed")
     parser.add_argument("--epochs", type=float, default=2)
-    parser.add_argument("--images", type=int, default=2560, help="of the training split, in an epoch")
     parser.add_argument("--val_images", type=int, default=300, help="that choose the best state")
-    parser.add_argument("--test_images", type=int, default=2000)
     parser.add_argument("--closed_form_images", type=int, default=1024)
     parser.add_argument("--lrn_rate", type=float, default=None, help="its own: that of the fitted recipe")
     parser.add_argument("--amp", default="bf16", choices=("off", "bf16"))
     parser.add_argument("--rounds", type=int, default=8, help="of ADMM")
     parser.add_argument("--rho", type=float, default=0.01, help="of ADMM")
-    parser.add_argument("--results", type=Path, default=Path("sparsity.jsonl"), help="file that rows are appended to")
-    parser.add_argument("--table", action="store_true", help="only print the table of --results")
     return parser.parse_args()
 
 

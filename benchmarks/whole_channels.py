@@ -16,10 +16,9 @@ import copy
 import time
 from collections.abc import Iterator
 from itertools import count
-from pathlib import Path
 from typing import Any
 
-from common import append_row, arguments, cifar10, cifar_resnet, machine, saved_rows, spread, subset, table
+from common import append_row, cifar10, cifar_resnet, machine, row_arguments, saved_rows, spread, subset, table
 from torch import Tensor, nn
 
 import pocketprune
@@ -190,19 +189,14 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 
 def flags_of() -> argparse.Namespace:
-    parser = arguments(__doc__ or "")
+    parser = row_arguments(__doc__ or "", "whole_channels.jsonl")
     parser.add_argument("--methods", nargs="*", choices=METHODS, default=METHODS)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="used in place of --seed")
-    parser.add_argument("--images", type=int, default=2560, help="of the training split, in an epoch")
-    parser.add_argument("--test_images", type=int, default=2000)
     parser.add_argument("--epochs", type=float, default=8, help="channel and dis-chn-pruned: images seen, in epochs")
     parser.add_argument("--block_steps", type=int, default=10, help="dis-chn-pruned: steps at the start of a part")
     parser.add_argument("--chosen_on", type=int, default=32, help="dis-chn-pruned: images of a step that chooses")
     parser.add_argument("--seconds", type=float, default=120, help="of the CPU; the others")
     parser.add_argument("--nb_rlouts", type=int, default=40, help="of each search")
     parser.add_argument("--admm_epochs", type=float, default=1, help="auto-compress: in each of its two rounds")
-    parser.add_argument("--results", type=Path, default=Path("whole_channels.jsonl"), help="rows are appended to it")
-    parser.add_argument("--table", action="store_true", help="only print the table of --results")
     return parser.parse_args()
 
 

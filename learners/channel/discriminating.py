@@ -73,12 +73,13 @@ class DiscriminatingLearner(PruningLearner):
         run, share = self.run, self.run.config.train.nb_epochs_rat
         dense_cost, cost = costs(run, dense, thinned)
         stages = {"dense": accuracy(run, dense) | dense_cost, "before_finetune": accuracy(run, thinned) | cost}
+        stages["pruned"] = stages["before_finetune"]
         facts: dict[str, Any] = {}
         if share > 0:
             settings = finetune_settings(run.config, share, run.device.type)
             tuned = fit(run, thinned, TUNED, settings, "finetune", teacher=teacher, keep_best=True)
             facts["finetune"] = best_entry(tuned)
-        stages["pruned"] = (accuracy(run, thinned) | cost) if share > 0 else stages["before_finetune"]
+            stages["pruned"] = accuracy(run, thinned) | cost
         self.save(thinned)
         return self.finish(stages, layers=layers, facts=facts)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from pocketprune.channel_pruning.calibration import Calibration
+from pocketprune.graph.branches import TRACKED_NORMS
 from pocketprune.graph.execution import Env, run
 from pocketprune.graph.nodes import arguments, operator_name, tensors_in
 from pocketprune.graph.tracing import TracedNet
@@ -45,8 +46,7 @@ def strange_images(traced: TracedNet, calibration: Calibration) -> list[str]:
 
 
 def _knows_statistics(traced: TracedNet, node: fx.Node) -> bool:
-    names = ("batch_norm", "_native_batch_norm_legit_no_training")
-    return operator_name(node) in names and all(known in traced.tensor_names for known in arguments(node)[3:5])
+    return operator_name(node) in TRACKED_NORMS and all(known in traced.tensor_names for known in arguments(node)[3:5])
 
 
 def _strange_values(traced: TracedNet, norm: fx.Node, rows: Tensor) -> list[str]:

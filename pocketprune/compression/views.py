@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from pocketprune.graph.branches import TRACKED_NORMS
 from pocketprune.graph.nodes import operator_name
 from pocketprune.structure.channel_groups import Structure
 from pocketprune.structure.group import ChannelGroup
@@ -18,7 +19,7 @@ OUTPUT_AXES = {"conv": 0, "conv_transpose": 1, "linear": 0, "embedding": 1}
 INPUT_AXES = {"conv": 1, "conv_transpose": 0, "linear": 1}
 """Kind of layer -> the axis of its weight along which its output or input channels lie."""
 
-BATCH_NORMS = frozenset(("batch_norm", "_native_batch_norm_legit_no_training", "native_batch_norm"))
+BATCH_NORMS = TRACKED_NORMS | {"native_batch_norm"}
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,9 @@ from pocketprune.graph.tracing import TracedNet
 _PASSING = {"dropout", "clone", "contiguous", "detach", "alias"}
 _MIN_SCALE = 1e-3
 
+TRACKED_NORMS = frozenset(("batch_norm", "_native_batch_norm_legit_no_training"))
+"""Operators that normalise by running statistics in evaluation mode: their arguments 3 and 4, mean and variance."""
+
 
 @dataclass(frozen=True)
 class Branch:
@@ -71,7 +74,7 @@ def following_norm(node: fx.Node) -> fx.Node | None:
     """Return the batch norm that alone reads a node, with running statistics that it uses and tensors of its own."""
     user = _only_user(node)
     name = operator_name(user) if user is not None else ""
-    if user is None or name not in ("batch_norm", "_native_batch_norm_legit_no_training") or user.args[0] is not node:
+    if user is None or name not in TRACKED_NORMS or user.args[0] is not node:
         return None
     sources = [a for a in user.args[1:5] if isinstance(a, fx.Node)]
     own = all(source.op == "placeholder" for source in sources) and isinstance(user.args[4], fx.Node)

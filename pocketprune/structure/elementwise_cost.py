@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from torch import fx
 
+from pocketprune.graph.branches import TRACKED_NORMS
 from pocketprune.graph.nodes import arguments, node_shape, operator_name
 from pocketprune.graph.tracing import TracedNet
 from pocketprune.structure.cost import node_macs
@@ -42,7 +43,7 @@ def _adaptive_average(node: fx.Node) -> int:
 
 EXTRAS: dict[str, Callable[[fx.Node], int]] = {
     **dict.fromkeys(("conv1d", "conv2d", "conv3d", "linear"), _bias),
-    **dict.fromkeys(("batch_norm", "_native_batch_norm_legit_no_training"), _elements(2)),
+    **dict.fromkeys(TRACKED_NORMS, _elements(2)),
     **dict.fromkeys(("relu", "relu_", "relu6", "leaky_relu", "leaky_relu_", "prelu", "elu", "hardtanh"), _elements(1)),
     **dict.fromkeys(("avg_pool1d", "avg_pool2d", "avg_pool3d"), _elements(1)),
     **dict.fromkeys(("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d"), _adaptive_average),
